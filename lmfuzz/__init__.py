@@ -1,0 +1,3 @@
+"""lmfuzz: a coverage-guided behaviour fuzzer for language models."""
+
+__version__ = "0.1.0"

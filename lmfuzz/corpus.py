@@ -1,0 +1,58 @@
+"""The rows a search keeps, by id, each with the row and the operator it came from."""
+
+import numpy as np
+
+from lmfuzz.types import Array, Batch, IntArray
+
+
+class Corpus:
+    """A growing table of rows: id i was the i-th row added.
+
+    Symbols are held as int32 (N, width); an id, once given, always names the same row.
+    """
+
+    def __init__(self, width: int) -> None:
+        self._rows = Batch(
+            np.zeros((256, width), np.int32), np.zeros(256, np.int32),
+            np.zeros(256, np.int64), np.zeros(256, np.int32),
+        )  # fmt: skip
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def add(self, batch: Batch) -> IntArray:
+        """Keep all rows of ``batch``; their ids int64 (B,)."""
+        start, stop = self._size, self._size + len(batch)
+        while stop > len(self._rows):
+            self._rows = _doubled(self._rows)
+        width = batch.data.shape[1]
+        self._rows.data[start:stop, :width] = batch.data
+        self._rows.lengths[start:stop] = batch.lengths
+        self._rows.parent[start:stop] = batch.parent
+        self._rows.operator[start:stop] = batch.operator
+        self._size = stop
+        return np.arange(start, stop, dtype=np.int64)
+
+    def __getitem__(self, ids: IntArray | slice) -> Batch:
+        """The rows with these ids, each with its own parent and operator."""
+        return self._rows[: self._size][ids]
+
+    def parents(self, ids: IntArray) -> Batch:
+        """The rows with these ids, to be mutated: their ``parent`` is their own id."""
+        rows = self[ids]
+        return Batch(rows.data, rows.lengths, np.asarray(ids, np.int64), rows.operator)
+
+    def lineage(self, i: int) -> list[int]:
+        """The ids from row ``i`` back to its seed."""
+        path = [i]
+        while (parent := int(self._rows.parent[path[-1]])) >= 0:
+            path.append(parent)
+        return path
+
+
+def _doubled(rows: Batch) -> Batch:
+    def twice(array: Array) -> Array:
+        return np.concatenate([array, np.zeros_like(array)])
+
+    return Batch(twice(rows.data), twice(rows.lengths), twice(rows.parent), twice(rows.operator))

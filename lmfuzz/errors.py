@@ -1,0 +1,18 @@
+"""The errors a user can cause; each carries one sentence that says what would be right."""
+
+from difflib import get_close_matches
+from collections.abc import Iterable
+
+
+class UsageError(Exception):
+    """Wrong input: an option, a file, a name, a parameter (exit code 2)."""
+
+
+class TargetError(Exception):
+    """The model could not be loaded (exit code 3)."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """``; did you mean 'X'?`` with the known word nearest to ``word``, or nothing."""
+    close = get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,74 @@
+"""Runs batches on a target, keeps its time, and isolates rows on which the target raises."""
+
+import time
+
+import numpy as np
+
+from lmfuzz.errors import TargetError
+from lmfuzz.protocols import Sampler, Target
+from lmfuzz.types import PAD, Array, Batch, IntArray, Trace
+
+CRASH = "crash"  # channel (B,) of str: what the target raised on this row, '' where it did not
+
+
+class LocalExecutor:
+    """One target in this process.
+
+    A batch on which the target raises is split in halves until the rows to blame stand alone: their
+    ``crash`` says what was raised, and their other channels hold what cannot be scored (NaN, PAD,
+    '', by the kind of array). The other rows are run as usual.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.executions = 0  # rows run or sampled, for whatever reason
+        self.seconds = 0.0  # wall time inside the target
+        self._blank: dict[str, Array] = {}  # channel -> one row with nothing to show
+
+    def run(self, batch: Batch, wants: frozenset[str]) -> Trace:
+        """As Target.run, with the channel ``crash``; TargetError when no row ever ran."""
+        trace = self._run(batch, wants)
+        if wants - trace.keys():
+            raise TargetError(f"the target raises on every row, first with {trace[CRASH][0]}")
+        return trace
+
+    def _run(self, batch: Batch, wants: frozenset[str]) -> dict[str, Array]:
+        started = time.perf_counter()
+        self.executions += len(batch)
+        try:
+            trace = dict(self.target.run(batch, wants))
+        except Exception as error:
+            if len(batch) == 1:
+                words = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+                return {CRASH: np.array([words], dtype=object), **self._blank}
+            trace = {}
+        finally:
+            self.seconds += time.perf_counter() - started
+        if not trace:
+            half = len(batch) // 2
+            return self._join(self._run(batch[:half], wants), self._run(batch[half:], wants))
+        if not self._blank:
+            self._blank = {name: _blank(array) for name, array in trace.items()}
+        trace[CRASH] = np.full(len(batch), "", dtype=object)
+        return trace
+
+    def _join(self, first: dict[str, Array], second: dict[str, Array]) -> dict[str, Array]:
+        def part(trace: dict[str, Array], name: str) -> Array:
+            return trace[name] if name in trace else np.repeat(self._blank[name], len(trace[CRASH]), axis=0)
+
+        names = first.keys() | second.keys()
+        return {name: np.concatenate([part(first, name), part(second, name)]) for name in names}
+
+    def sample(self, batch: Batch, new: int, temperature: float, rng: np.random.Generator) -> IntArray:
+        """As Sampler.sample; counted and timed like a run."""
+        sampler: Sampler = self.target  # type: ignore[assignment]  # called only when it is one
+        started = time.perf_counter()
+        tails = sampler.sample(batch, new, temperature, rng)
+        self.seconds += time.perf_counter() - started
+        self.executions += len(batch)
+        return tails
+
+
+def _blank(array: Array) -> Array:
+    fill = {"f": np.nan, "i": PAD, "O": "", "U": "", "b": False}[array.dtype.kind]
+    return np.full((1, *array.shape[1:]), fill, dtype=array.dtype)

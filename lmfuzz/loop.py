@@ -1,0 +1,42 @@
+"""The loop: TensorFuzz's algorithm (Odena & Goodfellow 2018, section 3) with graded objectives."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from lmfuzz.budget import Budget
+from lmfuzz.coverage.archive import Archive
+from lmfuzz.executors import LocalExecutor
+from lmfuzz.findings import Finding, Findings
+from lmfuzz.protocols import Feature, Objective, Search
+from lmfuzz.types import Batch, BoolArray, FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one turn of the loop did; ``points`` are (B, D), ``margins`` (B, N), ``novel`` (B,)."""
+
+    executions: int  # rows the target ran so far
+    batch: Batch
+    points: FloatArray
+    margins: FloatArray
+    novel: BoolArray
+    findings: list[Finding]
+
+
+def run(
+    search: Search, executor: LocalExecutor, feature: Feature, objective: Objective,
+    archive: Archive, findings: Findings, budget: Budget, batch_size: int,
+) -> Iterator[Step]:  # fmt: skip
+    """Search until the budget is spent; a generator of steps, which disk and screen consume."""
+    wants = feature.needs | objective.needs | {"prompt", "text"}
+    while not budget.spent():
+        batch = search.ask(batch_size)  # which rows to try next
+        trace = executor.run(batch, wants)  # the only expensive line
+        margins = objective(batch, trace)  # did it misbehave, or how far from it?
+        points = feature(trace)  # where did it go?
+        novel = archive.admit(points, where=~(margins > 0).any(axis=1))
+        search.tell(batch, trace, margins, novel)  # learn
+        found = findings.consider(batch, trace, margins, executor.executions)  # confirm alone, keep
+        budget.spent_executions = executor.executions
+        budget.spent_findings += len(found)
+        yield Step(executor.executions, batch, points, margins, novel, found)

@@ -1,0 +1,92 @@
+"""Checkpoint folders of character RNNs: ``config.json`` beside ``model.safetensors``."""
+
+import json
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from lmfuzz.errors import TargetError
+from lmfuzz.targets.char_rnn import CharRNN, CharRNNConfig
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+PICKLES = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt")
+
+
+def save(model: CharRNN, folder: Path) -> None:
+    """Write ``model`` as a checkpoint folder, made when it does not exist."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(tensors, folder / WEIGHTS)
+    config = json.dumps(model.config.model_dump(), indent=2, ensure_ascii=True)
+    (folder / CONFIG).write_text(config + "\n", encoding="utf-8")
+
+
+def load(folder: Path, *, allow_pickle: bool = False) -> CharRNN:
+    """The character RNN in ``folder``, in evaluation mode.
+
+    Raises TargetError, with one sentence for a person, when the folder is not a sound checkpoint:
+    a file missing, a field or tensor missing, extra or misshapen, weights that are not finite, or
+    a pickle where ``allow_pickle`` is false (it is then read with ``weights_only=True``).
+    """
+    config = _config(folder / CONFIG)
+    tensors = _tensors(folder, allow_pickle)
+    model = CharRNN(config)
+    _check(tensors, model.state_dict(), folder)
+    model.load_state_dict(tensors)
+    return model.eval()
+
+
+def _config(path: Path) -> CharRNNConfig:
+    try:
+        return CharRNNConfig.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise TargetError(f"{path.parent} is not a checkpoint folder: it has no {CONFIG}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise TargetError(f"cannot read {path}: {error}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise TargetError(f"{path} is not a character RNN's: {place}: {first['msg']}") from None
+
+
+def _tensors(folder: Path, allow_pickle: bool) -> dict[str, Tensor]:
+    path = folder / WEIGHTS
+    if path.exists():
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise TargetError(f"{path} is not a sound safetensors file: {error}") from None
+    pickles = sorted(p for p in folder.iterdir() if p.suffix in PICKLES)
+    if not pickles:
+        raise TargetError(f"{folder} has no {WEIGHTS}")
+    if not allow_pickle:
+        raise TargetError(
+            f"{pickles[0]} is a pickle, which can run code when it is read; convert it to "
+            f"{WEIGHTS}, or pass --allow-pickle to read its tensors alone"
+        )
+    try:
+        tensors = torch.load(pickles[0], map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds; each means the same to the user
+        reason = str(error).splitlines()[0]
+        raise TargetError(f"{pickles[0]} holds more than tensors or is damaged: {reason}") from None
+    if not isinstance(tensors, dict) or not all(isinstance(t, Tensor) for t in tensors.values()):
+        raise TargetError(f"{pickles[0]} is not a dictionary of tensors (a state_dict)")
+    return tensors
+
+
+def _check(tensors: dict[str, Tensor], wanted: dict[str, Tensor], folder: Path) -> None:
+    for word, names in (("lacks", wanted.keys() - tensors), ("has unknown", tensors.keys() - wanted)):
+        if names:
+            raise TargetError(f"the checkpoint in {folder} {word} tensors: {', '.join(sorted(names))}")
+    for name, tensor in tensors.items():
+        shape, right = tuple(tensor.shape), tuple(wanted[name].shape)
+        if shape != right:
+            raise TargetError(
+                f"tensor {name} in {folder} has shape {shape}; its {CONFIG} asks for {right}"
+            )
+        if not torch.isfinite(tensor).all():
+            raise TargetError(f"tensor {name} in {folder} holds NaN or infinite weights")
