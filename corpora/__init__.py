@@ -1,0 +1,1 @@
+"""Seed prompts, loop-prone prompts, word lists and dictionaries, as files beside this one."""
