@@ -1,0 +1,101 @@
+"""Words that matter, from a dictionary in the format of libFuzzer and AFL (``-dict``, ``-x``)."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lmfuzz.errors import UsageError
+from lmfuzz.operators.pieces import PerSpace, Piece, places, put
+from lmfuzz.protocols import Surroundings
+from lmfuzz.types import Batch, TextSpace
+
+ENTRY = re.compile(r'(?:[^\s"=#]+\s*=\s*)?"((?:[^"\\]|\\.)*)"')  # name="...", name@level="..." or "..."
+ESCAPE = re.compile(r'\\(?:(["\\])|x([0-9A-Fa-f]{2})|.)')
+
+
+def parse(content: bytes, file: str) -> list[str]:
+    r"""The entries of a dictionary file, each once, in order; ``file`` is its name for error messages.
+
+    A line is empty, a comment (``#``), or an entry in double quotes with an optional name and level
+    before it (all levels are taken). Escapes are ``\\``, ``\"`` and ``\xNN``, one byte of UTF-8.
+    UsageError, naming file and line, for anything else.
+    """
+    entries = []
+    for number, raw in enumerate(content.split(b"\n"), start=1):
+        try:
+            line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+            if line and not line.startswith("#"):
+                entries.append(_entry(line))
+        except UnicodeDecodeError:
+            raise UsageError(f"{file}, line {number}: not UTF-8, which text and \\xNN must be") from None
+        except ValueError as error:
+            raise UsageError(f"{file}, line {number}: {error}") from None
+    return list(dict.fromkeys(entries))
+
+
+def _entry(line: str) -> str:
+    """The text of one entry; ValueError says what is wrong with it, UnicodeDecodeError which bytes are."""
+    match = ENTRY.fullmatch(line)
+    if match is None:
+        raise ValueError(f'{line!r} is not an entry; write name="value" or "value"')
+    if not match[1]:
+        raise ValueError("an entry must not be empty")
+    return ESCAPE.sub(_unescaped, match[1]).encode("utf-8", "surrogateescape").decode("utf-8")
+
+
+def _unescaped(escape: re.Match[str]) -> str:
+    if escape[1]:
+        return escape[1]
+    if escape[2]:
+        byte = int(escape[2], 16)
+        return chr(byte) if byte < 128 else chr(0xDC00 + byte)  # stands for the byte until all are there
+    raise ValueError(f'{escape[0]} is not an escape; write \\\\, \\" or \\xNN')
+
+
+class Dictionary:
+    """Inserts an entry of a libFuzzer or AFL dictionary, or writes it over what is there.
+
+    The entries are those of ``file`` and the plain texts ``entries``. Those that the model's alphabet
+    cannot write or that are longer than a row may be are skipped; UsageError at the first call when
+    none is left.
+    """
+
+    def __init__(self, file: str = "", entries: Sequence[str] = ()) -> None:
+        self.file = file
+        self.entries = [*dict.fromkeys([*(_read(file) if file else []), *filter(None, entries)])]
+        if not self.entries:
+            if file:
+                raise UsageError(
+                    f'the dictionary {file} has no entry; write one per line, name="value" or "value"'
+                )
+            raise UsageError(
+                'dictionary needs a file or entries: dictionary:file=PATH or dictionary:entries=["WORD"]'
+            )
+        self._encoded = PerSpace(self._encode)
+
+    def __call__(self, rows: Batch, near: Surroundings) -> Batch:
+        """Changed copies of ``rows``."""
+        words = self._encoded(near.space)
+        words = words[near.rng.integers(len(words), size=len(rows))]
+        over = np.where(near.rng.random(len(rows)) < 0.5, words.lengths, 0)
+        at = places(np.maximum(rows.lengths - over, 0) + 1, near.rng)
+        return put(rows, at, over, Piece(words.data, np.zeros_like(at), words.lengths), near)
+
+    def _encode(self, space: TextSpace) -> Batch:
+        known = [space.encode(entry) for entry in self.entries if space.knows(entry)]
+        fitting = [entry for entry in known if len(entry) <= space.max_length]
+        if not fitting:
+            raise UsageError(
+                f"no entry of the dictionary {self.file or self.entries} can be used: an entry must be "
+                f"written in the model's alphabet, with {space.max_length} symbols at most"
+            )
+        return Batch.of(fitting)
+
+
+def _read(file: str) -> list[str]:
+    try:
+        return parse(Path(file).read_bytes(), file)
+    except OSError as error:
+        raise UsageError(f"cannot read the dictionary {file}: {error.strerror}") from None

@@ -1,0 +1,44 @@
+"""Letting the model itself write the end of a row."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lmfuzz.errors import UsageError
+from lmfuzz.operators.pieces import Piece, below, concatenate
+from lmfuzz.operators.splice import borrowed
+from lmfuzz.protocols import Surroundings
+from lmfuzz.types import Batch
+
+
+@dataclass(frozen=True)
+class Tail:
+    """Keeps the head of a row and lets the model write its tail, up to ``share`` of the row, anew.
+
+    The tail is drawn at ``temperature``; the row keeps its length (one of a single symbol gets a second).
+    A target that cannot write on by itself has no sampler: the tail is then the end of a pool row.
+    """
+
+    temperature: float = 0.8
+    share: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise UsageError(f"temperature must be greater than 0, not {self.temperature}")
+        if not 0 < self.share <= 1:
+            raise UsageError(f"share must be greater than 0 and at most 1, not {self.share}")
+
+    def __call__(self, rows: Batch, near: Surroundings) -> Batch:
+        """Changed copies of ``rows``; the model writes as many symbols for all as the longest tail needs."""
+        new = 1 + below(np.ceil(rows.lengths * self.share), near.rng)
+        kept = np.maximum(rows.lengths - new, np.minimum(rows.lengths, 1))  # a model needs one to start from
+        if near.sampler is None:
+            other = borrowed(len(rows), near)
+            size = np.minimum(new, other.lengths)
+            tail = Piece(other.data, other.lengths - size, size)
+        else:
+            heads = Batch(rows.data, kept.astype(np.int32), rows.parent, rows.operator)
+            longest = int(new.max(initial=1))
+            written = near.sampler.sample(heads, longest, self.temperature, near.rng)
+            tail = Piece(written, np.zeros_like(new), new)
+        return concatenate(rows, [Piece(rows.data, np.zeros_like(kept), kept), tail], near)

@@ -1,0 +1,123 @@
+"""Dictionaries in the format of libFuzzer and AFL, and the operator that uses them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lmfuzz.errors import UsageError
+from lmfuzz.operators.dictionary import Dictionary, parse
+from lmfuzz.protocols import Surroundings
+from lmfuzz.types import Batch, TextSpace
+
+SPACE = TextSpace(tuple("abcdefghijklmnopqrstuvwxyz\n"), 2, 12)
+
+
+CORPORA = Path(__file__).parents[2] / "corpora"
+
+
+def around(space=SPACE):
+    return Surroundings(space, Batch.of([space.encode("aa")]), np.random.default_rng(0))
+
+
+def rows(text, count=200):
+    return Batch.of([SPACE.encode(text)] * count)
+
+
+def test_reads_entries_with_and_without_names_and_levels():
+    content = b"""\xef\xbb\xbf# a comment, "not" an entry
+
+"plain"
+kw1="named"
+  kw_2 = "spaced"\t\r
+deep@3="level"
+"with # and = inside"
+"plain"
+"""
+    assert parse(content, "x.dict") == ["plain", "named", "spaced", "level", "with # and = inside"]
+
+
+def test_reads_escapes():
+    assert parse(rb'a="\\ \" \x41\x0a"', "x") == ['\\ " A\n']
+    assert parse(rb'"\xC3\xa9"' + b'\n"\xc3\xa9!"\n"\\\\x41"', "x") == ["é", "é!", "\\x41"]
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        (b"word", "is not an entry; write name="),
+        (b'"open', "is not an entry"),
+        (b'"two" "entries"', "is not an entry"),
+        (b'"a"b"', "is not an entry"),
+        (b'"ends in \\"', "is not an entry"),
+        (b'two words="x"', "is not an entry"),
+        (b'""', "must not be empty"),
+        (b'kw=""', "must not be empty"),
+        (rb'"\n"', r"\\n is not an escape"),
+        (rb'"\x4"', r"\\x is not an escape"),
+        (rb'"\xff"', "not UTF-8"),
+        (b'"\xff"', "not UTF-8"),
+        (b"# \xff", "not UTF-8"),
+    ],
+)
+def test_complains_with_file_and_line(line, complaint):
+    with pytest.raises(UsageError, match=rf"^my\.dict, line 3: .*{complaint}"):
+        parse(b'"fine"\n\n' + line + b'\n"fine"', "my.dict")
+
+
+def test_an_entry_stands_in_every_row_inserted_or_written_over():
+    changed = SPACE.texts(Dictionary(entries=["zounds", "xy"])(rows("abcdefgh"), around()))
+    assert {len(text) for text in changed} == {8, 10, 12}  # 14 is too long: the front gave way
+    for text in changed:
+        assert "zounds" in text or "xy" in text
+    assert any("zounds" in text for text in changed)
+    assert any("xy" in text for text in changed)
+    assert "xyabcdefgh" in changed
+    assert "abcdefghxy" in changed
+    assert "abcdefxy" in changed
+    assert not any(text.endswith("abcdefghzounds") for text in changed)
+    assert "cdefghzounds" in changed
+
+
+def test_an_entry_as_long_as_a_row_may_be_is_the_row():
+    assert set(SPACE.texts(Dictionary(entries=["z" * 12])(rows("ab"), around()))) >= {"z" * 12}
+    for text in SPACE.texts(Dictionary(entries=["z" * 12])(rows("abcdefghijkl"), around())):
+        assert text == "z" * 12
+
+
+def test_an_entry_may_stand_where_the_row_is_shorter():
+    changed = SPACE.texts(Dictionary(entries=["zzzzz"])(rows("ab"), around()))
+    assert set(changed) == {"zzzzz", "zzzzzab", "azzzzzb", "abzzzzz"}
+
+
+def test_entries_the_model_cannot_write_are_skipped():
+    changed = SPACE.texts(Dictionary(entries=["Ü", "q", "z" * 13])(rows("abcd"), around()))
+    assert all("q" in text for text in changed)
+    assert not any("zz" in text for text in changed)
+
+
+def test_complains_when_no_entry_is_left():
+    operator = Dictionary(entries=["Ü", "z" * 13])
+    with pytest.raises(UsageError, match=r"can be used: .* in the model's alphabet, with 12 symbols at most"):
+        operator(rows("abcd"), around())
+
+
+def test_reads_a_file_and_entries(tmp_path):
+    file = tmp_path / "a.dict"
+    file.write_bytes(b'"one"\nkw="two"\n')
+    assert Dictionary(str(file), ["three", "two", ""]).entries == ["one", "two", "three"]
+
+
+def test_complains_about_a_missing_or_empty_file(tmp_path):
+    with pytest.raises(UsageError, match=r"cannot read the dictionary .*none\.dict: No such file"):
+        Dictionary(str(tmp_path / "none.dict"))
+    (tmp_path / "empty.dict").write_text("# nothing\n")
+    with pytest.raises(UsageError, match=r"empty\.dict has no entry"):
+        Dictionary(str(tmp_path / "empty.dict"))
+    with pytest.raises(UsageError, match="needs a file or entries"):
+        Dictionary()
+
+
+def test_knows_the_bundled_corpora():
+    entries = Dictionary(str(CORPORA / "dictionaries/shakespeare.dict")).entries
+    assert "\n\nROMEO:\n" in entries

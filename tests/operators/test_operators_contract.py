@@ -1,0 +1,177 @@
+"""What every operator promises, whatever it does."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lmfuzz.operators.characters import Case, Copy, Delete, Erase, Insert, Repeat, Shift, Substitute, Swap
+from lmfuzz.operators.dictionary import Dictionary
+from lmfuzz.operators.havoc import Havoc
+from lmfuzz.operators.splice import Splice
+from lmfuzz.operators.tail import Tail
+from lmfuzz.protocols import Operator, Surroundings
+from lmfuzz.types import Batch, TextSpace
+
+OPERATORS: Mapping[str, Callable[[], Operator]] = {
+    "insert": Insert,
+    "delete": Delete,
+    "substitute": Substitute,
+    "swap": Swap,
+    "repeat": Repeat,
+    "repeat, often": lambda: Repeat(longest=12, times=9),
+    "erase": Erase,
+    "shift": Shift,
+    "copy": Copy,
+    "case": Case,
+    "splice": Splice,
+    "dictionary": lambda: Dictionary(entries=["A", "ab", "Badcab"]),
+    "tail": Tail,
+    "tail, whole": lambda: Tail(share=1.0),
+    "havoc": Havoc,
+    "havoc, deep": lambda: Havoc(depth=4),
+}
+ALPHABET = tuple("aAbBcCdD .")
+GARBAGE = np.array([-(2**31), -7, -1, 0, len(ALPHABET), 10**6, 2**31 - 1], np.int32)
+
+
+class Parrot:
+    """A sampler whose symbols depend on the last valid one of each row and on the generator."""
+
+    def __init__(self, symbols: int) -> None:
+        self.symbols = symbols
+
+    def sample(self, batch, new, temperature, rng):
+        assert new >= 1
+        assert temperature > 0
+        assert (batch.lengths >= 1).all()
+        assert batch.lengths.dtype == np.int32
+        last = batch.data[np.arange(len(batch)), batch.lengths - 1]
+        drawn = rng.integers(self.symbols, size=(len(batch), new))
+        return ((last[:, None] + drawn) % self.symbols).astype(np.int32)
+
+
+def garbled(batch: Batch, seed: int, more: int = 3) -> Batch:
+    """The same rows with other things beyond ``lengths``, and with more columns of them."""
+    rng = np.random.default_rng(seed)
+    data = rng.choice(GARBAGE, (len(batch), batch.data.shape[1] + more))
+    valid = np.arange(data.shape[1]) < batch.lengths[:, None]
+    data[valid] = batch.data[valid[:, : batch.data.shape[1]]]
+    return replace(batch, data=data)
+
+
+def locked(batch: Batch) -> Batch:
+    """The same rows in arrays that cannot be written to."""
+    for array in (batch.data, batch.lengths, batch.parent, batch.operator):
+        array.flags.writeable = False
+    return batch
+
+
+def rows_of(lengths: list[int], symbols: int, seed: int) -> Batch:
+    rng = np.random.default_rng(seed)
+    batch = Batch.of([rng.integers(symbols, size=n) for n in lengths])
+    return replace(
+        batch,
+        parent=rng.integers(-1, 10**12, size=len(batch)),
+        operator=rng.integers(-1, 99, size=len(batch), dtype=np.int32),
+    )
+
+
+@st.composite
+def scenes(draw):
+    """Legal rows and a legal pool in some space, a seed, and whether there is a sampler."""
+    shortest = draw(st.integers(1, 6))
+    space = TextSpace(
+        ALPHABET[: draw(st.integers(2, len(ALPHABET)))], shortest, shortest + draw(st.integers(0, 14))
+    )
+    legal = st.sampled_from([space.min_length, space.max_length]) | st.integers(
+        space.min_length, space.max_length
+    )
+    seed = draw(st.integers(0, 10**6))
+    rows = rows_of(draw(st.lists(legal, min_size=1, max_size=7)), len(space.symbols), seed)
+    pool = rows_of(draw(st.lists(legal, min_size=1, max_size=4)), len(space.symbols), seed + 1)
+    sampler = Parrot(len(space.symbols)) if draw(st.booleans()) else None
+    return rows, pool, space, sampler, seed
+
+
+def around(space, pool, sampler, seed) -> Surroundings:
+    return Surroundings(space, pool, np.random.default_rng(seed), sampler)
+
+
+def same(one: Batch, other: Batch) -> bool:
+    """Whether two batches hold the same rows, whatever stands beyond their lengths."""
+    return (
+        one.lengths.tolist() == other.lengths.tolist()
+        and all((one.row(i) == other.row(i)).all() for i in range(len(one)))
+        and (one.parent == other.parent).all()
+        and (one.operator == other.operator).all()
+    )
+
+
+every_operator = pytest.mark.parametrize("name", OPERATORS)
+examples = settings(max_examples=40, deadline=None, derandomize=True, database=None)
+
+
+@every_operator
+@examples
+@given(scene=scenes())
+def test_makes_legal_rows_of_legal_rows_in_the_same_order(name, scene):
+    rows, pool, space, sampler, seed = scene
+    changed = OPERATORS[name]()(locked(rows), around(space, locked(pool), sampler, seed))
+    assert space.legal(changed).all()
+    assert len(changed) == len(rows) == len(changed.data)
+    assert changed.data.dtype == changed.lengths.dtype == np.int32
+    assert changed.data.shape[1] >= changed.lengths.max()
+    assert (changed.parent == rows.parent).all()
+    assert (changed.operator == rows.operator).all()
+
+
+@every_operator
+@examples
+@given(scene=scenes())
+def test_depends_on_valid_symbols_and_the_seed_only(name, scene):
+    rows, pool, space, sampler, seed = scene
+    operator = OPERATORS[name]()
+    changed = operator(rows, around(space, pool, sampler, seed))
+    again = OPERATORS[name]()(rows, around(space, pool, sampler, seed))
+    assert same(changed, again)
+    for more in (0, 30):
+        other = operator(garbled(rows, seed, more), around(space, garbled(pool, seed, more), sampler, seed))
+        assert same(changed, other)
+
+
+@every_operator
+@pytest.mark.parametrize("bounds", [(1, 32), (24, 24), (20, 24)])
+@pytest.mark.parametrize("sampler", [None, Parrot(len(ALPHABET))])
+def test_changes_most_rows(name, bounds, sampler):
+    space = TextSpace(ALPHABET, *bounds)
+    lengths = np.random.default_rng(3).integers(20, 25, size=100).clip(*bounds).tolist()
+    rows = rows_of(lengths, len(ALPHABET), 4)
+    changed = OPERATORS[name]()(rows, around(space, rows_of(lengths, len(ALPHABET), 5), sampler, 6))
+    differs = [changed.row(i).tolist() != rows.row(i).tolist() for i in range(len(rows))]
+    assert np.mean(differs) > 0.75
+
+
+@every_operator
+def test_rows_next_to_each_other_change_in_different_ways(name):
+    rows = Batch.of([np.arange(24) % len(ALPHABET)] * 100)
+    pool = rows_of([24] * 50, len(ALPHABET), 7)
+    changed = OPERATORS[name]()(rows, around(TextSpace(ALPHABET, 1, 32), pool, None, 8))
+    assert len({changed.row(i).tobytes() for i in range(100)}) >= 8
+
+
+@every_operator
+def test_no_rows_give_no_rows(name):
+    none = rows_of([5], len(ALPHABET), 0)[:0]
+    pool = rows_of([5], len(ALPHABET), 1)
+    assert len(OPERATORS[name]()(none, around(TextSpace(ALPHABET), pool, Parrot(9), 0))) == 0
+
+
+@every_operator
+def test_is_described_in_its_first_line(name):
+    first = type(OPERATORS[name]()).__doc__.splitlines()[0]
+    assert 20 < len(first) < 110
+    assert first.endswith((".", ";"))
