@@ -1,0 +1,230 @@
+"""Objectives made of objectives: all of some, any of some, and the panel of a campaign."""
+
+import re
+import traceback
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from lmfuzz.errors import UsageError
+from lmfuzz.objectives.detectors import Detector, adapted
+from lmfuzz.protocols import Objective
+from lmfuzz.types import Array, Batch, Evidence, FloatArray, State, Trace, take
+
+DISTINCT = 3  # tracebacks kept per objective
+OTHERS = "(other errors)"
+
+
+def either(margins: FloatArray) -> FloatArray:
+    """The margin (B,) of "one of the columns": their largest; margins are (B, N).
+
+    Three-valued: a hit is a hit whatever else could not be scored; else one NaN makes NaN.
+    """
+    best = np.fmax.reduce(margins, axis=1)
+    return np.where(np.isnan(margins).any(axis=1) & ~(best > 0), np.nan, best)
+
+
+def both(margins: FloatArray) -> FloatArray:
+    """The margin (B,) of "all of the columns": their smallest; margins are (B, N).
+
+    Three-valued: where one column is surely no hit, neither are all, and the smallest of those scored
+    says how far away; else one NaN makes NaN.
+    """
+    worst = np.fmin.reduce(margins, axis=1)
+    return np.where(np.isnan(margins).any(axis=1) & ~(worst <= 0), np.nan, worst)
+
+
+class All:
+    """A hit where every part hits, in whichever of its columns; one column, ``all(a,b)``.
+
+    Margins: the smallest of the parts' largest (see both and either). Evidence: all signatures.
+    """
+
+    def __init__(self, parts: Sequence[Objective]) -> None:
+        self.parts = _parts("all", parts)
+        self.needs = frozenset[str]().union(*(part.needs for part in self.parts))
+        self.targets = (f"all({','.join(map(_label, self.parts))})",)
+
+    def __call__(self, batch: Batch, trace: Trace) -> FloatArray:
+        """Margins float32 (B, 1)."""
+        return both(_best(self.parts, batch, trace))[:, None]
+
+    def evidence(self, batch: Batch, trace: Trace, row: int, column: int) -> Evidence:
+        """The parts' signatures and words joined; the first span there is."""
+        found = [e for part in self.parts if (e := _why(part, batch, trace, row))]
+        spans = [e.span for e in found if e.span]
+        return Evidence(
+            " + ".join(e.signature for e in found), "; ".join(e.words for e in found), next(iter(spans), None)
+        )
+
+
+class Any:
+    """A hit where some part hits, in whichever of its columns; one column, ``any(a,b)``.
+
+    Margins: the largest of all (see either). Evidence: the first part's that hits.
+    """
+
+    def __init__(self, parts: Sequence[Objective]) -> None:
+        self.parts = _parts("any", parts)
+        self.needs = frozenset[str]().union(*(part.needs for part in self.parts))
+        self.targets = (f"any({','.join(map(_label, self.parts))})",)
+
+    def __call__(self, batch: Batch, trace: Trace) -> FloatArray:
+        """Margins float32 (B, 1)."""
+        return either(_best(self.parts, batch, trace))[:, None]
+
+    def evidence(self, batch: Batch, trace: Trace, row: int, column: int) -> Evidence:
+        """Why the first part hits that does; ValueError when none does."""
+        for part in self.parts:
+            if found := _why(part, batch, trace, row):
+                return found
+        raise ValueError("no part hits")
+
+
+class Crash:
+    """The target raised on the row. Margins: 1, else -inf.
+
+    The signature is the error's type and message with every number as N.
+    """
+
+    needs = frozenset[str]()  # the channel ``crash`` comes from the executor, always
+    targets = ("crash",)
+
+    def __call__(self, batch: Batch, trace: Trace) -> FloatArray:
+        """Margins float32 (B, 1)."""
+        return np.where(trace["crash"] != "", np.float32(1), np.float32(-np.inf))[:, None]
+
+    def evidence(self, batch: Batch, trace: Trace, row: int, column: int) -> Evidence:
+        """What was raised."""
+        error = str(trace["crash"][row])
+        return Evidence(re.sub(r"0x[0-9a-fA-F]+|\d+", "N", error), error)
+
+
+class Panel:
+    """All objectives of a campaign as one, their columns side by side, ``crash`` the last.
+
+    Objectives see only the rows that ran; a row that crashed is NaN in every column but the last. An
+    objective that raises, or returns another shape than it should, leaves NaN in its columns for
+    that batch, and the campaign goes on. Of two columns with one name the later becomes ``name#2``.
+
+    errors: objective's name -> traceback -> how often; at most 3 tracebacks each, then OTHERS.
+    """
+
+    def __init__(self, objectives: Mapping[str, object]) -> None:
+        self._parts: list[tuple[Detector, slice]] = []
+        names: list[str] = []
+        self._crash = Crash()
+        for name, objective in objectives.items():
+            if isinstance(objective, Crash):
+                continue
+            part = adapted(name, objective)
+            self._parts.append((part, slice(len(names), len(names) + len(part.targets))))
+            names += (_distinct(target, [*names, *self._crash.targets]) for target in part.targets)
+        self.targets = (*names, *self._crash.targets)
+        self.needs = frozenset[str]().union(*(part.needs for part, _ in self._parts)) - {"crash"}
+        self.errors: dict[str, dict[str, int]] = {}
+        self._unscored = np.zeros(len(self.targets), np.int64)
+
+    @property
+    def unscored(self) -> dict[str, int]:
+        """Target -> rows that it could not score so far (re-runs of findings included)."""
+        return dict(zip(self.targets, self._unscored.tolist(), strict=True))
+
+    def __call__(self, batch: Batch, trace: Trace) -> FloatArray:
+        """Margins float32 (B, N)."""
+        margins = np.full((len(batch), len(self.targets)), np.nan, np.float32)
+        margins[:, -1:] = self._crash(batch, trace)
+        rows, batch, trace = _ran(batch, trace)
+        for part, columns in self._parts if len(batch) else ():
+            try:
+                margins[rows, columns] = part(batch, trace)
+            except Exception as error:
+                self._note(part, error)
+        self._unscored += np.isnan(margins).sum(axis=0)
+        return margins
+
+    def evidence(self, batch: Batch, trace: Trace, row: int, column: int) -> Evidence:
+        """The evidence of the objective whose column it is; its name alone where that raises."""
+        if column == len(self.targets) - 1:
+            return self._crash.evidence(batch, trace, row, 0)
+        part, columns = next(found for found in self._parts if found[1].start <= column < found[1].stop)
+        try:
+            return part.evidence(batch, trace, row, column - columns.start)
+        except Exception as error:
+            self._note(part, error)
+            words = f"{part.about} (its evidence raised {type(error).__name__})"
+            return Evidence(self.targets[column], words)
+
+    def check(self, batch: Batch, trace: Trace) -> None:
+        """Try every objective on a few rows, and on the first of them alone, before a campaign.
+
+        Raises UsageError when one returns a wrong shape or no numbers. One that raises anything else is
+        noted in ``errors``: it may still score other rows.
+        """
+        _, batch, trace = _ran(batch, trace)
+        for rows in (slice(None), slice(0, 1)):
+            for part, _ in self._parts if len(batch) else ():
+                try:
+                    part(batch[rows], take(trace, rows))
+                except UsageError:
+                    raise
+                except Exception as error:
+                    self._note(part, error)
+
+    def state(self) -> State:
+        """Counts and errors, for resume."""
+        return {"unscored": self.unscored, "errors": {name: dict(e) for name, e in self.errors.items()}}
+
+    def restore(self, state: State) -> None:
+        """Go on from ``state``."""
+        self._unscored = np.array([state["unscored"].get(name, 0) for name in self.targets], np.int64)
+        self.errors = {name: dict(e) for name, e in state["errors"].items()}
+
+    def _note(self, part: Detector, error: Exception) -> None:
+        kept = self.errors.setdefault(part.name, {})
+        inside = error.__traceback__.tb_next if error.__traceback__ else None  # without the panel's frame
+        text = "".join(traceback.format_exception(type(error), error, inside))
+        if text not in kept and len(kept) >= DISTINCT:
+            text = OTHERS
+        kept[text] = kept.get(text, 0) + 1
+
+
+def _ran(batch: Batch, trace: Trace) -> tuple[Array | slice, Batch, Trace]:
+    """The rows that did not crash, and what was shown of them."""
+    ran = trace["crash"] == ""
+    if ran.all():
+        return slice(None), batch, trace
+    return ran, batch[ran], take(trace, ran)
+
+
+def _distinct(name: str, taken: Sequence[str]) -> str:
+    if name not in taken:
+        return name
+    return next(other for k in range(2, len(taken) + 3) if (other := f"{name}#{k}") not in taken)
+
+
+def _parts(name: str, parts: Sequence[object]) -> list[Detector]:
+    if not parts:
+        raise UsageError(f"{name}() has no parts, must have at least one objective")
+    return [adapted(getattr(part, "__name__", type(part).__name__.lower()), part) for part in parts]
+
+
+def _label(part: Detector) -> str:
+    """A part's name: its only column's, or what is common to its columns."""
+    return part.targets[0] if len(part.targets) == 1 else part.targets[0].partition("/")[0]
+
+
+def _best(parts: Sequence[Detector], batch: Batch, trace: Trace) -> FloatArray:
+    """Every part's margin (B, parts) in its best column."""
+    return np.stack([either(part(batch, trace)) for part in parts], axis=1)
+
+
+def _why(part: Detector, batch: Batch, trace: Trace, row: int) -> Evidence | None:
+    """The evidence of a part's best column, with that column's name; None when it does not hit."""
+    batch, trace = batch[row : row + 1], take(trace, slice(row, row + 1))
+    margins = part(batch, trace)[0]
+    if not (margins > 0).any():
+        return None
+    column = int(np.nanargmax(margins))
+    found = part.evidence(batch, trace, 0, column)
+    return Evidence(f"{part.targets[column]}: {found.signature}", found.words, found.span)

@@ -1,0 +1,157 @@
+"""Output that repeats itself: one word many times in a row, or an exact loop of characters."""
+
+import re
+from functools import lru_cache
+from itertools import groupby, islice
+from operator import eq
+
+import numpy as np
+
+from lmfuzz.errors import UsageError
+from lmfuzz.types import Array, Batch, Evidence, FloatArray, IntArray, Trace
+
+APOSTROPHES = "'\u2019"
+WORD = re.compile(rf"[\w{APOSTROPHES}]+")
+
+
+class _Folding(dict[int, str | None]):
+    """Characters for str.translate: those of words stay, apostrophes go, others become blanks."""
+
+    def __missing__(self, code: int) -> str | None:
+        character = chr(code)
+        inside = character.isalnum() or character == "_"
+        self[code] = None if character in APOSTROPHES else character if inside else " "
+        return self[code]
+
+
+FOLDING = _Folding()
+
+
+class Repetition:
+    """A word ``times`` times in a row, or a loop gone round ``rounds`` times, anywhere in the output.
+
+    After TensorFuzz (Odena & Goodfellow 2018), whose character model should not repeat one word too
+    many times in a row. Words are compared without case; blanks and punctuation between them do not
+    matter. A loop is exact: a stretch with a period of 1 to ``period`` characters, at least ``rounds``
+    periods and ``minimum`` characters long, so that "....", or "no, no, no", is not yet one. With the
+    defaults 9 of 44 616 windows of 50 characters of Tiny Shakespeare hit as loops, and 6 of 203 000
+    words start a run. Characters, not tokens, so that any black box will do; for models with tokens of
+    several characters take a longer ``period``. A ``period`` of 0 leaves the words alone.
+
+    One column, and one bucket per behaviour: its signature is the word, or the loop's canonical period
+    where the loop is more than one word, wherever in its round the loop was entered.
+
+    Margins: the share of what a hit needs, less 1 (repeats of the word beyond the first, or characters
+    equal to the one a period before), the better of the two; half a step more, so never 0.
+    """
+
+    needs = frozenset({"text"})
+    targets = ("repetition",)
+
+    def __init__(self, times: int = 4, period: int = 16, minimum: int = 20, rounds: int = 3) -> None:
+        for name, value, least in (("times", times, 2), ("period", period, 0), ("rounds", rounds, 2)):
+            if value < least:
+                raise UsageError(f"repetition: {name} is {value}, must be at least {least}")
+        self.times, self.period = times, period
+        periods = np.arange(1, period + 1)
+        self.needed = np.maximum(rounds * periods, minimum) - periods  # equal characters, by period
+
+    def __call__(self, batch: Batch, trace: Trace) -> FloatArray:
+        """Margins float32 (B, 1)."""
+        texts = trace["text"]
+        runs = np.fromiter(map(_longest_word_run, texts), np.float32, len(texts))
+        margins = (runs - 0.5) / (self.times - 1) - 1
+        if self.period:
+            equal = equal_runs(_codes(texts), self.period)
+            margins = np.maximum(margins, ((equal + 0.5) / self.needed - 1).max(axis=1))
+        return margins.astype(np.float32)[:, None]
+
+    def evidence(self, batch: Batch, trace: Trace, row: int, column: int) -> Evidence:
+        """The repeated word, else the loop; ValueError when the row has neither."""
+        text = str(trace["text"][row])
+        found = self._word(text) or self._loop(text)
+        if found is None:
+            raise ValueError("the output does not repeat itself")
+        return found
+
+    def _word(self, text: str) -> Evidence | None:
+        lowered = text.lower()
+        matches = [match for match in WORD.finditer(lowered) if match.group().translate(FOLDING)]
+        runs = groupby(matches, key=lambda match: match.group().translate(FOLDING))
+        longest = max((list(run) for _, run in runs), key=len, default=[])
+        if len(longest) < self.times:
+            return None
+        word, span = longest[0].group().strip(APOSTROPHES), (longest[0].start(), longest[-1].end())
+        words = f"the word {word!r} {len(longest)} times in a row"
+        return Evidence(f"word {word!r}", words, span if len(lowered) == len(text) else None)
+
+    def _loop(self, text: str) -> Evidence | None:
+        equal = equal_runs(_codes(np.array([text], dtype=object)), self.period)[0] if self.period else []
+        hits = np.flatnonzero(equal >= self.needed)
+        if not len(hits):
+            return None
+        period = int(hits[0]) + 1  # the shortest, hence no multiple of a shorter one: needed only grows
+        start, length = _stretch(text, period)
+        block = text[start : start + period]
+        # As the model would go on: a loop of one word is that word's bucket, however short it was cut.
+        word = self._word(block * (self.times + 1))
+        signature = word.signature if word else f"loop {canonical_period(block)!r}"
+        words = f"{block!r} {length / period:.1f} times over (a loop of {period} characters)"
+        return Evidence(signature, words, (start, start + length))
+
+
+@lru_cache(maxsize=4096)
+def canonical_period(text: str) -> str:
+    """The least rotation of the shortest block that ``text`` is whole repeats of.
+
+    The same for every rotation and every number of repeats of one block.
+    """
+    period = (text + text).find(text, 1) if text else 0
+    block = text[:period]
+    return min((block[i:] + block[:i] for i in range(period)), default="")
+
+
+def equal_runs(codes: IntArray, period: int) -> IntArray:
+    """Longest runs of symbols equal to the one p places on, (B, period) for p = 1 .. ``period``.
+
+    codes: (B, T). A run of n symbols is a stretch of n + p symbols with period p.
+    """
+    rows, width = codes.shape
+    periods = min(period, width - 1)
+    equal = np.zeros((max(periods, 0), rows, width + 1), np.bool_)  # each run ends inside its own cell
+    for p in range(1, periods + 1):
+        np.equal(codes[:, p:], codes[:, :-p], out=equal[p - 1, :, 1 : width - p + 1])
+    flat = equal.reshape(-1)
+    edges = np.flatnonzero(flat[1:] != flat[:-1])  # few in any text, so cheaper than counting along it
+    starts, stops = edges[::2], edges[1::2]
+    longest = np.zeros(period * rows, np.int64)
+    np.maximum.at(longest, starts // (width + 1), stops - starts)
+    return longest.reshape(period, rows).T
+
+
+def _codes(texts: Array) -> IntArray:
+    """Characters int32 (B, T); after an output's end, numbers that equal no other in the row."""
+    strings = texts.astype(np.str_)
+    codes = strings.view(np.int32).reshape(len(strings), -1)
+    lengths = np.fromiter(map(len, texts), np.int64, len(texts))
+    places = np.arange(codes.shape[1])
+    return np.where(places < lengths[:, None], codes, -1 - places).astype(np.int32)
+
+
+def _longest_word_run(text: str) -> int:
+    words = text.lower().translate(FOLDING).split()
+    if not any(map(eq, words, islice(words, 1, None))):
+        return 1
+    return max(len(list(run)) for _, run in groupby(words))
+
+
+def _stretch(text: str, period: int) -> tuple[int, int]:
+    """Start and length of the longest stretch with this period."""
+    best = place = 0
+    start = 0
+    for same, run in groupby(map(eq, text, text[period:])):
+        length = len(list(run))
+        if same and length > best:
+            start, best = place, length
+        place += length
+    return start, best + period
