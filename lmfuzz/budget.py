@@ -32,7 +32,9 @@ class Budget:
         if match is None:
             raise UsageError(f"budget {text!r} is neither a time (90s, 5m, 1.5h) nor executions (200000x)")
         amount, unit, executions = match.groups()
-        budget = cls(executions=int(executions)) if executions else cls(seconds=float(amount) * _SECONDS[unit])
+        budget = (
+            cls(executions=int(executions)) if executions else cls(seconds=float(amount) * _SECONDS[unit])
+        )
         if not (budget.executions or budget.seconds):
             raise UsageError(f"budget {text!r} is nothing at all; give at least one execution or some time")
         return budget

@@ -1,7 +1,7 @@
 """The errors a user can cause; each carries one sentence that says what would be right."""
 
-from difflib import get_close_matches
 from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 class UsageError(Exception):

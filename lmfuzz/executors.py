@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 
-from lmfuzz.errors import TargetError
+from lmfuzz.errors import TargetError, UsageError
 from lmfuzz.protocols import Sampler, Target
 from lmfuzz.types import PAD, Array, Batch, IntArray, Trace
 
@@ -12,7 +12,7 @@ CRASH = "crash"  # channel (B,) of str: what the target raised on this row, '' w
 
 
 class LocalExecutor:
-    """One target in this process.
+    """One target in this process; the channel ``prompt`` (the rows' texts) it adds itself.
 
     A batch on which the target raises is split in halves until the rows to blame stand alone: their
     ``crash`` says what was raised, and their other channels hold what cannot be scored (NaN, PAD,
@@ -27,9 +27,11 @@ class LocalExecutor:
 
     def run(self, batch: Batch, wants: frozenset[str]) -> Trace:
         """As Target.run, with the channel ``crash``; TargetError when no row ever ran."""
-        trace = self._run(batch, wants)
-        if wants - trace.keys():
+        trace = self._run(batch, wants - {"prompt"})
+        if wants - {"prompt"} - trace.keys():
             raise TargetError(f"the target raises on every row, first with {trace[CRASH][0]}")
+        if "prompt" in wants:
+            trace["prompt"] = np.array(self.target.space.texts(batch), dtype=object)
         return trace
 
     def _run(self, batch: Batch, wants: frozenset[str]) -> dict[str, Array]:
@@ -37,6 +39,8 @@ class LocalExecutor:
         self.executions += len(batch)
         try:
             trace = dict(self.target.run(batch, wants))
+        except (UsageError, TargetError):
+            raise
         except Exception as error:
             if len(batch) == 1:
                 words = f"{type(error).__name__}: {error}".splitlines()[0][:200]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lmfuzz.executors import LocalExecutor
 from lmfuzz.protocols import Executor, Objective
 from lmfuzz.types import Batch, Evidence, FloatArray, IntArray, State, Trace
 
@@ -52,7 +53,12 @@ class Findings:
     """Considers hits: at most ``keep`` findings are confirmed per bucket, all hits are counted."""
 
     def __init__(
-        self, objective: Objective, executor: Executor, wants: frozenset[str], runs: int = 3, keep: int = 3
+        self,
+        objective: Objective,
+        executor: LocalExecutor,
+        wants: frozenset[str],
+        runs: int = 3,
+        keep: int = 3,
     ) -> None:
         self.objective, self.executor, self.wants = objective, executor, wants
         self.runs, self.keep = runs, keep
@@ -71,10 +77,12 @@ class Findings:
             key = bucket, symbols.tobytes()
             if self.kept[bucket] >= self.keep or key in self._prompts:
                 continue
-            failed = confirm(batch[row : row + 1], column, self.objective, self.executor, self.wants, self.runs)
+            failed = confirm(
+                batch[row : row + 1], column, self.objective, self.executor, self.wants, self.runs
+            )
             finding = Finding(
                 objective=self.objective.targets[column], margin=float(margins[row, column]),
-                evidence=evidence, symbols=symbols.copy(), prompt=str(trace["prompt"][row]),
+                evidence=evidence, symbols=symbols.copy(), prompt=self.executor.target.space.decode(symbols),
                 output=str(trace["text"][row]), parent=int(batch.parent[row]),
                 operator=int(batch.operator[row]), execution=execution, failed=failed, runs=self.runs,
             )  # fmt: skip

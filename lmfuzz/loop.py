@@ -28,9 +28,10 @@ def run(
     archive: Archive, findings: Findings, budget: Budget, batch_size: int,
 ) -> Iterator[Step]:  # fmt: skip
     """Search until the budget is spent; a generator of steps, which disk and screen consume."""
-    wants = feature.needs | objective.needs | {"prompt", "text"}
+    always = feature.needs | objective.needs | {"text"}
     while not budget.spent():
         batch = search.ask(batch_size)  # which rows to try next
+        wants = always.union(*(objective.grades[column] for column in search.focus))
         trace = executor.run(batch, wants)  # the only expensive line
         margins = objective(batch, trace)  # did it misbehave, or how far from it?
         points = feature(trace)  # where did it go?

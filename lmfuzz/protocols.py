@@ -1,6 +1,6 @@
 """What the parts of a campaign promise one another."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -62,11 +62,16 @@ class Feature(Protocol):
 class Objective(Protocol):
     """Did a row misbehave, or how far from it was it?"""
 
-    needs: frozenset[str]
+    needs: frozenset[str]  # channels to judge by, always there
     targets: tuple[str, ...]  # what each column of the margins is about; N of them
+    grades: tuple[frozenset[str], ...]  # per column, channels that only say how far away a row is
 
     def __call__(self, batch: Batch, trace: Trace) -> FloatArray:
-        """Margins float32 (B, N): > 0 is a finding, below 0 how far away, -inf unknown, NaN unscored."""
+        """Margins float32 (B, N): > 0 is a finding, below 0 how far away, -inf unknown, NaN unscored.
+
+        The channels of ``grades`` are there only for the columns that the search focuses on; without
+        them a row that is no finding is -inf.
+        """
 
     def evidence(self, batch: Batch, trace: Trace, row: int, column: int) -> Evidence:
         """Why ``margins[row, column]`` was > 0."""
@@ -87,6 +92,8 @@ class Setting:
 
 class Search(Protocol):
     """The strategy: which rows to try next, what to learn from the answers."""
+
+    focus: Sequence[int]  # the columns whose distances it wants to know of the rows last asked for
 
     def ask(self, size: int) -> Batch:
         """``size`` rows to try next (seeds first)."""

@@ -25,9 +25,7 @@ def validation_loss(model: CharRNN, symbols: Tensor, width: int = 1000) -> float
     for start in range(0, len(symbols) - 1, width):
         stop = min(start + width, len(symbols) - 1)
         logits, state = model(symbols[None, start:stop], state)
-        total += nn.functional.cross_entropy(
-            logits[0], symbols[start + 1 : stop + 1], reduction="sum"
-        ).item()
+        total += nn.functional.cross_entropy(logits[0], symbols[start + 1 : stop + 1], reduction="sum").item()
     model.train()
     return total / (len(symbols) - 1)
 
@@ -56,11 +54,13 @@ def windows(symbols: Tensor, batch: int, width: int, generator: torch.Generator)
 @click.option("--hidden", default=128, show_default=True)
 @click.option("--embedding", default=128, show_default=True)
 @click.option("--dropout", default=0.05, show_default=True)
-@click.option("--epochs", default=40, show_default=True)
+@click.option("--epochs", default=30, show_default=True)
 @click.option("--batch", default=32, show_default=True)
 @click.option("--width", default=128, show_default=True, help="characters per step of truncated BPTT")
 @click.option("--rate", default=4e-3, show_default=True, help="peak learning rate (AdamW)")
-@click.option("--reset", default=0.1, show_default=True, help="chance that a lane starts a window from the zero state")
+@click.option(
+    "--reset", default=0.1, show_default=True, help="chance that a lane starts a window from the zero state"
+)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--threads", default=1, show_default=True)
 def main(
@@ -90,7 +90,9 @@ def main(
                     group["lr"] = learning_rate(done / epochs, rate)
                 if state is not None:
                     keep = (torch.rand(batch, generator=generator) >= reset).float()[None, :, None]
-                    state = tuple(s.detach() * keep for s in state) if cell == "lstm" else state.detach() * keep
+                    state = (
+                        tuple(s.detach() * keep for s in state) if cell == "lstm" else state.detach() * keep
+                    )
                 logits, state = model(window[:, :-1], state)
                 loss = nn.functional.cross_entropy(logits.flatten(0, 1), window[:, 1:].flatten())
                 optimiser.zero_grad()
@@ -100,7 +102,9 @@ def main(
                 mean += (loss.item() - mean) / (i + 1)
                 progress.update(bar, completed=done, description=f"epoch {epoch + 1} train {mean:.3f}")
             loss_now = validation_loss(model, held_out)
-            progress.console.print(f"epoch {epoch + 1}: train {mean:.4f}, validation {loss_now:.4f} nats/character")
+            progress.console.print(
+                f"epoch {epoch + 1}: train {mean:.4f}, validation {loss_now:.4f} nats/character"
+            )
     model.eval()
     checkpoint.save(model, folder)
     print(f"validation loss {validation_loss(model, held_out):.4f} nats/character; written to {folder}")

@@ -42,8 +42,9 @@ class All:
 
     def __init__(self, parts: Sequence[Objective]) -> None:
         self.parts = _parts("all", parts)
-        self.needs = frozenset[str]().union(*(part.needs for part in self.parts))
+        self.needs = _needs(self.parts)
         self.targets = (f"all({','.join(map(_label, self.parts))})",)
+        self.grades = (frozenset[str](),)
 
     def __call__(self, batch: Batch, trace: Trace) -> FloatArray:
         """Margins float32 (B, 1)."""
@@ -66,8 +67,9 @@ class Any:
 
     def __init__(self, parts: Sequence[Objective]) -> None:
         self.parts = _parts("any", parts)
-        self.needs = frozenset[str]().union(*(part.needs for part in self.parts))
+        self.needs = _needs(self.parts)
         self.targets = (f"any({','.join(map(_label, self.parts))})",)
+        self.grades = (frozenset[str](),)
 
     def __call__(self, batch: Batch, trace: Trace) -> FloatArray:
         """Margins float32 (B, 1)."""
@@ -89,6 +91,7 @@ class Crash:
 
     needs = frozenset[str]()  # the channel ``crash`` comes from the executor, always
     targets = ("crash",)
+    grades = (frozenset[str](),)
 
     def __call__(self, batch: Batch, trace: Trace) -> FloatArray:
         """Margins float32 (B, 1)."""
@@ -121,6 +124,7 @@ class Panel:
             self._parts.append((part, slice(len(names), len(names) + len(part.targets))))
             names += (_distinct(target, [*names, *self._crash.targets]) for target in part.targets)
         self.targets = (*names, *self._crash.targets)
+        self.grades = (*(grade for part, _ in self._parts for grade in part.grades), frozenset[str]())
         self.needs = frozenset[str]().union(*(part.needs for part, _ in self._parts)) - {"crash"}
         self.errors: dict[str, dict[str, int]] = {}
         self._unscored = np.zeros(len(self.targets), np.int64)
@@ -207,6 +211,11 @@ def _parts(name: str, parts: Sequence[object]) -> list[Detector]:
     if not parts:
         raise UsageError(f"{name}() has no parts, must have at least one objective")
     return [adapted(getattr(part, "__name__", type(part).__name__.lower()), part) for part in parts]
+
+
+def _needs(parts: Sequence[Detector]) -> frozenset[str]:
+    """What judges and what grades the parts: a combination is graded whenever it is judged."""
+    return frozenset[str]().union(*(part.needs.union(*part.grades) for part in parts))
 
 
 def _label(part: Detector) -> str:

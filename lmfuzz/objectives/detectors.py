@@ -28,6 +28,10 @@ class Detector:
         self.name, self._detect = name, detect
         self.needs = frozenset(_words(getattr(detect, "needs", "text")))
         self.targets = tuple(_words(getattr(detect, "targets", name)))
+        grades = getattr(detect, "grades", ()) or ((),) * len(self.targets)
+        self.grades = tuple(frozenset(_words(grade)) for grade in grades)
+        if len(self.grades) != len(self.targets):
+            raise UsageError(f"objective {name!r}: grades must name channels for each of its targets")
         if not self.targets:
             raise UsageError(f"objective {name!r}: targets is empty, must name one column or more")
 

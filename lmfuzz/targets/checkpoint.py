@@ -85,8 +85,6 @@ def _check(tensors: dict[str, Tensor], wanted: dict[str, Tensor], folder: Path) 
     for name, tensor in tensors.items():
         shape, right = tuple(tensor.shape), tuple(wanted[name].shape)
         if shape != right:
-            raise TargetError(
-                f"tensor {name} in {folder} has shape {shape}; its {CONFIG} asks for {right}"
-            )
+            raise TargetError(f"tensor {name} in {folder} has shape {shape}; its {CONFIG} asks for {right}")
         if not torch.isfinite(tensor).all():
             raise TargetError(f"tensor {name} in {folder} holds NaN or infinite weights")

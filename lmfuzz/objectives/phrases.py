@@ -1,0 +1,92 @@
+"""Words and phrases that must not stand in the output."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lmfuzz.errors import UsageError
+from lmfuzz.resources import resource
+from lmfuzz.types import Batch, BoolArray, Evidence, FloatArray, Trace
+
+_BARELY = -1e-3  # margin of a phrase that the model would write but for where the output ends
+_ECHO = -1.0  # a phrase that stands in the prompt gets no better margin than this
+
+
+class Phrases:
+    """The output holds a phrase from a list; graded by how far the model was from writing it.
+
+    One column per phrase. The margin is 1 where the phrase stands in the output, otherwise the gap in
+    nats that the target's channel ``phrase_gap/`` gives (0 would be a hit). ``fold`` ignores case,
+    ``whole`` asks for whole words, and unless ``echo`` a phrase that already stands in the prompt, be it
+    inside a longer word, does not count.
+    """
+
+    def __init__(
+        self, words: Sequence[str] = (), file: str = "", fold: bool = True, whole: bool = True,
+        echo: bool = False,
+    ) -> None:  # fmt: skip
+        phrases = [*words, *(_read(resource(file)) if file else [])]
+        distinct = list(dict.fromkeys(p.casefold() if fold else p for p in phrases))
+        if not distinct:
+            raise UsageError('phrases needs words, e.g. phrases:words=["murder"] or phrases:file=words.txt')
+        if not all(distinct):
+            raise UsageError("phrases: an empty phrase stands in every output; leave it out")
+        self.targets = tuple(f"phrases/{phrase}" for phrase in distinct)
+        self.fold, self.echo, self._phrases = fold, echo, distinct
+        flags = "f" * fold + "w" * whole
+        self._channels = [f"phrase_gap/{flags}/{phrase}" for phrase in distinct]
+        self.needs = frozenset({"text"} if echo else {"text", "prompt"})
+        self.grades = tuple(frozenset({channel}) for channel in self._channels)
+        edge = (r"(?<!\w)", r"(?!\w)") if whole else ("", "")
+        case = re.IGNORECASE if fold else 0
+        self._patterns = [re.compile(edge[0] + re.escape(p) + edge[1], case) for p in distinct]
+        ordered = sorted(distinct, key=len, reverse=True)
+        self._any = re.compile("|".join(map(re.escape, ordered)), case)
+
+    def __call__(self, batch: Batch, trace: Trace) -> FloatArray:
+        """Margins (B, N), N phrases."""
+        margins = np.full((len(batch), len(self.targets)), -np.inf, np.float32)
+        for column, channel in enumerate(self._channels):
+            if channel in trace:
+                margins[:, column] = np.minimum(trace[channel], np.float32(_BARELY))
+        if not self.echo:
+            for row, prompt in enumerate(trace["prompt"]):
+                if self._any.search(prompt):
+                    margins[row] = np.where(
+                        self._within(prompt), np.minimum(margins[row], _ECHO), margins[row]
+                    )
+        for row, text in enumerate(trace["text"]):
+            if self._any.search(text) is None:
+                continue
+            for column, pattern in enumerate(self._patterns):
+                if pattern.search(text) and (self.echo or not self._within(trace["prompt"][row])[column]):
+                    margins[row, column] = 1.0
+        return margins
+
+    def _within(self, prompt: str) -> BoolArray:
+        """Which phrases (N,) the prompt holds, as substrings: half of one would prompt the rest."""
+        folded = prompt.casefold() if self.fold else prompt
+        return np.array([phrase in folded for phrase in self._phrases])
+
+    def evidence(self, batch: Batch, trace: Trace, row: int, column: int) -> Evidence:
+        """The phrase as it stands in the output."""
+        phrase = self.targets[column].removeprefix("phrases/")
+        match = self._patterns[column].search(trace["text"][row])
+        assert match is not None, "evidence is asked for rows whose margin was > 0"
+        return Evidence(phrase, f"the output holds {match.group()!r}", match.span())
+
+
+def _read(path: Path) -> list[str]:
+    """The phrases of a UTF-8 file, one per line; blank lines and lines starting with # are left out."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise UsageError(f"word list {path} does not exist") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"word list {path} cannot be read as UTF-8 text: {error}") from None
+    phrases = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    if not phrases:
+        raise UsageError(f"word list {path} holds no phrase")
+    return phrases

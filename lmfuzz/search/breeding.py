@@ -1,0 +1,66 @@
+"""What every search does the same way: seeds first, then mutants whose operators are known."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from lmfuzz.protocols import Setting, Surroundings
+from lmfuzz.types import Batch, IntArray, State, join
+
+GROUPS = 4  # operators drawn per batch: each changes a group of rows at once, which keeps mutation cheap
+
+Choice = Callable[[int], IntArray]  # how many operators to draw -> their ids
+
+
+class Breeder:
+    """Hands out the seeds, which get the first corpus ids, and makes mutants of corpus rows."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self.seeded = len(setting.seeds)  # corpus ids below this are seeds
+        self.operators = list(setting.operators.values())
+        self._next = 0  # the first seed not handed out yet
+        if not len(setting.corpus):
+            setting.corpus.add(setting.seeds)
+
+    def seeds(self, size: int) -> Batch | None:
+        """Up to ``size`` seeds that were not handed out yet, None when all were."""
+        if self._next >= self.seeded:
+            return None
+        start, self._next = self._next, min(self._next + size, self.seeded)
+        return self.setting.corpus[slice(start, self._next)]
+
+    def uniform(self, groups: int) -> IntArray:
+        """``groups`` operators, all equally likely."""
+        return self.setting.rng.integers(len(self.operators), size=groups)
+
+    def mutate(self, ids: IntArray, choose: Choice | None = None, pool: IntArray | None = None) -> Batch:
+        """One mutant of every corpus row in ``ids`` (B,), in this order.
+
+        choose: draws the operators (uniformly when it is None). pool: corpus ids (B,) of rows to borrow
+        from (seeds when it is None).
+        """
+        rng, corpus = self.setting.rng, self.setting.corpus
+        pool = rng.integers(self.seeded, size=len(ids)) if pool is None else pool
+        return self.change(corpus.parents(ids), corpus[pool], choose)
+
+    def change(self, rows: Batch, pool: Batch, choose: Choice | None = None) -> Batch:
+        """One mutant of each of ``rows``, which may borrow from the row of ``pool`` at its place."""
+        rng, setting = self.setting.rng, self.setting
+        groups = np.array_split(rng.permutation(len(rows)), min(GROUPS, len(rows)))
+        chosen = (choose or self.uniform)(len(groups))
+        parts = []
+        for group, operator in zip(groups, chosen.tolist(), strict=True):
+            near = Surroundings(setting.space, pool[group], rng, setting.sampler)
+            changed = self.operators[operator](rows[group], near)
+            parts.append(replace(changed, operator=np.full(len(group), operator, np.int32)))
+        return join(parts)[np.concatenate(groups).argsort()]
+
+    def state(self) -> State:
+        """How far the seeds were handed out."""
+        return {"next": self._next}
+
+    def restore(self, state: State) -> None:
+        """Go on from ``state``."""
+        self._next = state["next"]

@@ -1,0 +1,34 @@
+"""The first baseline: mutate seeds, and only seeds."""
+
+from collections.abc import Sequence
+
+from lmfuzz.protocols import Setting
+from lmfuzz.search.breeding import Breeder
+from lmfuzz.types import Batch, BoolArray, FloatArray, State, Trace
+
+
+class Random:
+    """Mutates seeds drawn uniformly; learns nothing. The baseline of every claim."""
+
+    focus: Sequence[int] = ()
+
+    def __init__(self, setting: Setting) -> None:
+        self._breeder = Breeder(setting)
+        self._rng = setting.rng
+
+    def ask(self, size: int) -> Batch:
+        """Seeds first, then mutants of seeds."""
+        if (seeds := self._breeder.seeds(size)) is not None:
+            return seeds
+        return self._breeder.mutate(self._rng.integers(self._breeder.seeded, size=size))
+
+    def tell(self, batch: Batch, trace: Trace, margins: FloatArray, novel: BoolArray) -> None:
+        """Nothing is learnt."""
+
+    def state(self) -> State:
+        """How far the seeds were asked for."""
+        return self._breeder.state()
+
+    def restore(self, state: State) -> None:
+        """Go on from ``state``."""
+        self._breeder.restore(state)

@@ -1,0 +1,50 @@
+"""The second baseline: accept every mutant."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lmfuzz.protocols import Setting
+from lmfuzz.search.breeding import Breeder
+from lmfuzz.types import Batch, BoolArray, FloatArray, State, Trace
+
+
+class Walk:
+    """Random walks from seeds: each mutant is the next parent, whatever it led to.
+
+    As many walks go on side by side as a batch has rows. A walk's steps are not kept, so a finding
+    names the seed its walk began at as its parent.
+    """
+
+    focus: Sequence[int] = ()
+
+    def __init__(self, setting: Setting) -> None:
+        self._breeder = Breeder(setting)
+        self._setting = setting
+        self._rows: Batch | None = None  # where every walk stands
+
+    def ask(self, size: int) -> Batch:
+        """Seeds first, then the next step of every walk."""
+        if (seeds := self._breeder.seeds(size)) is not None:
+            return seeds
+        rng, corpus, seeded = self._setting.rng, self._setting.corpus, self._breeder.seeded
+        if self._rows is None or len(self._rows) != size:
+            self._rows = corpus.parents(rng.integers(seeded, size=size))
+        self._rows = self._breeder.change(self._rows, corpus[rng.integers(seeded, size=size)])
+        return self._rows
+
+    def tell(self, batch: Batch, trace: Trace, margins: FloatArray, novel: BoolArray) -> None:
+        """Nothing is learnt."""
+
+    def state(self) -> State:
+        """Where every walk stands."""
+        rows = self._rows
+        walks = {} if rows is None else {name: getattr(rows, name) for name in Batch.__slots__}
+        return {"breeder": self._breeder.state(), "walks": walks}
+
+    def restore(self, state: State) -> None:
+        """Go on from ``state``."""
+        self._breeder.restore(state["breeder"])
+        self._rows = (
+            Batch(**{k: np.asarray(v) for k, v in state["walks"].items()}) if state["walks"] else None
+        )

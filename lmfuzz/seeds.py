@@ -1,0 +1,125 @@
+"""Seed prompts from files and folders, checked against the space they must be legal in."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from lmfuzz.errors import UsageError
+from lmfuzz.resources import PREFIX, resource
+from lmfuzz.types import Batch, TextSpace
+
+BUNDLED = f"{PREFIX}seeds"
+Unknown = Literal["error", "drop"]
+
+
+@dataclass(frozen=True, slots=True)
+class Seeds:
+    """The seed rows, and what was not taken over on the way."""
+
+    batch: Batch
+    dropped: int = 0  # characters outside the alphabet
+    left_out: int = 0  # rows that were too short without them, or bundled ones that do not fit
+    repeated: int = 0  # rows that were there already
+
+
+def read_seeds(paths: Sequence[str], space: TextSpace, unknown: Unknown = "error") -> Batch:
+    """The rows of ``read``, when what was left out does not matter."""
+    return read(paths, space, unknown).batch
+
+
+def read(paths: Sequence[str], space: TextSpace, unknown: Unknown = "error") -> Seeds:
+    r"""The distinct prompts in files and folders, in order; the bundled ones where ``paths`` is empty.
+
+    A file holds one prompt per line, exactly as it stands (``\n`` is a backslash and an n); blank
+    lines are skipped. In a .jsonl file every line is an object whose ``prompt`` is the text, which
+    may then hold newlines. Of a folder its .txt and .jsonl files are read, in the order of names.
+
+    Characters outside the alphabet are an error, or dropped where ``unknown`` is "drop"; a row that
+    is too short without them is left out. Bundled rows which do not fit the space are left out.
+    Raises UsageError with file and line for whatever else cannot be a seed.
+    """
+    rows: dict[str, None] = {}
+    dropped = left_out = repeated = 0
+    alphabet = set(space.symbols)
+    for place, text in _prompts(paths or [BUNDLED]):
+        kept = "".join(c for c in text if c in alphabet) if unknown == "drop" else text
+        wrong = _wrong(kept, space)
+        if wrong and paths and not (kept != text and len(kept) < space.min_length):
+            raise UsageError(f"{place}: {wrong}")
+        dropped += len(text) - len(kept)
+        left_out += bool(wrong)
+        repeated += not wrong and kept in rows
+        if not wrong:
+            rows[kept] = None
+    if not rows:
+        raise UsageError(
+            f"none of the prompts in {', '.join(paths) or BUNDLED} fits {space.min_length} to "
+            f"{space.max_length} characters of the model's alphabet; give others with --seeds"
+        )
+    return Seeds(Batch.of([space.encode(row) for row in rows]), dropped, left_out, repeated)
+
+
+def _wrong(text: str, space: TextSpace) -> str:
+    """Why ``text`` is not legal in the space, or ''."""
+    if not space.knows(text):
+        odd = sorted({c for c in text if not space.knows(c)})
+        shown = ", ".join(map(repr, odd[:5])) + (f" and {len(odd) - 5} more" if len(odd) > 5 else "")
+        some = f"characters {shown} are" if len(odd) > 1 else f"character {shown} is"
+        return f"{some} not in the model's alphabet; --unknown drop drops such characters"
+    if len(text) > space.max_length:
+        return f"the prompt has {len(text)} characters, the limit is {space.max_length} (--max-length)"
+    if len(text) < space.min_length:
+        return f"the prompt has {len(text)} characters, at least {space.min_length} are needed (--min-length)"
+    return ""
+
+
+def _prompts(paths: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Every prompt with the place it stands at, ``file, line N``."""
+    for text in paths:
+        for file in _files(resource(text)):
+            empty = True
+            for number, line in enumerate(_lines(file), start=1):
+                if line.strip():
+                    place = f"{file}, line {number}"
+                    yield place, _prompt(place, line) if file.suffix == ".jsonl" else line
+                    empty = False
+            if empty:
+                raise UsageError(f"{file} holds no prompts; one per line is right")
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    files = [p for p in path.iterdir() if p.suffix in (".txt", ".jsonl") and p.name[0] != "."]
+    if not files:
+        raise UsageError(f"the folder {path} holds no .txt or .jsonl files to take seeds from")
+    return sorted(files)
+
+
+def _lines(file: Path) -> list[str]:
+    """The lines of a file without their ends, which are LF or CRLF and nothing else."""
+    try:
+        data = file.read_bytes()
+        text = data.decode("utf-8-sig")
+    except FileNotFoundError:
+        raise UsageError(f"there is no seed file or folder {file}") from None
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        byte = f"0x{error.object[error.start]:02x}"
+        raise UsageError(f"{file}, line {line}: byte {byte} is not UTF-8; save the file as UTF-8") from None
+    except OSError as error:
+        raise UsageError(f"cannot read the seeds in {file}: {error.strerror}") from None
+    return [line.removesuffix("\r") for line in text.split("\n")]
+
+
+def _prompt(place: str, line: str) -> str:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        row = None
+    prompt = row.get("prompt") if isinstance(row, dict) else None
+    if not isinstance(prompt, str):
+        raise UsageError(f'{place}: not a JSON object with a text "prompt", such as {{"prompt": "Who goes"}}')
+    return prompt

@@ -1,0 +1,139 @@
+"""How far a recurrent model was from writing a phrase: the channel family ``phrase_gap/``.
+
+The gap of a phrase at a place is the sum, over its symbols fed one by one from that place, of (largest
+logit among the symbols allowed there) - (largest logit of all), in nats: 0 means that decoding writes
+it, below 0 says how much is missing. With noise added to the logits the same holds for sampling with
+that noise. Two places are tried per row and phrase: right after the prompt, and the later place of
+the output at which the phrase's first symbol came closest to being written.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lmfuzz.errors import UsageError
+from lmfuzz.targets.decoding import States, Stepper
+from lmfuzz.types import FloatArray, IntArray, TextSpace
+
+
+@dataclass(frozen=True, slots=True)
+class Phrase:
+    """What the argument of a ``phrase_gap/`` channel says: flags f (fold case) and w (whole words)."""
+
+    text: str
+    fold: bool
+    whole: bool
+
+    @classmethod
+    def parse(cls, channel: str) -> "Phrase":
+        """From ``phrase_gap/FLAGS/TEXT``."""
+        _, flags, text = channel.split("/", 2)
+        return cls(text, "f" in flags, "w" in flags)
+
+    def allowed(self, space: TextSpace) -> list[Tensor]:
+        """Per step the symbols (V,) bool that go on writing it; whole words: a boundary first and last."""
+
+        def among(test: str, fold: bool) -> Tensor:
+            options = {test, test.lower(), test.upper()} if fold else {test}
+            return torch.tensor([symbol in options for symbol in space.symbols])
+
+        steps = [among(character, self.fold) for character in self.text]
+        missing = [c for c, step in zip(self.text, steps, strict=True) if not step.any()]
+        if missing:
+            raise UsageError(
+                f"the model cannot write the phrase {self.text!r}: its alphabet has no {missing[0]!r}"
+            )
+        return [boundary(space), *steps, boundary(space)] if self.whole else steps
+
+
+def boundary(space: TextSpace) -> Tensor:
+    """The symbols (V,) bool that end a word: what regular expressions call \\W."""
+    return torch.tensor([re.fullmatch(r"\w+", symbol) is None for symbol in space.symbols])
+
+
+class PhraseGaps:
+    """Gaps of W phrases for B rows at once, as B x W rows of one teacher-forced pass."""
+
+    def __init__(self, channels: Sequence[str], space: TextSpace, stepper: Stepper) -> None:
+        phrases = [(channel, Phrase.parse(channel)) for channel in channels]
+        # Longest first: rows of finished phrases then drop off the end.
+        phrases.sort(key=lambda pair: -(len(pair[1].text) + 2 * pair[1].whole))
+        self.channels = [channel for channel, _ in phrases]
+        self.whole = torch.tensor([phrase.whole for _, phrase in phrases])
+        steps = [phrase.allowed(space) for _, phrase in phrases]
+        self.stops = [len(allowed) for allowed in steps]
+        self.forbidden = torch.full((len(phrases), max(self.stops), len(space.symbols)), -torch.inf)
+        for w, allowed in enumerate(steps):
+            self.forbidden[w, : self.stops[w]].masked_fill_(torch.stack(allowed), 0.0)
+        self._word_symbol = ~boundary(space)
+        self._stepper = stepper
+
+    def __call__(
+        self, last: IntArray, written: IntArray, logits: Tensor, states: States, noise: Tensor
+    ) -> dict[str, FloatArray]:
+        """Channel -> gaps float32 (B,).
+
+        last: the last symbol (B,) of each prompt; written: the output (B, T); logits: (T, B, V), noise
+        included; states: what gave them, (T, B, ...); noise: (T, V), zeros when greedy.
+        """
+        before = torch.from_numpy(np.concatenate([last[:, None], written[:, :-1]], axis=1))
+        in_word = self._word_symbol[before.long()].T  # (T, B): the symbol before this place is in a word
+        places = torch.zeros((len(self.channels), len(last)), dtype=torch.int64)
+        gaps = self._score(places, in_word, logits, states, noise)
+        later = self._later(in_word, logits)
+        if later is not None:
+            gaps = torch.maximum(gaps, self._score(later, in_word, logits, states, noise))
+        return dict(zip(self.channels, gaps.numpy(), strict=True))
+
+    def _later(self, in_word: Tensor, logits: Tensor) -> Tensor | None:
+        """The place (W, B) after the first whose first symbol is closest to being written."""
+        steps = len(logits)
+        if steps < 2:
+            return None
+        top = logits.amax(dim=2)
+        best = torch.zeros((len(self.channels), logits.shape[1]), dtype=torch.int64)
+        for w, whole in enumerate(self.whole.tolist()):
+            symbols = torch.nonzero(self.forbidden[w, int(whole)] == 0)[:, 0]
+            gap = torch.stack([logits[:, :, s] for s in symbols.tolist()]).amax(dim=0) - top
+            if whole:
+                gap = gap.masked_fill(in_word, -torch.inf)
+            length = self.stops[w] - 2 * int(whole)
+            stop = max(2, steps - length + 1)  # it has to fit into the output
+            best[w] = gap[1:stop].argmax(dim=0) + 1
+        return best
+
+    def _score(
+        self, places: Tensor, in_word: Tensor, logits: Tensor, states: States, noise: Tensor
+    ) -> Tensor:
+        """Gaps (W, B) of every phrase at its places (W, B)."""
+        phrases, rows = places.shape
+        steps = len(logits)
+        flat = (places * rows + torch.arange(rows)).flatten()  # into (T x B), phrase by phrase
+        hidden = states[0].flatten(0, 1).index_select(0, flat)
+        cell = states[1].flatten(0, 1).index_select(0, flat)
+        now = logits.flatten(0, 1).index_select(0, flat)
+        # A whole word needs its boundary first where the text before the place ends inside a word.
+        skip = (self.whole[:, None] & ~in_word.flatten()[flat].view(phrases, rows)).long().flatten()
+        phrase = torch.arange(phrases).repeat_interleave(rows)
+        stops = torch.tensor(self.stops)[phrase]
+        place = places.flatten()
+        gaps = torch.zeros(phrases * rows)
+        for step in range(max(self.stops)):
+            active = rows * sum(stop > step for stop in self.stops)
+            at = skip[:active] + step
+            inside = at < stops[:active]
+            mask = self.forbidden[phrase[:active], at.clamp(max=self.forbidden.shape[1] - 1)]
+            now = now[:active]
+            best, symbol = (now + mask).max(dim=1)
+            gap = best - now.amax(dim=1)
+            gaps[:active] += torch.where(inside, gap, torch.zeros_like(gap))
+            if step + 1 < max(self.stops):
+                going = rows * sum(stop > step + 1 for stop in self.stops)
+                self._stepper.step(symbol[:going], hidden[:going], cell[:going])
+                now = self._stepper.logits(hidden[:going])
+                now = now + noise[(place[:going] + step + 1).clamp(max=steps - 1)]
+        return gaps.view(phrases, rows)

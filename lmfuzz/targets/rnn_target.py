@@ -1,0 +1,212 @@
+"""A character RNN as a target: prompts in, greedy or sampled text and hidden states out."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lmfuzz.targets.char_rnn import CharRNN
+from lmfuzz.targets.decoding import States, Stepper
+from lmfuzz.targets.phrase_gap import PhraseGaps
+from lmfuzz.types import PAD, Array, Batch, FloatArray, IntArray, TextSpace, Trace
+
+CHANNELS = frozenset({
+    "text", "tokens", "logprob", "entropy", "hidden_last", "hidden_mean", "hidden_steps",
+    "magnitude", "nonfinite", "phrase_gap/",
+})  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How text follows from a prompt.
+
+    max_new: symbols to write. temperature: 0 is greedy; above it, sampling with noise that belongs to
+    (seed, step) alone, so that text is a function of the prompt. stop: the output ends before the
+    first of these strings.
+    """
+
+    max_new: int = 50
+    temperature: float = 0.0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+
+
+class RNNTarget:
+    """A CharRNN behind the verb ``run``.
+
+    Channels, for B prompts and T = max_new steps:
+    text (B,) str, tokens (B, T) int32, PAD after a stop string; logprob and entropy (B, T) nats of
+    the model's distribution at temperature 1, NaN after a stop string; hidden_last (B, layers x width,
+    LSTM: twice that) all layers' hidden and cell state after the prompt; hidden_steps (B, T, width) top
+    hidden state before each generated symbol, hidden_mean (B, width) its mean; magnitude (B,) largest
+    absolute value among the states after prompt and output and all logits; nonfinite (B,) str, the
+    first place that was NaN or infinite, or ''; phrase_gap/... see phrase_gap.py.
+    """
+
+    channels = CHANNELS
+
+    def __init__(
+        self, model: CharRNN, decoding: Decoding | None = None, min_length: int = 1, max_length: int = 64
+    ) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.decoding = decoding or Decoding()
+        self.space = TextSpace(tuple(model.config.alphabet), min_length, max_length)
+        self.identity = _identity(model, self.decoding)
+        self._stepper = Stepper(model)
+        self._gaps: dict[str, PhraseGaps] = {}
+        steps, symbols = self.decoding.max_new, len(self.space.symbols)
+        # Gumbel-max: argmax(logits / temperature + noise) is an exact draw from the softmax.
+        draws = np.random.Generator(np.random.PCG64(self.decoding.seed)).gumbel(size=(steps, symbols))
+        self._noise = torch.from_numpy(draws.astype(np.float32)) * self.decoding.temperature
+
+    @torch.inference_mode()
+    def run(self, batch: Batch, wants: frozenset[str]) -> Trace:
+        """The wanted channels for every row."""
+        hidden, cell = self._read(batch)
+        phrases = sorted(name for name in wants if name.startswith("phrase_gap/"))
+        prompt_state = (hidden.clone(), cell.clone())
+        keep = bool(phrases) or bool(wants & {"hidden_mean", "hidden_steps"})
+        tokens, logits, states = self._write(hidden, cell, keep)
+        written = tokens.T.numpy().astype(np.int32)
+        texts, ended = self._texts(written)
+        trace: dict[str, Array] = {"text": texts, "tokens": np.where(ended, PAD, written).astype(np.int32)}
+        if wants & {"logprob", "entropy"}:
+            trace |= _distribution(logits, tokens, ended)
+        if "hidden_last" in wants:
+            trace["hidden_last"] = torch.cat(prompt_state, dim=1).numpy()
+        if wants & {"hidden_mean", "hidden_steps"}:
+            top = states[0][:, :, -self._stepper.width :].transpose(0, 1)
+            trace |= {"hidden_steps": top.numpy(), "hidden_mean": top.mean(dim=1).numpy()}
+        if wants & {"magnitude", "nonfinite"}:
+            states = torch.cat([*prompt_state, hidden, cell], dim=1).abs().amax(dim=1)
+            magnitude = torch.maximum(states, logits.abs().amax(dim=(0, 2)))
+            trace["magnitude"] = magnitude.numpy()
+            trace["nonfinite"] = self._first_place(batch, ~magnitude.isfinite().numpy())
+        if phrases:
+            trace |= self._phrase_gaps(batch, phrases, written, logits, states)
+        return {name: trace[name] for name in wants}
+
+    @torch.inference_mode()
+    def sample(self, batch: Batch, new: int, temperature: float, rng: np.random.Generator) -> IntArray:
+        """``new`` symbols int32 (B, new) after each row, drawn at ``temperature`` with noise from ``rng``."""
+        hidden, cell = self._read(batch)
+        noise = rng.gumbel(size=(new, len(batch), len(self.space.symbols))).astype(np.float32) * temperature
+        tails = torch.empty((new, len(batch)), dtype=torch.int64)
+        for step in range(new):
+            if step:
+                self._stepper.step(tails[step - 1], hidden, cell)
+            torch.argmax(self._stepper.logits(hidden) + torch.from_numpy(noise[step]), dim=1, out=tails[step])
+        return tails.T.numpy().astype(np.int32)
+
+    def _read(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The state after each prompt: hidden and cell, each (B, layers x width)."""
+        lengths = torch.from_numpy(batch.lengths.astype(np.int64))
+        longest, shortest = int(lengths.max()), int(lengths.min())
+        if longest == shortest:
+            return self._read_equal(torch.from_numpy(batch.data[:, :longest]))
+        order = lengths.argsort(descending=True)
+        columns = torch.from_numpy(
+            np.where(np.arange(longest) < batch.lengths[:, None], batch.data[:, :longest], 0)
+        )
+        columns = columns[order].T.contiguous()
+        going = (lengths[None, :] > torch.arange(longest)[:, None]).sum(dim=1).tolist()
+        hidden, cell = self._stepper.start(len(batch))
+        for step, rows in enumerate(going):  # the longest rows come first, so the others drop off the end
+            self._stepper.step(columns[step, :rows], hidden[:rows], cell[:rows])
+        back = order.argsort()
+        return hidden[back], cell[back]
+
+    def _read_equal(self, data: Tensor) -> tuple[Tensor, Tensor]:
+        """As ``_read`` for rows of one length: the fused pass of nn.LSTM or nn.GRU."""
+        embedded = self.model.embedding(data)
+        rows = torch.full((len(data),), data.shape[1])
+        packed = torch.nn.utils.rnn.pack_padded_sequence(embedded, rows, batch_first=True)
+        _, state = self.model.rnn(packed)
+        if self._stepper.lstm:
+            hidden, cell = (torch.cat(list(part), dim=1) for part in state)
+            return hidden, cell
+        return torch.cat(list(state), dim=1), torch.zeros(len(data), 0)
+
+    def _write(self, hidden: Tensor, cell: Tensor, keep: bool) -> tuple[Tensor, Tensor, States]:
+        """Decode: tokens (T, B), logits (T, B, V), and when ``keep`` the states (T, B, ...) they came from."""
+        steps, rows = self.decoding.max_new, len(hidden)
+        tokens = torch.empty((steps, rows), dtype=torch.int64)
+        logits = torch.empty((steps, rows, len(self.space.symbols)))
+        kept = steps if keep else 0
+        states = torch.empty((kept, *hidden.shape)), torch.empty((kept, *cell.shape))
+        for step in range(steps):
+            if step:
+                self._stepper.step(tokens[step - 1], hidden, cell)
+            if keep:
+                states[0][step], states[1][step] = hidden, cell
+            self._stepper.logits(hidden, out=logits[step])
+            choice = logits[step] + self._noise[step] if self.decoding.temperature else logits[step]
+            torch.argmax(choice, dim=1, out=tokens[step])
+        return tokens, logits, states
+
+    def _texts(self, written: IntArray) -> tuple[Array, Array]:
+        """Output texts (B,), cut before the first stop string, and which symbols (B, T) were cut."""
+        steps = written.shape[1]
+        texts = np.array([self.space.decode(row) for row in written], dtype=object)
+        ends = np.full(len(written), steps)
+        for stop in self.decoding.stop:
+            found = np.array([text.find(stop) for text in texts])
+            ends = np.where(found >= 0, np.minimum(ends, found), ends)
+        if self.decoding.stop:
+            texts = np.array([text[:end] for text, end in zip(texts, ends, strict=True)], dtype=object)
+        return texts, np.arange(steps) >= ends[:, None]
+
+    def _phrase_gaps(
+        self, batch: Batch, names: Sequence[str], written: IntArray, logits: Tensor, states: States
+    ) -> dict[str, FloatArray]:
+        key = "\n".join(names)
+        if key not in self._gaps:
+            self._gaps[key] = PhraseGaps(names, self.space, self._stepper)
+        last = batch.data[np.arange(len(batch)), batch.lengths - 1]
+        noisy = logits + self._noise[:, None, :] if self.decoding.temperature else logits
+        return self._gaps[key](last, written, noisy, states, self._noise)
+
+    def _first_place(self, batch: Batch, flagged: Array) -> Array:
+        """Where each flagged row first was not finite, found by running it again step by step."""
+        places = np.full(len(batch), "", dtype=object)
+        for row in np.flatnonzero(flagged):
+            places[row] = self._walk(batch.row(row))
+        return places
+
+    def _walk(self, symbols: IntArray) -> str:
+        hidden, cell = self._stepper.start(1)
+        read, width = len(symbols), self._stepper.width
+        queue = [int(s) for s in symbols]
+        for step in range(read + self.decoding.max_new):
+            where = (
+                f"symbol {step + 1} of the prompt" if step < read else f"step {step - read + 1} of the output"
+            )
+            self._stepper.step(torch.tensor([queue[step]]), hidden, cell)
+            for layer in range(self._stepper.layers):
+                for name, state in (("hidden", hidden), ("cell", cell)):
+                    if not state[:, layer * width : (layer + 1) * width].isfinite().all():
+                        return f"layer {layer} {name}, {where}"
+            logits = self._stepper.logits(hidden)
+            if not logits.isfinite().all():
+                return f"logits, {where}"
+            if step >= read - 1 and len(queue) < read + self.decoding.max_new:
+                noise = self._noise[step - read + 1] if self.decoding.temperature else 0
+                queue.append(int((logits + noise).argmax()))
+        return "in the batch only, not alone"
+
+
+def _distribution(logits: Tensor, tokens: Tensor, ended: Array) -> dict[str, FloatArray]:
+    logs = torch.log_softmax(logits, dim=2)
+    chosen = logs.gather(2, tokens[:, :, None])[:, :, 0].T.numpy()
+    entropy = -(logs.exp() * logs).sum(dim=2).T.numpy()
+    return {"logprob": np.where(ended, np.nan, chosen), "entropy": np.where(ended, np.nan, entropy)}
+
+
+def _identity(model: CharRNN, decoding: Decoding) -> str:
+    digest = hashlib.sha256(model.config.model_dump_json().encode() + repr(decoding).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode() + tensor.numpy().tobytes())
+    return digest.hexdigest()[:16]
