@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from lmfuzz.budget import Budget
 from lmfuzz.coverage.archive import Archive
 from lmfuzz.executors import LocalExecutor
@@ -35,7 +37,7 @@ def run(
         trace = executor.run(batch, wants)  # the only expensive line
         margins = objective(batch, trace)  # did it misbehave, or how far from it?
         points = feature(trace)  # where did it go?
-        novel = archive.admit(points, where=~(margins > 0).any(axis=1))
+        novel = archive.admit(points, where=~np.any(margins > 0, axis=1))
         search.tell(batch, trace, margins, novel)  # learn
         found = findings.consider(batch, trace, margins, executor.executions)  # confirm alone, keep
         budget.spent_executions = executor.executions

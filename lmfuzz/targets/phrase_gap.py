@@ -51,7 +51,7 @@ class Phrase:
 
 
 def boundary(space: TextSpace) -> Tensor:
-    """The symbols (V,) bool that end a word: what regular expressions call \\W."""
+    """The symbols (V,) bool that end a word: all but letters, digits and the underscore."""
     return torch.tensor([re.fullmatch(r"\w+", symbol) is None for symbol in space.symbols])
 
 

@@ -81,8 +81,8 @@ class RNNTarget:
             top = states[0][:, :, -self._stepper.width :].transpose(0, 1)
             trace |= {"hidden_steps": top.numpy(), "hidden_mean": top.mean(dim=1).numpy()}
         if wants & {"magnitude", "nonfinite"}:
-            states = torch.cat([*prompt_state, hidden, cell], dim=1).abs().amax(dim=1)
-            magnitude = torch.maximum(states, logits.abs().amax(dim=(0, 2)))
+            largest = torch.cat([*prompt_state, hidden, cell], dim=1).abs().amax(dim=1)
+            magnitude = torch.maximum(largest, logits.abs().amax(dim=(0, 2)))
             trace["magnitude"] = magnitude.numpy()
             trace["nonfinite"] = self._first_place(batch, ~magnitude.isfinite().numpy())
         if phrases:
@@ -131,7 +131,7 @@ class RNNTarget:
         return torch.cat(list(state), dim=1), torch.zeros(len(data), 0)
 
     def _write(self, hidden: Tensor, cell: Tensor, keep: bool) -> tuple[Tensor, Tensor, States]:
-        """Decode: tokens (T, B), logits (T, B, V), and when ``keep`` the states (T, B, ...) they came from."""
+        """Decode: tokens (T, B), logits (T, B, V), and when ``keep`` the states (T, B, ...) before."""
         steps, rows = self.decoding.max_new, len(hidden)
         tokens = torch.empty((steps, rows), dtype=torch.int64)
         logits = torch.empty((steps, rows, len(self.space.symbols)))
@@ -172,7 +172,7 @@ class RNNTarget:
     def _first_place(self, batch: Batch, flagged: Array) -> Array:
         """Where each flagged row first was not finite, found by running it again step by step."""
         places = np.full(len(batch), "", dtype=object)
-        for row in np.flatnonzero(flagged):
+        for row in np.flatnonzero(flagged).tolist():
             places[row] = self._walk(batch.row(row))
         return places
 
