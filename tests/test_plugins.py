@@ -1,0 +1,375 @@
+"""Names to objects, built in, installed, in modules and in files, and their parameters."""
+
+import importlib
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lmfuzz import plugins, resources
+from lmfuzz.calls import parse
+from lmfuzz.errors import UsageError
+from lmfuzz.plugins import Entry, Parameter, build, describe, find, names, resolve
+
+
+class Fake:
+    """An objective for tests.
+
+    With more to say.
+    """
+
+    def __init__(self, times: int = 4, words: Sequence[str] = (), fold: bool = True) -> None:
+        if times < 1:
+            raise ValueError("times must be\nat least 1")
+        if times > 99:
+            raise UsageError("times is more than 99")
+        if times == 13:
+            raise RuntimeError("unlucky")
+        self.times, self.words, self.fold = times, list(words), fold
+
+    def __call__(self, batch: object, trace: object) -> None: ...
+
+
+class Strict:
+    def __init__(self, pattern: str, file: str = "") -> None:
+        self.pattern, self.file = pattern, file
+
+    def __call__(self, batch: object, trace: object) -> None: ...
+
+
+class Both:
+    """Made of others."""
+
+    def __init__(self, parts: Sequence[object], least: int = 1) -> None:
+        self.parts, self.least = parts, least
+
+    def __call__(self, batch: object, trace: object) -> None: ...
+
+
+class Loose:
+    def __init__(self, **anything: object) -> None:
+        self.anything = anything
+
+    def __call__(self, batch: object, trace: object) -> None: ...
+
+
+class Walk:
+    """A search for tests."""
+
+    def __init__(self, setting: object, steps: int = 3) -> None:
+        self.setting, self.steps = setting, steps
+
+    def ask(self, size: int) -> None: ...
+    def tell(self) -> None: ...
+    def state(self) -> None: ...
+    def restore(self) -> None: ...
+
+
+class Sleeper:
+    def __init__(self, setting: object) -> None: ...
+    def ask(self, size: int) -> None: ...
+    def tell(self) -> None: ...
+    def state(self) -> None: ...
+
+
+def shout(batch: object, trace: object, loud: int = 2) -> tuple[object, object, int]:
+    """Detect directly."""
+    return batch, trace, loud
+
+
+FAKES = {"fake": "Fake", "strict": "Strict", "both": "Both", "loose": "Loose", "shout": "shout"}
+
+
+@pytest.fixture(autouse=True)
+def _fakes(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = Fake.__module__
+    table = {kind: dict(entries) for kind, entries in plugins._BUILT_IN.items()}
+    table["objectives"] |= {name: f"{module}:{attribute}" for name, attribute in FAKES.items()}
+    table["searches"] |= {"stroll": f"{module}:Walk", "sleeper": f"{module}:Sleeper"}
+    monkeypatch.setattr(plugins, "_BUILT_IN", table)
+
+
+def made(text: str) -> Any:
+    return build("objectives", parse(text))
+
+
+def refused(text: str, kind: plugins.Kind = "objectives") -> str:
+    with pytest.raises(UsageError) as error:
+        build(kind, parse(text))
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_parameters_are_converted_by_the_annotations_of_the_constructor() -> None:
+    fake = made('fake:times=7,words=["a", "b"],fold=no')
+    assert (fake.times, fake.words, fake.fold) == (7, ["a", "b"], False)
+    assert made("fake").times == 4
+    assert made("fake:9,fold=false").times == 9
+    assert made("strict:pattern=12").pattern == "12"
+    assert made('loose:any="x",thing=[1]').anything == {"any": "x", "thing": [1]}
+
+
+def test_wrong_parameters_are_told_from_right_ones() -> None:
+    assert refused("fake:tims=3") == (
+        "fake has no parameter 'tims'; did you mean 'times'?; it takes times, words, fold"
+    )
+    assert refused("fake:times=four") == 'fake: times must be a whole number, not "four"'
+    assert refused("strict") == "strict needs pattern (text): strict:pattern=..."
+    assert refused('strict:"a",pattern=b') == "strict: pattern is given twice, first without its name"
+    assert refused("both(fake):parts=[]").startswith("both has no parameter 'parts'; ")
+
+
+def test_what_the_constructor_says_is_passed_on() -> None:
+    assert refused("fake:times=0") == "fake: times must be at least 1"
+    assert refused("fake:times=100") == "times is more than 99"
+    with pytest.raises(RuntimeError, match="unlucky"):  # a bug in a built-in is no user's mistake
+        made("fake:times=13")
+    theirs = refused(f"{Fake.__module__}:Fake:times=13")
+    assert "RuntimeError: unlucky" in theirs
+    assert Path(__file__).name in theirs
+
+
+def test_parts_are_built_and_passed_on() -> None:
+    tree = made("both(fake:times=5, both(strict:pattern=x)):least=2")
+    assert tree.least == 2
+    assert tree.parts[0].times == 5
+    assert tree.parts[1].parts[0].pattern == "x"
+    assert "leave out what stands in parentheses" in refused("fake(strict)")
+    assert "name them in parentheses: both(NAME, NAME)" in refused("both")
+    assert refused("both(fake, fakee)").startswith("unknown objective 'fakee'; did you mean 'fake'?")
+
+
+def test_a_function_of_two_arguments_is_the_objective_itself() -> None:
+    assert made("shout") is shout
+    louder = made("shout:loud=5")
+    assert louder("batch", "trace") == ("batch", "trace", 5)
+    assert louder.__name__ == "shout"
+    assert made("shout:6")("b", "t")[2] == 6
+    assert "it takes loud" in refused("shout:batch=1")
+
+
+def test_searches_get_their_setting_and_must_keep_their_promises() -> None:
+    setting = object()
+    search = build("searches", parse("stroll:steps=5"), setting)
+    assert (search.setting, search.steps) == (setting, 5)
+    with pytest.raises(UsageError, match=r"it takes steps$"):
+        build("searches", parse("stroll:setting=5"), setting)
+    with pytest.raises(UsageError, match="sleeper makes Sleeper, which is no search: it lacks restore"):
+        build("searches", parse("sleeper"), setting)
+
+
+def test_text_that_starts_with_corpora_is_the_path_of_a_bundled_file() -> None:
+    path = Path(made("strict:pattern=x,file=corpora:words/blacklist.txt").file)
+    assert path.is_file()
+    assert path.name == "blacklist.txt"
+    assert refused("strict:pattern=x,file=corpora:words/blaklist.txt") == (
+        "the bundled corpora have no 'words/blaklist.txt'; did you mean 'words/blacklist.txt'?"
+    )
+    assert "have no" in refused("strict:pattern=x,file=corpora:../pyproject.toml")
+    assert resources.resource("a/b.txt") == Path("a/b.txt")
+
+
+def test_unknown_names_are_told_from_known_ones() -> None:
+    assert refused("repetitio") == (
+        "unknown objective 'repetitio'; did you mean 'repetition'? (`lmfuzz list objectives` shows all)"
+    )
+    assert refused("zzzzzz", "searches") == "unknown search 'zzzzzz' (`lmfuzz list searches` shows all)"
+    assert refused("fake:murder") == "'murder' is no parameter of the objective fake; write fake:name=murder"
+    assert refused("my.py") == "my.py is a file; say which objective in it: my.py:Class"
+
+
+# ------------------------------------------------------------------------------------ modules and files
+
+DETECTOR = '''
+from __future__ import annotations
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+if TYPE_CHECKING:
+    from nowhere import Thing
+
+@dataclass(frozen=True)
+class Detector:
+    """Detects."""
+    threshold: int = 3
+    names: Sequence[str] = ()
+    def __call__(self, batch, trace): return self.threshold
+
+class Typed:
+    def __init__(self, thing: Thing = None, threshold: int = 1): self.thing = thing
+    def __call__(self, batch, trace): return 0
+
+level = 5
+'''
+
+
+def test_a_class_in_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "my detectors.py"
+    file.write_text(DETECTOR, encoding="utf-8")
+    detector = made(f"{file}:Detector:threshold=8,names=[1]".replace("[1]", '["a"]'))
+    assert (detector.threshold, detector.names) == (8, ["a"])
+    assert refused(f"{file}:Detector:threshold=x") == (
+        f'{file}:Detector: threshold must be a whole number, not "x"'
+    )
+    again = resolve(f"{file}:Detector")
+    assert type(detector) is again  # one file is one module
+    assert importlib.import_module(again.__module__).Detector is again
+    assert made(f"{file}:Typed:thing=x").thing == "x"
+    assert refused(f"{file}:Detektor") == f"{file} has no 'Detektor'; did you mean 'Detector'?"
+    assert refused(f"{file}:level") == f"{file}:level is 5, no class or function, so it makes no objective"
+
+
+@pytest.mark.parametrize(
+    ("text", "raised"),
+    [
+        ("x = 1\nx.y = 2\n", "AttributeError: 'int' object has no attribute 'y' ({}, line 2)"),
+        ("import ast\n\nast.literal_eval([])\n", "ValueError: malformed node or string: [] ({}, line 3)"),
+        ("x = 1\nif x\n", "SyntaxError: expected ':' ({}, line 2)"),
+        ("import nowhere_at_all\n", "ModuleNotFoundError: No module named 'nowhere_at_all' ({}, line 1)"),
+        ("raise SystemExit(3)\n", "SystemExit: 3 ({}, line 1)"),
+    ],
+)  # fmt: skip
+def test_errors_in_a_file_are_told_with_their_line(tmp_path: Path, text: str, raised: str) -> None:
+    file = tmp_path / "broken.py"
+    file.write_text(text, encoding="utf-8")
+    modules = set(sys.modules)
+    assert refused(f"{file}:Detector") == f"{file} cannot be imported: {raised.format(file)}"
+    assert not {name for name in sys.modules if name not in modules and "broken" in name}
+
+
+def test_files_of_one_name_are_different_modules(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "same.py").write_text(f"WHERE = {folder!r}\n", encoding="utf-8")
+    assert [resolve(f"{tmp_path}/{folder}/same.py:WHERE") for folder in "ab"] == ["a", "b"]
+
+
+def test_missing_files_and_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert refused(f"{tmp_path}/none.py:A") == f"there is no file {tmp_path}/none.py"
+    assert refused("json.nothing:A").startswith("there is no module 'json.nothing'")
+    assert refused("nowhere_at_all:A").startswith("there is no module 'nowhere_at_all'")
+    (tmp_path / "half_there.py").write_text("import nowhere_at_all\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert refused("half_there:A") == (
+        "module half_there cannot be imported: ModuleNotFoundError: No module named 'nowhere_at_all'"
+        f" ({tmp_path}/half_there.py, line 1)"
+    )
+    with pytest.raises(UsageError, match="neither module:name nor"):
+        resolve("json")
+    assert resolve("json:decoder.JSONDecoder").__name__ == "JSONDecoder"
+
+
+# --------------------------------------------------------------------------------- installed plug-ins
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package on the path with sound and broken plug-ins, and one that takes a built-in's name."""
+    info = tmp_path / "strangers-1.2.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: strangers\nVersion: 1.2\n", encoding="utf-8")
+    (info / "entry_points.txt").write_text(
+        "[lmfuzz.objectives]\nours = strangers:Ours\nlost = strangers:Lost\nfell = strangers_fell:Fell\n"
+        "number = strangers:NUMBER\nfake = strangers:Ours\n"
+        "[lmfuzz.targets]\nmodel = strangers_fell:model\n",
+        encoding="utf-8",
+    )
+    (tmp_path / "strangers.py").write_text(
+        'NUMBER = 5\nclass Ours:\n    """Theirs."""\n'
+        "    def __init__(self, depth: int, wide: float = 0.5): self.depth = depth\n"
+        "    def __call__(self, batch, trace): return 0\n",
+        encoding="utf-8",
+    )
+    (tmp_path / "strangers_fell.py").write_text("import sys\n1 / 0\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("strangers", "strangers_fell"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    return tmp_path
+
+
+@pytest.mark.usefixtures("installed")
+def test_an_installed_plug_in_is_found_by_its_name() -> None:
+    assert made("ours:depth=3").depth == 3
+    assert type(made("fake")) is Fake  # a built-in name cannot be taken over
+    assert names("objectives").count("fake") == 1
+    assert refused("our:depth=3").startswith("unknown objective 'our'; did you mean 'ours'?")
+    assert refused("ours:deep").startswith("'deep' is no parameter of the objective ours")
+
+
+def test_a_broken_plug_in_breaks_nothing_else(installed: Path) -> None:
+    assert refused("fell") == (
+        "the plug-in fell of strangers 1.2 cannot be loaded: ZeroDivisionError: division by zero"
+        f" ({installed}/strangers_fell.py, line 2)"
+    )
+    assert "has no attribute 'Lost'" in refused("lost")
+    assert refused("number").startswith("number is 5, no class")
+    entries = {entry.name: entry for entry in described("objectives")}
+    assert entries["ours"] == Entry(
+        "ours", (Parameter("depth", "whole number", ""), Parameter("wide", "number", "0.5")), "Theirs."
+    )
+    for name in ("fell", "lost", "number"):
+        assert entries[name].line.startswith("broken: ")
+    assert made("ours:depth=1").depth == 1
+
+
+@pytest.mark.usefixtures("installed")
+def test_targets_are_described_without_being_imported() -> None:
+    assert described("targets") == [Entry("model", (), "strangers_fell:model, from strangers 1.2")]
+    assert "strangers_fell" not in sys.modules
+
+
+def described(kind: plugins.Kind) -> list[Entry]:
+    """What describe says, of the fakes and of what is installed."""
+    table = {name: path for name, path in plugins._BUILT_IN[kind].items() if not path.startswith("lmfuzz.")}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(plugins._BUILT_IN, kind, table)
+        return describe(kind)
+
+
+def test_describing() -> None:
+    entries = {entry.name: entry for entry in described("objectives")}
+    assert entries["fake"] == Entry(
+        "fake",
+        (
+            Parameter("times", "whole number", "4"),
+            Parameter("words", "list of texts", "[]"),
+            Parameter("fold", "true or false", "true"),
+        ),
+        "An objective for tests.",
+    )
+    assert entries["both"].parameters == (Parameter("least", "whole number", "1"),)
+    assert entries["shout"].parameters == (Parameter("loud", "whole number", "2"),)
+    assert entries["loose"].parameters == ()
+    assert described("searches")[0].parameters == (Parameter("steps", "whole number", "3"),)
+
+
+# --------------------------------------------------------------------------------- the contract of all
+
+BUILT_IN = [(kind, name) for kind, table in plugins._BUILT_IN.items() for name in table]
+
+
+@pytest.mark.parametrize(("kind", "name"), BUILT_IN)
+def test_every_built_in_is_there_and_describes_itself(kind: plugins.Kind, name: str) -> None:
+    make = find(kind, name)
+    assert isinstance(make, type)
+    entry = plugins._entry(name, make, kind)
+    assert entry.line
+    for parameter in entry.parameters:
+        assert parameter.type not in ("anything", "")
+
+
+@pytest.mark.parametrize(
+    ("does", "without"),
+    [
+        ("p.names('objectives'); p.parse('all(a, b)')", {"lmfuzz.objectives", "lmfuzz.search", "torch"}),
+        ("p.find('objectives', 'regex')", {"lmfuzz.objectives.phrases", "lmfuzz.search", "torch"}),
+        ("[p.describe(kind) for kind in p.KINDS]", {"torch", "nmslib", "click", "scipy"}),
+    ],
+)
+def test_no_more_is_imported_than_asked_for(does: str, without: set[str]) -> None:
+    code = f"import sys, lmfuzz.plugins as p; {does}; sys.exit(str({without} & set(sys.modules) or ''))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.strip() == ""

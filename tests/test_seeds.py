@@ -1,0 +1,156 @@
+"""Seed prompts from files and folders."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lmfuzz.errors import UsageError
+from lmfuzz.seeds import Seeds, Unknown, read, read_seeds
+from lmfuzz.types import SEED, TextSpace
+
+SPACE = TextSpace(tuple("abcdefghijklmnopqrstuvwxyz \\\n\r\u2028"), min_length=2, max_length=12)
+ENGLISH = TextSpace(tuple(map(chr, [10, *range(32, 127)])))
+
+
+def file(path: Path, text: str | bytes) -> str:
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return str(path)
+
+
+def prompts(*paths: str, unknown: Unknown = "error") -> list[str]:
+    return SPACE.texts(read_seeds(paths, SPACE, unknown))
+
+
+def said(*paths: str, unknown: Unknown = "error") -> str:
+    with pytest.raises(UsageError) as error:
+        read_seeds(paths, SPACE, unknown)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_one_prompt_per_line_exactly_as_it_stands(tmp_path: Path) -> None:
+    text = "\ufeff my lord\nwho \r\n\n   \nno\\nbreak\nodd\u2028one\nno end"
+    path = file(tmp_path / "a.txt", text)
+    assert prompts(path) == [" my lord", "who ", "no\\nbreak", "odd\u2028one", "no end"]
+
+
+def test_the_rows_are_seeds_in_the_space(tmp_path: Path) -> None:
+    batch = read_seeds([file(tmp_path / "a.txt", "ab\nabcdef")], SPACE)
+    assert SPACE.legal(batch).all()
+    assert batch.lengths.tolist() == [2, 6]
+    assert set(batch.parent) == set(batch.operator) == {SEED}
+
+
+def test_json_lines_may_hold_newlines(tmp_path: Path) -> None:
+    path = file(tmp_path / "a.jsonl", '{"prompt": "one\\ntwo", "id": 3}\n\n{"prompt": "   "}\n')
+    assert prompts(path) == ["one\ntwo", "   "]
+
+
+def test_a_folder_is_its_seed_files_in_order_of_names(tmp_path: Path) -> None:
+    for name in ("b.txt", "a.jsonl", "c.txt"):
+        prompt = name.replace(".", " ")
+        file(tmp_path / name, f'{{"prompt": "{prompt}"}}' if name == "a.jsonl" else prompt)
+    for name in ("README.md", ".hidden.txt", "d.csv"):
+        file(tmp_path / name, "not a seed")
+    (tmp_path / "deeper").mkdir()
+    assert prompts(str(tmp_path)) == ["a jsonl", "b txt", "c txt"]
+    assert prompts(f"{tmp_path}/c.txt", str(tmp_path))[0] == "c txt"
+    assert prompts(f"{tmp_path}/d.csv") == ["not a seed"]
+
+
+def test_repeated_prompts_are_dropped_and_counted(tmp_path: Path) -> None:
+    first, second = file(tmp_path / "a.txt", "xy\nab\nxy"), file(tmp_path / "b.txt", "ab\ncd")
+    seeds = read([first, second], SPACE)
+    assert SPACE.texts(seeds.batch) == ["xy", "ab", "cd"]
+    assert seeds.repeated == 2
+
+
+def test_characters_outside_the_alphabet_are_dropped_when_asked_to(tmp_path: Path) -> None:
+    path = file(tmp_path / "a.txt", "Hé, you\nA\nXab\nab\n" + "long and É\n")
+    seeds = read([path], SPACE, "drop")
+    assert SPACE.texts(seeds.batch) == [" you", "ab", "long and "]
+    assert (seeds.dropped, seeds.left_out, seeds.repeated) == (3 + 1 + 1 + 1, 1, 1)
+    assert said(path) == (
+        f"{path}, line 1: characters ',', 'H', 'é' are not in the model's alphabet;"
+        " --unknown drop drops such characters"
+    )
+
+
+EMPTY = "{} holds no prompts; one per line is right"
+LONG = "the prompt has 13 characters, the limit is 12 (--max-length)"
+SHORT = "the prompt has 1 characters, at least 2 are needed (--min-length)"
+ODD = "not in the model's alphabet; --unknown drop drops such characters"
+NONE = "none of the prompts in {} fits 2 to 12 characters of the model's alphabet; give others with --seeds"
+
+
+@pytest.mark.parametrize(
+    ("text", "unknown", "sentence"),
+    [
+        ("", "error", EMPTY),
+        ("\n \n", "drop", EMPTY),
+        ("ok\n\nabcdefghijklm", "error", "{}, line 3: " + LONG),
+        ("ok\nabcdefghijklmÉ", "drop", "{}, line 2: " + LONG),
+        ("ok\na", "error", "{}, line 2: " + SHORT),
+        ("ok\na", "drop", "{}, line 2: " + SHORT),
+        ("ok\nQ a", "error", "{}, line 2: character 'Q' is " + ODD),
+        ("ABCDEFG", "error", "{}, line 1: characters 'A', 'B', 'C', 'D', 'E' and 2 more are " + ODD),
+        ("ABCDE", "error", "{}, line 1: characters 'A', 'B', 'C', 'D', 'E' are " + ODD),
+        (b"ok\nfine\nab\xff\xfe", "error", "{}, line 3: byte 0xff is not UTF-8; save the file as UTF-8"),
+        ("ABC\nD", "drop", NONE),
+    ],
+)
+def test_wrong_files_get_a_sentence(
+    tmp_path: Path, text: str | bytes, unknown: Unknown, sentence: str
+) -> None:
+    path = file(tmp_path / "a.txt", text)
+    assert said(path, unknown=unknown) == sentence.format(path)
+
+
+@pytest.mark.parametrize("line", ["plain", '"text"', '{"text": "ab"}', '{"prompt": 3}', "[" * 9999, "{"])
+def test_wrong_json_lines_get_a_sentence(tmp_path: Path, line: str) -> None:
+    path = file(tmp_path / "a.jsonl", '{"prompt": "ok"}\n' + line)
+    assert said(path) == (
+        f'{path}, line 2: not a JSON object with a text "prompt", such as {{"prompt": "Who goes"}}'
+    )
+
+
+def test_missing_and_empty_places(tmp_path: Path) -> None:
+    assert said(str(tmp_path / "none.txt")) == f"there is no seed file or folder {tmp_path}/none.txt"
+    assert said(str(tmp_path)) == f"the folder {tmp_path} holds no .txt or .jsonl files to take seeds from"
+    file(tmp_path / "a.txt", "ok")
+    file(tmp_path / "b.txt", "")
+    assert said(str(tmp_path)) == f"{tmp_path}/b.txt holds no prompts; one per line is right"
+    assert "have no 'seads'; did you mean 'seeds'?" in said("corpora:seads")
+
+
+def test_bundled_seeds_are_the_default_and_those_that_do_not_fit_are_left_out() -> None:
+    whole = read([], ENGLISH)
+    assert len(whole.batch) > 50
+    assert whole.left_out == 0
+    small = read([], TextSpace(ENGLISH.symbols, min_length=2, max_length=20))
+    assert 0 < len(small.batch) == len(whole.batch) - small.left_out
+    with pytest.raises(UsageError, match="none of the prompts in corpora:seeds fits 1 to 64 characters"):
+        read([], TextSpace(("é",)))
+    with pytest.raises(UsageError, match="line 1: "):  # asked for by name they are checked like others
+        read(["corpora:seeds/prose.txt"], TextSpace(ENGLISH.symbols, max_length=20))
+
+
+@settings(derandomize=True, deadline=None, max_examples=50)
+@given(st.lists(st.text("ab é\t\\", max_size=9), min_size=1, max_size=9))
+def test_every_row_is_taken_over_left_out_or_repeated(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[str]
+) -> None:
+    path = file(tmp_path_factory.getbasetemp() / "rows.txt", "\n".join(rows))
+    asked = [row for row in rows if row.strip()]
+    kept = ["".join(c for c in row if c in SPACE.symbols) for row in asked]
+    fits = [row for row in kept if len(row) >= SPACE.min_length]
+    if any(len(row) < SPACE.min_length for row in asked) or not fits:
+        with pytest.raises(UsageError):
+            read([path], SPACE, "drop")
+        return
+    seeds: Seeds = read([path], SPACE, "drop")
+    assert SPACE.texts(seeds.batch) == list(dict.fromkeys(fits))
+    assert len(seeds.batch) + seeds.repeated + seeds.left_out == len(asked)
+    assert seeds.dropped == sum(map(len, asked)) - sum(map(len, kept))
