@@ -59,6 +59,8 @@ class Loose:
 class Walk:
     """A search for tests."""
 
+    focus: Sequence[int] = ()
+
     def __init__(self, setting: object, steps: int = 3) -> None:
         self.setting, self.steps = setting, steps
 
@@ -69,6 +71,8 @@ class Walk:
 
 
 class Sleeper:
+    focus: Sequence[int] = ()
+
     def __init__(self, setting: object) -> None: ...
     def ask(self, size: int) -> None: ...
     def tell(self) -> None: ...
