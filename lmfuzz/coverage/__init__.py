@@ -1,0 +1,1 @@
+"""Where in state space did a row go, and was anything there before?"""

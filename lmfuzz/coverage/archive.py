@@ -1,0 +1,126 @@
+"""The points seen so far, and which new ones are far from all of them."""
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lmfuzz.coverage.index import Index, squared_distances
+from lmfuzz.errors import UsageError
+from lmfuzz.types import BoolArray, FloatArray
+
+if TYPE_CHECKING:
+    from lmfuzz.coverage.nmslib_index import Segments
+
+_ROWS = 128  # rows judged at once: bounds the memory of a step, changes no decision
+
+
+class Archive:
+    """A row is novel if its point is farther than ``radius`` from every point admitted before it.
+
+    The distance is Euclidean (the code of TensorFuzz, Odena & Goodfellow 2018, compares its square: a
+    threshold of 0.5 there is a radius of 0.707). Decisions are those of one exact search after
+    another in float64: neither batches nor what nmslib finds, misses, or has not built yet change one.
+
+    With ``approximate``, rows older than the last ``tail`` are first looked up in nmslib's graphs. What
+    these find is a real point, so a near one settles the matter; only "far" needs the exact search.
+    UsageError for a radius that is negative or not finite.
+    """
+
+    def __init__(
+        self, radius: float, dimensions: int, *, approximate: bool = True, tail: int = 16_384
+    ) -> None:
+        if not (radius >= 0 and math.isfinite(radius)):
+            raise UsageError(f"the radius must be a finite distance of at least 0, not {radius}")
+        self.radius = radius
+        self.dimensions = dimensions
+        self._squared = radius * radius
+        self._index = Index(dimensions)
+        self._segments: Segments | None = None
+        if approximate:
+            from lmfuzz.coverage import nmslib_index  # only where it is used: it loads nmslib
+
+            self._segments = nmslib_index.Segments(tail)
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def admit(self, points: FloatArray, where: BoolArray) -> BoolArray:
+        """Which rows (B,) of points float32 (B, D) are novel; these are in the archive from now on.
+
+        Rows are judged in order, each also against those admitted before it in the same batch. Rows
+        outside ``where`` (B,) and rows that are not finite are never admitted. ValueError for a
+        wrong shape.
+        """
+        points = self._checked(points)
+        if where.shape != points.shape[:1]:
+            raise ValueError(f"where must be of shape {points.shape[:1]}, not {where.shape}")
+        rows = np.flatnonzero(where & np.isfinite(points).all(axis=1))
+        novel = np.zeros(len(points), np.bool_)
+        for first in range(0, len(rows), _ROWS):
+            some = rows[first : first + _ROWS]
+            novel[some] = self._admit(points[some])
+        return novel
+
+    def _admit(self, points: FloatArray) -> BoolArray:
+        novel = ~self._near(points)
+        far = np.flatnonzero(novel)
+        if len(far) > 1:
+            touching = self._index.touching(points[far], self._squared)
+            for i in np.flatnonzero(touching.any(axis=1)):
+                novel[far[i]] = not (touching[i] & novel[far]).any()
+        if len(far):
+            self._append(points[novel])
+        return novel
+
+    def _near(self, points: FloatArray) -> BoolArray:
+        near = np.zeros(len(points), np.bool_)
+        left = np.arange(len(points))
+        for segment in reversed(self._segments.segments) if self._segments else ():
+            guessed = self._index.points[segment.guess(points[left])]
+            near[left] = squared_distances(points[left], guessed) <= self._squared
+            left = np.flatnonzero(~near)
+            if not len(left):
+                return near
+        near[left] = self._index.near(points[left], self._squared)
+        return near
+
+    def _append(self, points: FloatArray) -> None:
+        self._index.append(points)
+        if self._segments is not None:
+            self._segments.follow(self._index.points)
+
+    def distances(self, points: FloatArray) -> FloatArray:
+        """Exact distance float64 (B,) from each point (B, D) to the nearest admitted one.
+
+        inf when nothing was admitted yet, NaN for a row that is not finite.
+        """
+        points = self._checked(points)
+        distances = np.full(len(points), np.nan)
+        rows = np.flatnonzero(np.isfinite(points).all(axis=1))
+        for first in range(0, len(rows), _ROWS):
+            some = rows[first : first + _ROWS]
+            distances[some] = np.sqrt(self._index.nearest(points[some]))
+        return distances
+
+    def points(self, start: int = 0) -> FloatArray:
+        """A copy of the admitted points float32 (N - start, D), in the order of admission."""
+        return self._index.points[start:].copy()
+
+    def restore(self, points: FloatArray) -> None:
+        """Go on from what ``points()`` said, in an archive that is still empty; ValueError otherwise."""
+        points = self._checked(points)
+        if len(self) or not np.isfinite(points).all():
+            raise ValueError("only finite points can be restored, and only into an empty archive")
+        self._append(points)
+
+    def close(self) -> None:
+        """Wait for a build that is running and begin no more; decisions stay exact, only slower."""
+        if self._segments is not None:
+            self._segments.wait()
+            self._segments = None
+
+    def _checked(self, points: FloatArray) -> FloatArray:
+        if points.ndim != 2 or points.shape[1] != self.dimensions:
+            raise ValueError(f"points must be of shape (B, {self.dimensions}), not {points.shape}")
+        return np.ascontiguousarray(points, np.float32)

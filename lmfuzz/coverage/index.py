@@ -1,0 +1,139 @@
+"""Exact nearest-neighbour search: filtered by float32 matrix products, decided in float64.
+
+The decision that counts is the direct one, ``sum((float64(a) - float64(b))**2)``: it does not depend on
+which other points or queries it is asked with. The matrix products only say which pairs need it. They
+compute ``a.b - |b|^2/2``, which is large where ``|a - b|^2`` is small and loses digits by
+cancellation, so that everything inside a proven bound of the rounding error counts as possible.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from lmfuzz.types import BoolArray, FloatArray
+
+_BLOCK = 2048  # points per matrix product: 64 rows of scores stay in a 1 MB L2 cache
+_HUGE = 1e37  # squared norms above this could overflow float32: their pairs are always decided directly
+_quiet = np.errstate(over="ignore", invalid="ignore")
+
+
+def squared_distances(a: FloatArray, b: FloatArray) -> FloatArray:
+    """Squared Euclidean distances float64 (P,) between the float32 rows of ``a`` and ``b`` (P, D)."""
+    difference = np.subtract(a, b, dtype=np.float64)
+    difference *= difference
+    squared: FloatArray = difference.sum(axis=-1)
+    return squared
+
+
+class Index:
+    """A growing array of finite points with exact answers about the nearest; O(N) per query.
+
+    One more column than ``dimensions`` holds ``-|b|^2/2``, made smaller by the error bound, so that a
+    product with the query and a 1 is the whole score.
+    """
+
+    def __init__(self, dimensions: int) -> None:
+        self.dimensions = dimensions
+        self._rows = np.empty((1024, dimensions + 1), np.float32)
+        self._size = 0
+        # A float32 sum of n products is off by at most n u sum|a_i b_i|, u = 2^-24, in any order, and
+        # 2 sum|a_i b_i| <= |a|^2 + |b|^2. Twice that, and what denormal numbers can lose.
+        self._slack = 2.1 * (dimensions + 8) * 2.0**-24
+        self._tiny = (dimensions + 8) * 2.0**-124
+
+    def __len__(self) -> int:
+        return self._size
+
+    @property
+    def points(self) -> FloatArray:
+        """A view (N, D) of the points, in order; it keeps its values when the index grows."""
+        return self._rows[: self._size, :-1]
+
+    def append(self, points: FloatArray) -> None:
+        """Add finite points float32 (M, D)."""
+        stop = self._size + len(points)
+        if stop > len(self._rows):
+            rows = np.empty((max(stop, 2 * len(self._rows)), self.dimensions + 1), np.float32)
+            rows[: self._size] = self._rows[: self._size]
+            self._rows = rows
+        self._rows[self._size : stop] = self._stored(points)
+        self._size = stop
+
+    @_quiet
+    def near(self, queries: FloatArray, squared: float) -> BoolArray:
+        """Which queries float32 (B, D) have a point at a squared distance of at most ``squared``.
+
+        Newest points first, and a query is dropped at the first that is near.
+        """
+        near = np.zeros(len(queries), np.bool_)
+        asked, least = _asked(queries), self._least(_norms(queries), squared)
+        left = np.arange(len(queries))
+        for low, high in _blocks(self._size):
+            scores = asked[left] @ self._rows[low:high].T
+            top = scores.argmax(axis=1)
+            maybe = np.flatnonzero(~(scores[np.arange(len(left)), top] < least[left]))
+            if not len(maybe):
+                continue
+            rows = left[maybe]
+            near[rows] = squared_distances(queries[rows], self.points[low + top[maybe]]) <= squared
+            for i in maybe[~near[rows]]:
+                others = low + np.flatnonzero(~(scores[i] < least[left[i]]))
+                near[left[i]] = (squared_distances(queries[left[i]], self.points[others]) <= squared).any()
+            left = left[~near[left]]
+            if not len(left):
+                break
+        return near
+
+    @_quiet
+    def nearest(self, queries: FloatArray) -> FloatArray:
+        """Squared distance float64 (B,) from each query float32 (B, D) to its nearest point, or inf."""
+        best = np.full(len(queries), np.inf)
+        asked, norms = _asked(queries), _norms(queries)
+        for low, high in _blocks(self._size):
+            scores = asked @ self._rows[low:high].T
+            top = scores.argmax(axis=1)
+            best = np.minimum(best, squared_distances(queries, self.points[low + top]))
+            maybe = ~(scores < self._least(norms, best)[:, None])
+            for i in np.flatnonzero(maybe.any(axis=1)):
+                others = low + np.flatnonzero(maybe[i])
+                best[i] = min(best[i], squared_distances(queries[i], self.points[others]).min())
+        return best
+
+    @_quiet
+    def touching(self, points: FloatArray, squared: float) -> BoolArray:
+        """Which pairs (M, M) among ``points`` themselves, [i, j] with j < i, are as near."""
+        least = self._least(_norms(points), squared)
+        scores = _asked(points) @ self._stored(points).T
+        i, j = np.nonzero(np.tril(~(scores < least[:, None]), -1))
+        touching = np.zeros(scores.shape, np.bool_)
+        touching[i, j] = squared_distances(points[i], points[j]) <= squared
+        return touching
+
+    def _stored(self, points: FloatArray) -> FloatArray:
+        norms = _norms(points)
+        norms[norms > _HUGE] = np.nan
+        column = norms * ((self._slack - 1) / 2)
+        return np.concatenate([points, column[:, None]], axis=1, dtype=np.float32)
+
+    def _least(self, norms: FloatArray, squared: float | FloatArray) -> FloatArray:
+        """The score float32 (B,) below which no point is at most ``squared`` away; NaN: cannot be said."""
+        least = (norms * (1 - 2 * self._slack) - squared * (1 + self._slack)) / 2 - self._tiny
+        return np.where(norms > _HUGE, np.nan, least).astype(np.float32)
+
+
+def _asked(queries: FloatArray) -> FloatArray:
+    """The queries with a column of ones."""
+    return np.concatenate([queries, np.ones((len(queries), 1), np.float32)], axis=1)
+
+
+def _norms(points: FloatArray) -> FloatArray:
+    """Squared norms float64 (B,)."""
+    doubled = points.astype(np.float64)
+    norms: FloatArray = np.einsum("ij,ij->i", doubled, doubled)
+    return norms
+
+
+def _blocks(size: int) -> Iterator[tuple[int, int]]:
+    """Ranges of rows, the newest first."""
+    for stop in range(size, 0, -_BLOCK):
+        yield max(0, stop - _BLOCK), stop
