@@ -1,6 +1,6 @@
 """The loop: TensorFuzz's algorithm (Odena & Goodfellow 2018, section 3) with graded objectives."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +28,7 @@ class Step:
 def run(
     search: Search, executor: LocalExecutor, feature: Feature, objective: Objective,
     archive: Archive, findings: Findings, budget: Budget, batch_size: int,
-) -> Iterator[Step]:  # fmt: skip
+) -> Generator[Step]:  # fmt: skip
     """Search until the budget is spent; a generator of steps, which disk and screen consume."""
     always = feature.needs | objective.needs | {"text"}
     while not budget.spent():

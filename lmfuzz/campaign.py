@@ -1,0 +1,387 @@
+"""A campaign: everything its spec names, put together, run, and taken note of."""
+
+import time
+from collections import Counter
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+import lmfuzz
+from lmfuzz import loop, plugins
+from lmfuzz import spec as specs
+from lmfuzz.budget import Budget
+from lmfuzz.calls import Call, parse
+from lmfuzz.corpus import Corpus
+from lmfuzz.coverage.archive import Archive
+from lmfuzz.coverage.calibrate import Calibration, measure
+from lmfuzz.errors import UsageError
+from lmfuzz.executors import CRASH, LocalExecutor
+from lmfuzz.findings import Finding, Findings
+from lmfuzz.objectives.combine import Panel
+from lmfuzz.protocols import Feature, Operator, Search, Setting, Target
+from lmfuzz.rng import Streams
+from lmfuzz.search.breeding import Breeder
+from lmfuzz.seeds import read
+from lmfuzz.spec import Spec
+from lmfuzz.store import CAMPAIGN, Sample, Store
+from lmfuzz.types import Batch, State, TextSpace, join, unknown
+
+MUTANTS = 512  # rows that the radius is calibrated with
+FEW = 8  # rows that the objectives are tried on
+
+
+class Watch(Protocol):
+    """Who looks on: a screen, a log, a test."""
+
+    def note(self, line: str) -> None:
+        """Something a person should know once."""
+
+    def found(self, number: int, finding: Finding) -> None:
+        """A finding, which is on disk by now."""
+
+    def step(self, step: loop.Step) -> None:
+        """A step is done."""
+
+
+class Tally:
+    """How many rows a search tried, and how many of them were worth it, by operator."""
+
+    def __init__(self, operators: int) -> None:
+        self.rows = self.novel = 0
+        self.mutants = np.zeros(operators, np.int64)  # rows made by each operator
+        self.fruitful = np.zeros(operators, np.int64)  # those among them that were novel, or hits
+        self.last_novel = 0.0  # seconds of the campaign when the last new state was seen
+
+    def add(self, step: loop.Step, seconds: float) -> None:
+        """Count a step that ended ``seconds`` into the campaign."""
+        self.rows += len(step.batch)
+        novel = int(step.novel.sum())
+        self.novel += novel
+        if novel:
+            self.last_novel = seconds
+        made, size = step.batch.operator >= 0, len(self.mutants)
+        fruitful = made & (step.novel | (step.margins > 0).any(axis=1))
+        self.mutants += np.bincount(step.batch.operator[made], minlength=size)
+        self.fruitful += np.bincount(step.batch.operator[fruitful], minlength=size)
+
+    @property
+    def novelty(self) -> float:
+        """The share of rows that were novel."""
+        return self.novel / max(1, self.rows)
+
+    def state(self) -> State:
+        """All counts, for resume."""
+        return dict(vars(self))
+
+    def restore(self, state: State) -> None:
+        """Go on from ``state``."""
+        vars(self).update(state)
+
+
+class Campaign:
+    """One search with one spec.
+
+    Making it loads and checks everything that the spec names, and neither runs the model nor writes
+    anything. Then either ``calibrate`` and ``create``, or ``restore`` from the store it was made with,
+    then ``run``. ``target`` is used instead of loading the spec's model.
+
+    Raises UsageError and TargetError for whatever the spec has wrong.
+    """
+
+    calibration: Calibration
+    archive: Archive
+
+    def __init__(self, spec: Spec, target: Target | None = None, store: Store | None = None) -> None:
+        self.spec = spec
+        self.panel = objectives(spec)
+        self.feature: Feature = plugins.build("features", parse(spec.feature))
+        self.target = target or load_target(spec)
+        self.space = _narrowed(self.target.space, spec)
+        self.notes: list[str] = []
+        self.judged_by = self.panel.needs | {"text"}  # channels
+        _check_channels(self.target, self.panel, self.feature)
+        self._grade()
+        self.executor = LocalExecutor(self.target)
+        self.findings = Findings(self.panel, self.executor, self.judged_by, spec.confirm, spec.keep)
+        self.kept: list[Finding] = []
+        self.corpus = Corpus(self.space.max_length)
+        seeds = self._seeds(store)
+        operators = _operators(spec, self.target)
+        self.operators = list(operators)
+        self.streams = Streams(spec.seed)
+        self.setting = Setting(
+            self.space, seeds, operators, self.panel.targets, self.corpus, self.streams["search"],
+            self.executor if hasattr(self.target, "sample") else None,
+        )  # fmt: skip
+        self.search: Search = plugins.build("searches", parse(spec.search), self.setting)
+        self.tally = Tally(len(self.operators))
+        self.budget = replace(Budget.parse(spec.budget), findings=spec.stop_after)
+        self.reason = ""  # why the last run ended
+        self._interrupted = False
+
+    def _grade(self) -> None:
+        """Leave ungraded what the target cannot grade: the objective then says hit or no hit."""
+        have = self.target.channels | {CRASH, "prompt"}
+        graded = tuple(frozenset() if unknown(grade, have) else grade for grade in self.panel.grades)
+        if lost := sum(now != before for now, before in zip(graded, self.panel.grades, strict=True)):
+            self.notes.append(
+                f"the target cannot say how near it is to {lost} of the {len(graded)} things looked for"
+            )
+        self.panel.grades = graded
+
+    def _seeds(self, store: Store | None) -> Batch:
+        if store is not None:  # the files may have changed since
+            rows = store.rows()
+            self.corpus.add(rows)
+            seeds = rows[: store.meta["seeds"]]
+            return replace(seeds, data=seeds.data[:, : int(seeds.lengths.max())])
+        found = read(self.spec.seeds, self.space, self.spec.unknown)
+        for count, what in (
+            (found.dropped, "characters outside the model's alphabet dropped from the seeds"),
+            (found.left_out, "seeds that do not fit the model left out"),
+        ):
+            if count:
+                self.notes.append(f"{count} {what}")
+        return found.batch
+
+    # -- before the first step --------------------------------------------------------------------
+
+    def calibrate(self) -> None:
+        """Try the objectives on a few seeds, fit the feature, and find the radius.
+
+        UsageError when an objective returns a wrong shape, or no seed can be placed.
+        """
+        self.budget = replace(self.budget, started=time.perf_counter())  # what came before was loading
+        few = self.setting.seeds[:FEW]
+        self.panel.check(few, self.executor.run(few, self.judged_by))
+        measured = self._measure(self._mutants())
+        radius = self.spec.radius
+        self.calibration = replace(measured, radius=radius) if radius else measured
+        self._open_archive()
+
+    def _mutants(self) -> Batch:
+        rng = self.streams["calibration"]
+        breeder = Breeder(replace(self.setting, rng=rng, corpus=Corpus(self.space.max_length)))
+        size = MUTANTS // 16  # many small batches, so that every operator takes part
+        return join([breeder.mutate(rng.integers(breeder.seeded, size=size)) for _ in range(16)])
+
+    def _measure(self, mutants: Batch) -> Calibration:
+        seeds = self.setting.seeds
+        return measure(self.executor, self.feature, seeds, mutants, self.feature.needs, self.spec.batch)
+
+    def _open_archive(self) -> None:
+        one = self.setting.seeds[:1]
+        dimensions = self.feature(self.executor.run(one, self.feature.needs)).shape[1]
+        self.archive = Archive(self.calibration.radius, dimensions)
+
+    def create(self, directory: Path) -> Store:
+        """Begin on disk; UsageError when the directory is not free, Unwritten when the disk is full."""
+        store = Store.create(directory, {
+            "seeds": len(self.setting.seeds), "operators": self.operators, "targets": self.panel.targets,
+            "identity": self.target.identity, "symbols": self.space.symbols,
+            "calibration": asdict(self.calibration), **self._about_spec(),
+        })  # fmt: skip
+        store.commit(self.state(), self.corpus, self.operators)
+        self.write_spec(directory)
+        return store
+
+    def write_spec(self, directory: Path) -> None:
+        """Write campaign.toml."""
+        made_with = {"lmfuzz": lmfuzz.__version__, "numpy": np.__version__}
+        specs.write(self.spec, directory / CAMPAIGN, made_with, {"identity": self.target.identity})
+
+    def _about_spec(self) -> dict[str, Any]:
+        return {"spec": self.spec.model_dump()}
+
+    def restore(self, store: Store) -> None:
+        """Go on from the last commit. UsageError when the target or the objectives are others now."""
+        meta, state = store.meta, store.state()
+        if meta["identity"] != self.target.identity:
+            raise UsageError(
+                f"the campaign in {store.directory} belongs to another target: its model was "
+                f"{meta['identity']}, this one is {self.target.identity}"
+            )
+        for what, now in (("targets", list(self.panel.targets)), ("operators", self.operators)):
+            if meta[what] != now:
+                odd = ", ".join(sorted(set(meta[what]) ^ set(now))) or "their order"
+                raise UsageError(
+                    f"the campaign in {store.directory} was begun with other {what}; what differs: {odd}"
+                )
+        self.calibration = Calibration(**meta["calibration"])
+        self._measure(self.setting.seeds[:0])  # fits the feature, as it was
+        self._open_archive()
+        self.archive.restore(store.points(self.archive.dimensions))
+        self.kept = store.findings()
+        self.streams.restore(state["streams"])
+        self.search.restore(state["search"])
+        self.findings.restore(state["findings"])
+        self.panel.restore(state["panel"])
+        self.tally.restore(state["tally"])
+        self.executor.executions, self.executor.seconds = state["executions"], state["time_in_target"]
+        self.budget = replace(
+            self.budget, seconds_before=state["seconds"], spent_executions=state["executions"],
+            spent_findings=len(self.kept), started=time.perf_counter(),
+        )  # fmt: skip
+        if spec_changed := meta["spec"] != self.spec.model_dump():
+            store.describe(self._about_spec())
+        if spec_changed or not (store.directory / CAMPAIGN).exists():
+            self.write_spec(store.directory)
+
+    # -- the run ----------------------------------------------------------------------------------
+
+    def run(self, store: Store, watch: Watch) -> None:
+        """Search until the budget is spent or ``stop`` is called, committing on the way and at the end.
+
+        Unwritten when the disk takes no more; the store then holds the commit before.
+        """
+        self.reason, self._interrupted = "", False
+        with closing(self._steps()) as steps:
+            for step in steps:
+                seconds = self.budget.elapsed()
+                self.tally.add(step, seconds)
+                store.add(step, self.corpus)
+                self.kept += step.findings
+                store.sample(self._sample(step, seconds))
+                if store.due():
+                    self._commit(store, watch)
+                watch.step(step)
+                if self._interrupted:
+                    break
+        self.reason = "interrupted" if self._interrupted else self.budget.reason()
+        self._commit(store, watch)
+        self.archive.close()
+
+    def _steps(self) -> Generator[loop.Step]:
+        return loop.run(
+            self.search, self.executor, self.feature, self.panel, self.archive, self.findings, self.budget,
+            self.spec.batch,
+        )  # fmt: skip
+
+    def stop(self) -> None:
+        """End after the step under way."""
+        self._interrupted = True
+
+    def _sample(self, step: loop.Step, seconds: float) -> Sample:
+        return Sample(
+            step.executions, seconds, self.executor.seconds, len(self.corpus), len(self.archive),
+            len(self.kept), float(step.novel.mean()),
+        )  # fmt: skip
+
+    def _commit(self, store: Store, watch: Watch) -> None:
+        for number, finding in store.commit(self.state(), self.corpus, self.operators):
+            watch.found(number, finding)
+
+    def state(self) -> State:
+        """Everything that ``restore`` needs but the rows, points and findings."""
+        return {
+            "search": self.search.state(), "streams": self.streams.state(), "panel": self.panel.state(),
+            "findings": self.findings.state(), "tally": self.tally.state(),
+            "executions": self.executor.executions, "seconds": self.budget.elapsed(),
+            "time_in_target": self.executor.seconds, "reason": self.reason,
+            "corpus_size": len(self.corpus), "archive_size": len(self.archive),
+        }  # fmt: skip
+
+    @property
+    def buckets(self) -> Counter[str]:
+        """Findings kept per bucket."""
+        return self.findings.kept
+
+
+def load_target(spec: Spec) -> Target:
+    """The target that the spec's ``model`` names; TargetError when it cannot be loaded."""
+    from lmfuzz.targets import loading  # only where it is used: it may load torch
+
+    return loading.load_target(spec)
+
+
+def objectives(spec: Spec) -> Panel:
+    """The objectives, each under its own name: the class's alone where it comes from a file."""
+    parts: dict[str, object] = {}
+    for text in spec.objectives:
+        call = parse(text)
+        short = call.name.rpartition(":")[2]
+        taken = sum(name.partition("#")[0] == short for name in parts)
+        parts[f"{short}#{taken + 1}" if taken else short] = plugins.build("objectives", call)
+    return Panel(parts)
+
+
+def _operators(spec: Spec, target: Target) -> dict[str, Operator]:
+    """The operators of the spec; all there are where it names none, those apart that lack something."""
+    calls = [parse(text) for text in spec.operators]
+    if not calls:
+        without = {"dictionary"} | (set() if hasattr(target, "sample") else {"tail"})
+        calls = [Call(name) for name in plugins.names("operators") if name not in without]
+    if spec.dictionary:
+        calls.append(Call("dictionary", (("file", spec.dictionary),)))
+    names = Counter(call.name for call in calls)
+    return {
+        call.name if names[call.name] == 1 else str(call): plugins.build("operators", call) for call in calls
+    }
+
+
+def _narrowed(space: TextSpace, spec: Spec) -> TextSpace:
+    """The target's space within the lengths of the spec."""
+    least, most = max(space.min_length, spec.min_length), min(space.max_length, spec.max_length)
+    if least > most:
+        raise UsageError(
+            f"the target takes prompts of {space.min_length} to {space.max_length} symbols, the campaign"
+            f" gives {spec.min_length} to {spec.max_length} (--min-length, --max-length)"
+        )
+    return replace(space, min_length=least, max_length=most)
+
+
+def _check_channels(target: Target, panel: Panel, feature: Feature) -> None:
+    """UsageError when the target lacks a channel that is wanted, with those that it has."""
+    have = target.channels | {CRASH, "prompt"}
+    judged = panel.needs | {"text"}
+    for what, wants in (("the objectives need", judged), ("the feature needs", feature.needs)):
+        if missing := unknown(wants, have):
+            shown = ", ".join(dict.fromkeys(name.split("/", 1)[0] for name in missing))
+            raise UsageError(
+                f"{what} {shown}, which the target does not show; it has {', '.join(sorted(target.channels))}"
+            )
+
+
+def resumed(directory: Path, budget: str | None = None, stop_after: int | None = None) -> Spec:
+    """The spec of the campaign in ``directory``, with a larger budget where one is given.
+
+    UsageError when its campaign.toml was changed, or when nothing is left to spend.
+    """
+    with closing(Store.read(directory)) as store:
+        meta, state, found = store.meta, store.state(), len(store.findings())
+    spec = Spec(**meta["spec"])
+    if (path := directory / CAMPAIGN).exists():
+        changed = [
+            k for k, v in specs.resolve(specs.load(path), {}).model_dump().items() if v != meta["spec"][k]
+        ]
+        if changed:
+            raise UsageError(
+                f"{path} was changed since the campaign began ({', '.join(changed)}); put it back, or begin"
+                f" another with it: lmfuzz fuzz --config {path}"
+            )
+    more = {"budget": budget, "stop_after": stop_after}
+    spec = specs.resolve(spec.model_dump(exclude_none=True), {k: v for k, v in more.items() if v is not None})
+    limit = replace(
+        Budget.parse(spec.budget), findings=spec.stop_after, seconds_before=state["seconds"],
+        spent_executions=state["executions"], spent_findings=found,
+    )  # fmt: skip
+    if limit.spent():
+        option = f"--stop-after {found + 1}" if limit.reason() == "findings" else "--budget"
+        spent = f"{found} findings" if limit.reason() == "findings" else f"the budget of {spec.budget}"
+        raise UsageError(
+            f"{spent} of the campaign in {directory} is spent; give a larger one: lmfuzz resume {directory} "
+            f"{option}{'' if limit.reason() == 'findings' else ' MORE'}"
+        )
+    return spec
+
+
+def default_directory(now: str) -> Path:
+    """runs/NOW, or with a number behind it where that exists."""
+    path, number = Path("runs") / now, 2
+    while path.exists():
+        path, number = Path("runs") / f"{now}-{number}", number + 1
+    return path

@@ -1,0 +1,307 @@
+"""The command line: the only place that knows click, exit codes and signals."""
+
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+import lmfuzz
+from lmfuzz.errors import TargetError, UsageError, nearest
+
+if TYPE_CHECKING:
+    from lmfuzz.campaign import Campaign
+    from lmfuzz.spec import Spec
+    from lmfuzz.store import Store, Unwritten
+
+NOTHING, FOUND, USAGE, TARGET, DISK, INTERRUPTED = 0, 1, 2, 3, 4, 130
+
+_EXITS = """
+\b
+Exit codes:
+  0    nothing was found (replay: everything is fixed)
+  1    findings (replay: something still fails)
+  2    wrong usage
+  3    the model could not be loaded
+  4    the disk is full; findings that could not be written are on stderr
+  130  interrupted
+"""
+
+
+class _Commands(click.Group):
+    """Commands that are suggested when one is mistyped."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            commands = ", ".join(self.commands)
+            close = nearest(args[0], self.commands) or f"; the commands are {commands}"
+            raise UsageError(f"there is no command {args[0]!r}{close}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Commands, epilog=_EXITS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(lmfuzz.__version__, prog_name="lmfuzz", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Search for prompts on which a language model misbehaves."""
+
+
+_SPEC_OPTIONS: tuple[Callable[[Any], Any], ...] = (
+    click.option("--seeds", multiple=True, metavar="FILE|DIR", help="Seed prompts (default: bundled ones)."),
+    click.option(
+        "--objective", "objectives", multiple=True, metavar="NAME[:ARG=VAL,...]",
+        help="What to look for; may be given several times (`lmfuzz list objectives`).",
+    ),
+    click.option("--search", metavar="NAME", help="The strategy (default: directed)."),
+    click.option("--feature", metavar="NAME", help="Where in state space a row went (default: hidden_last)."),
+    click.option("--operator", "operators", multiple=True, metavar="NAME", help="Mutations (default: all)."),
+    click.option("--dictionary", "--dict", "dictionary", metavar="FILE", help="In the format of libFuzzer."),
+    click.option("--budget", metavar="AMOUNT", help="90s, 5m, 1.5h, or 200000x executions (default: 1m)."),
+    click.option("--stop-after", type=int, metavar="N", help="End after N findings."),
+    click.option("--seed", type=int, help="Of all random choices (default: 0)."),
+    click.option("--batch", type=int, help="Rows run at once (default: 64)."),
+    click.option("--max-new", type=int, help="Symbols that the model writes per row (default: 50)."),
+    click.option("--temperature", type=float, help="0 is greedy (default)."),
+    click.option("--decode-seed", type=int, help="Of the noise, with a temperature (default: 0)."),
+    click.option("--stop", multiple=True, metavar="TEXT", help="An output ends where this begins."),
+    click.option("--min-length", type=int, help="Symbols of a prompt, at least (default: 1)."),
+    click.option("--max-length", type=int, help="Symbols of a prompt, at most (default: 64)."),
+    click.option("--unknown", metavar="error|drop", help="Characters of seeds that the model does not know."),
+    click.option("--allow-pickle", is_flag=True, default=None, help="Read tensors of a pickled checkpoint."),
+    click.option("--confirm", type=int, help="Re-runs per finding (default: 3)."),
+    click.option("--keep", type=int, help="Findings kept per bucket (default: 3)."),
+    click.option("--radius", type=float, help="How far apart states must be to be new (default: measured)."),
+)  # fmt: skip
+
+
+def _with(options: Iterable[Callable[[Any], Any]]) -> Callable[[Any], Any]:
+    def add(command: Any) -> Any:
+        for option in reversed(list(options)):
+            command = option(command)
+        return command
+
+    return add
+
+
+_JSON = click.option(
+    "--json", "as_json", is_flag=True, help="Print a machine-readable summary as the last line."
+)
+
+
+@cli.command()
+@click.argument("model", required=False)
+@click.option(
+    "--config", type=click.Path(path_type=Path), metavar="FILE", help="A TOML file with the same things."
+)
+@_with(_SPEC_OPTIONS)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Default: runs/DATE-TIME."
+)
+@_JSON
+def fuzz(config: Path | None, output: Path | None, as_json: bool, **options: Any) -> None:
+    """Search for prompts on which MODEL misbehaves.
+
+    MODEL is a checkpoint folder, file.py:factory or module:factory (default: the bundled model).
+    """
+    from lmfuzz import spec as specs
+
+    spec = specs.resolve(specs.load(config) if config else {}, options)
+    directory = output or _dated()
+
+    from lmfuzz.campaign import Campaign
+    from lmfuzz.store import free
+
+    free(directory)
+    campaign = Campaign(spec)
+    _say(
+        f"{_model(spec)}, {len(campaign.setting.seeds)} seeds, {', '.join(spec.objectives)}; seed {spec.seed}"
+    )
+    for note in campaign.notes:
+        _say(note)
+    campaign.calibrate()
+    _say(campaign.calibration.words())
+    with campaign.create(directory) as store:
+        _run(campaign, store, as_json)
+
+
+@cli.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("--budget", metavar="AMOUNT", help="A larger budget, what was spent before included.")
+@click.option("--stop-after", type=int, metavar="N", help="End after N findings, those before included.")
+@_JSON
+def resume(directory: Path, budget: str | None, stop_after: int | None, as_json: bool) -> None:
+    """Go on with the campaign in DIRECTORY."""
+    from lmfuzz.campaign import Campaign, resumed
+    from lmfuzz.store import Store
+
+    spec = resumed(directory, budget, stop_after)
+    with Store.resume(directory) as store:
+        campaign = Campaign(spec, store=store)
+        campaign.restore(store)
+        _say(f"going on with {directory} after {campaign.executor.executions} executions")
+        _run(campaign, store, as_json)
+
+
+@cli.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.argument("finding", type=int, required=False)
+@_JSON
+def show(directory: Path, finding: int | None, as_json: bool) -> None:
+    """Show the campaign in DIRECTORY, or one FINDING of it with its lineage."""
+    from lmfuzz import show as texts
+    from lmfuzz.store import Store
+
+    with Store.read(directory) as store:
+        if finding is not None:
+            _print(texts.detail_lines(store, finding))
+            return
+        numbers = texts.summary(store)
+        _print(texts.summary_lines(numbers))
+        _print(texts.finding_lines(store))
+        if as_json:
+            click.echo(json.dumps(numbers))
+
+
+@cli.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.argument("finding", type=int, required=False)
+def replay(directory: Path, finding: int | None) -> None:
+    """Run the findings in DIRECTORY, or one FINDING, again, each alone."""
+    from lmfuzz.replay import Replay
+    from lmfuzz.show import escaped, shortened
+
+    again = Replay(directory, finding)
+    if again.changed:
+        _say("the model is another than the one these were found on")
+    verdicts = []
+    for verdict in again:
+        verdicts.append(verdict)
+        shown = shortened(verdict.finding.prompt), shortened(verdict.output)
+        bucket = escaped(verdict.finding.bucket)
+        click.echo(f"finding {verdict.number}: {verdict.words}, {bucket}: {shown[0]} -> {shown[1]}")
+    if not verdicts:
+        _say(f"{directory} has no findings")
+    sys.exit(FOUND if any(verdict.failed for verdict in verdicts) else NOTHING)
+
+
+@cli.command("list")
+@click.argument("kind", required=False, metavar="[objectives|operators|searches|features|targets]")
+def list_(kind: str | None) -> None:
+    """List what there is to choose from, with parameters."""
+    from lmfuzz import plugins
+
+    if kind is not None and kind not in plugins.KINDS:
+        known = nearest(kind, plugins.KINDS) or f"; there are {', '.join(plugins.KINDS)}"
+        raise UsageError(f"there is no list of {kind!r}{known}")
+    for each in plugins.KINDS:
+        entries = plugins.describe(each) if kind in (None, each) else []
+        if not entries and kind != each:
+            continue
+        click.secho(each, bold=True)
+        for entry in entries:
+            click.echo(f"  {entry.name:<13} {entry.line}")
+            for p in entry.parameters:
+                click.echo(f"  {'':<13}   {p.name} ({p.type}{f', default {p.default}' if p.default else ''})")
+        if not entries:
+            click.echo("  none are installed; a file or module of your own works too: file.py:name")
+
+
+def _run(campaign: "Campaign", store: "Store", as_json: bool) -> NoReturn:
+    """Run the campaign, print its summary, and exit as it ended."""
+    from lmfuzz import show as texts
+    from lmfuzz.live import watch
+    from lmfuzz.store import Unwritten
+
+    def stop(number: int, frame: object) -> None:
+        campaign.stop()
+        signal.signal(number, signal.SIG_DFL if number != signal.SIGINT else signal.default_int_handler)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
+    full: Unwritten | None = None
+    with watch(campaign, sys.stdout) as view:
+        try:
+            campaign.run(store, view)
+        except Unwritten as error:
+            full = error
+    numbers = texts.summary(store)
+    if full:
+        numbers["exit_reason"] = "disk full"
+    _print(texts.summary_lines(numbers))
+    interrupted = campaign.reason == "interrupted"
+    if interrupted or full:
+        click.echo(f"go on with: {texts.resume_command(store.directory)}")
+    elif campaign.kept:
+        click.echo(f"look at one with: lmfuzz show {store.directory} 1")
+    click.echo(f"the campaign is in {store.directory}")
+    if as_json:
+        click.echo(json.dumps(numbers))
+    if full:
+        _report(full)
+    sys.exit(INTERRUPTED if interrupted else FOUND if campaign.kept else NOTHING)
+
+
+def _report(full: "Unwritten") -> NoReturn:
+    """Say that the disk is full, with the findings that would be lost otherwise."""
+    from dataclasses import asdict
+
+    for finding in full.findings:
+        row = {**asdict(finding), "symbols": finding.symbols.tolist(), "bucket": finding.bucket}
+        click.echo(json.dumps(row), err=True)
+    unwritten = len(full.findings)
+    tail = f"; {unwritten} findings could not be written and stand above" if unwritten else ""
+    click.echo(f"lmfuzz: {full}{tail}", err=True)
+    sys.exit(DISK)
+
+
+def _model(spec: "Spec") -> str:
+    return f"model {spec.model}" if spec.model else "the bundled model"
+
+
+def _dated() -> Path:
+    from datetime import datetime
+
+    from lmfuzz.campaign import default_directory
+
+    return default_directory(datetime.now().strftime("%Y%m%d-%H%M%S"))
+
+
+def _say(line: str) -> None:
+    click.echo(f"lmfuzz: {line}")
+
+
+def _print(lines: Iterable[str]) -> None:
+    for line in lines:
+        click.echo(line)
+
+
+def main() -> NoReturn:
+    """Run the command line; every error a user can cause is one sentence and an exit code."""
+    try:
+        sys.exit(cli.main(standalone_mode=False) or 0)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.ClickException as error:
+        _fail(error.format_message(), USAGE)
+    except UsageError as error:
+        _fail(str(error), USAGE)
+    except TargetError as error:
+        _fail(str(error), TARGET)
+    except (click.Abort, KeyboardInterrupt):
+        _fail("interrupted", INTERRUPTED)
+    except BrokenPipeError:  # whoever read the output is gone
+        sys.stdout = None  # so that nothing is flushed into it on the way out
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        if type(error).__name__ == "Unwritten":
+            _fail(str(error), DISK)
+        raise
+
+
+def _fail(sentence: str, code: int) -> NoReturn:
+    click.echo(f"lmfuzz: {sentence}", err=True)
+    sys.exit(code)

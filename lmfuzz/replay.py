@@ -1,0 +1,81 @@
+"""Findings run again, alone: do they still fail?"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from lmfuzz.campaign import load_target, objectives
+from lmfuzz.errors import UsageError
+from lmfuzz.executors import LocalExecutor
+from lmfuzz.findings import Finding, confirm
+from lmfuzz.protocols import Objective
+from lmfuzz.show import pick
+from lmfuzz.spec import Spec
+from lmfuzz.store import Store
+from lmfuzz.types import Batch, IntArray
+
+FEW = 8  # rows of the corpus that the target is tried on
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """``failed`` of ``runs`` runs of finding ``number`` failed again; ``output`` is the last run's text."""
+
+    number: int
+    finding: Finding
+    failed: int
+    runs: int
+    output: str
+
+    @property
+    def words(self) -> str:
+        """``still fails``, ``fixed``, or ``flaky k of n``."""
+        if self.failed == self.runs:
+            return "still fails"
+        return f"flaky {self.failed} of {self.runs}" if self.failed else "fixed"
+
+
+class Replay:
+    """The campaign in a directory, ready to have its findings run again.
+
+    ``changed`` says that the target is another than the one they were found on. UsageError and
+    TargetError when the model or an objective cannot be had any more.
+    """
+
+    def __init__(self, directory: Path, number: int | None = None) -> None:
+        with Store.read(directory) as store:
+            meta, found, rows = store.meta, store.findings(), store.rows()
+            if number is not None:
+                pick(store, number)
+        numbers = range(1, len(found) + 1) if number is None else [number]
+        self._chosen = [(n, found[n - 1]) for n in numbers]
+        self._spec = Spec(**meta["spec"])
+        self._objective: Objective = objectives(self._spec)
+        self._wants = self._objective.needs | {"text"}
+        target = load_target(self._spec)
+        self._executor = LocalExecutor(target)
+        self.changed = target.identity != meta["identity"]
+        self._spelled_alike = list(target.space.symbols) == meta["symbols"]
+        self._executor.run(rows[:FEW], self._wants)  # a target that raises on all of them is broken
+
+    def __iter__(self) -> Iterator[Verdict]:
+        """A verdict for every finding, one after the other."""
+        runs = self._spec.confirm
+        for number, finding in self._chosen:
+            if finding.objective not in self._objective.targets:
+                raise UsageError(
+                    f"finding {number} is about {finding.objective}, which the objectives no longer look for"
+                )
+            column = self._objective.targets.index(finding.objective)
+            row = Batch.of([self._symbols(number, finding)])
+            failed = confirm(row, column, self._objective, self._executor, self._wants, runs)
+            text = str(self._executor.run(row, self._wants)["text"][0])
+            yield Verdict(number, finding, failed, runs, text)
+
+    def _symbols(self, number: int, finding: Finding) -> IntArray:
+        if self._spelled_alike:
+            return finding.symbols
+        space = self._executor.target.space
+        if not space.knows(finding.prompt):
+            raise UsageError(f"the model's alphabet cannot spell the prompt of finding {number} any more")
+        return space.encode(finding.prompt)

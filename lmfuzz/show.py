@@ -1,0 +1,191 @@
+"""What a person reads of a campaign: its summary, its findings, one finding with its lineage."""
+
+import shlex
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lmfuzz.errors import UsageError
+from lmfuzz.findings import Finding
+from lmfuzz.store import Store
+from lmfuzz.types import IntArray
+
+WIDTH = 60  # characters of a text that a line has room for
+BEFORE, AFTER = ">>>", "<<<"  # around the bad part of an output
+
+
+def escaped(text: str) -> str:
+    """``text`` on one line, with what no terminal should get from a stranger written as an escape."""
+    return "".join(
+        c if c.isprintable() and c != "\\" else c.encode("unicode_escape").decode("ascii") for c in text
+    )
+
+
+def shortened(text: str, width: int = WIDTH) -> str:
+    """``text`` escaped and in quotes, its middle left out where it is longer than ``width``."""
+    shown = escaped(text)
+    if len(shown) > width:
+        half = (width - 3) // 2
+        shown = shown[:half] + "..." + shown[-half:]
+    return f'"{shown}"'
+
+
+def marked(finding: Finding) -> tuple[str, str, str]:
+    """The output, escaped, as what is before, in and behind its bad part; ('...', '', '') without one."""
+    span, text = finding.evidence.span, finding.output
+    if span is None or span[0] >= span[1]:
+        return escaped(text), "", ""
+    return escaped(text[: span[0]]), escaped(text[span[0] : span[1]]), escaped(text[span[1] :])
+
+
+def output(finding: Finding, width: int = 0) -> str:
+    """The output in quotes, the bad part marked; with a width, not much more than its surroundings."""
+    before, bad, after = marked(finding)
+    if not bad:
+        return shortened(finding.output, width) if width else f'"{before}"'
+    if width:
+        room = max(10, (width - min(len(bad), width)) // 2)
+        before = before if len(before) <= room else "..." + before[-room:]
+        after = after if len(after) <= room else after[:room] + "..."
+        bad = bad if len(bad) <= width else bad[: width - 3] + "..."
+    return f'"{before}{BEFORE}{bad}{AFTER}{after}"'
+
+
+def line(number: int, finding: Finding) -> str:
+    """A finding on one line: its bucket, prompt and output."""
+    return (
+        f"finding {number}, {escaped(finding.bucket)} ({finding.label}): "
+        f"{shortened(finding.prompt)} -> {output(finding, WIDTH)}"
+    )
+
+
+def summary(store: Store) -> dict[str, Any]:
+    """How the campaign stands, as of its last commit: the object that ``--json`` prints.
+
+    seconds and time_in_target are seconds; novelty_rate and stability are shares, 0 to 1; findings:
+    objective -> bucket -> kept, hits and the labels of the kept ones.
+    """
+    state, meta = store.state(), store.meta
+    hits, tally = state["findings"]["hits"], state["tally"]
+    findings: dict[str, dict[str, Any]] = {}
+    for finding in store.findings():
+        buckets = findings.setdefault(finding.objective, {})
+        bucket = buckets.setdefault(finding.bucket, {"kept": 0, "hits": 0, "labels": []})
+        bucket["kept"] += 1
+        bucket["hits"] = hits.get(finding.bucket, bucket["kept"])
+        bucket["labels"].append(finding.label)
+    seconds = state["seconds"]
+    return {
+        "executions": state["executions"],
+        "seconds": round(seconds, 3),
+        "executions_per_second": round(state["executions"] / seconds, 1) if seconds else 0.0,
+        "time_in_target": round(state["time_in_target"], 3),
+        "corpus_size": state["corpus_size"],
+        "archive_size": state["archive_size"],
+        "novelty_rate": round(tally["novel"] / max(1, tally["rows"]), 6),
+        "stability": meta["calibration"]["stability"],
+        "findings": findings,
+        "unscored": {name: count for name, count in state["panel"]["unscored"].items() if count},
+        "errors": state["panel"]["errors"],
+        "exit_reason": state["reason"] or "unfinished",
+        "directory": str(store.directory),
+    }
+
+
+def summary_lines(numbers: dict[str, Any]) -> Iterator[str]:
+    """The summary in words; buckets with the most hits first."""
+    seconds, inside = numbers["seconds"], numbers["time_in_target"]
+    yield (
+        f"{numbers['executions']} executions in {duration(seconds)} "
+        f"({numbers['executions_per_second']:.0f}/s, {inside / seconds if seconds else 0:.0%} of the time in "
+        f"the target); corpus {numbers['corpus_size']}, archive {numbers['archive_size']}, novel {numbers['novelty_rate']:.1%}, "
+        f"stable {numbers['stability']:.0%}; ended by: {numbers['exit_reason']}"
+    )
+    yield from bucket_lines(numbers["findings"])
+    for name, count in numbers["unscored"].items():
+        yield f"not scored by {escaped(name)}: {count} rows (neither safe nor a finding)"
+    for name, errors in numbers["errors"].items():
+        yield f"the objective {escaped(name)} raised {sum(errors.values())} times; the first traceback:"
+        yield from (f"  {escaped(text)}" for text in next(iter(errors)).rstrip().split("\n"))
+
+
+def bucket_lines(findings: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """A table of the buckets: kept, hits, and how many of the kept were not confirmed every time."""
+    rows = [(name, bucket) for buckets in findings.values() for name, bucket in buckets.items()]
+    if not rows:
+        yield "nothing was found"
+        return
+    kept = sum(bucket["kept"] for _, bucket in rows)
+    yield f"{counted(kept, 'finding')} in {counted(len(rows), 'bucket')}:"
+    yield f"  {'kept':>4}  {'hits':>7}  bucket"
+    for name, bucket in sorted(rows, key=lambda row: (-row[1]["hits"], row[0])):
+        flaky = Counter(label for label in bucket["labels"] if label != "confirmed")
+        note = f"  ({sum(flaky.values())} flaky)" if flaky else ""
+        yield f"  {bucket['kept']:>4}  {bucket['hits']:>7}  {escaped(name)}{note}"
+
+
+def finding_lines(store: Store) -> Iterator[str]:
+    """All findings, one line each."""
+    return (line(number, finding) for number, finding in enumerate(store.findings(), start=1))
+
+
+def pick(store: Store, number: int) -> Finding:
+    """The finding with this number; UsageError when there is none."""
+    found = store.findings()
+    if not 1 <= number <= len(found):
+        have = f"its findings are 1 to {len(found)}" if found else "it has no findings"
+        raise UsageError(f"the campaign in {store.directory} has no finding {number}; {have}")
+    return found[number - 1]
+
+
+def detail_lines(store: Store, number: int) -> Iterator[str]:
+    """Everything about one finding."""
+    finding, meta = pick(store, number), store.meta
+    names = meta["operators"]
+    yield f"finding {number} of {store.directory}"
+    yield f"bucket      {escaped(finding.bucket)}"
+    yield f"label       {finding.label}: failed in {finding.failed} of {finding.runs} re-runs alone"
+    yield f'prompt      "{escaped(finding.prompt)}"'
+    yield f"output      {output(finding)}"
+    yield f"evidence    {escaped(finding.evidence.words)}"
+    yield f"margin      {finding.margin:.4g}"
+    yield f"found       at execution {finding.execution}, model {meta['identity']}"
+    yield "lineage"
+    last = names[finding.operator] if finding.operator >= 0 else "seed"
+    for ancestor in store.lineage(finding.parent):
+        text = _text(meta["symbols"], ancestor.symbols)
+        yield f'  #{ancestor.id:<7} {ancestor.operator or "seed":<12} "{escaped(text)}"'
+    yield f'  {"this":<8} {last:<12} "{escaped(finding.prompt)}"'
+    yield f"replay it with: {replay_command(store.directory, number)}"
+
+
+def replay_command(directory: Path, number: int) -> str:
+    """What to type to run a finding again."""
+    return f"lmfuzz replay {shlex.quote(str(directory))} {number}"
+
+
+def resume_command(directory: Path) -> str:
+    """What to type to go on."""
+    return f"lmfuzz resume {shlex.quote(str(directory))}"
+
+
+def counted(number: int, what: str) -> str:
+    """``1 finding``, ``2 findings``."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """``9.1 s``, ``12 s``, ``3 m 05 s``, ``2 h 03 m``."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} m {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} m"
+
+
+def _text(symbols: list[str], row: IntArray) -> str:
+    return "".join(symbols[i] for i in row.tolist())

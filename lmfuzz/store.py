@@ -1,0 +1,411 @@
+"""A campaign's directory: a lock, its campaign.toml, and one SQLite file.
+
+Every commit is one transaction with everything new and the complete state, so that the file is at any
+moment one consistent checkpoint: what was shown is in it, and going on needs no repair.
+"""
+
+import base64
+import errno
+import fcntl
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lmfuzz.corpus import Corpus
+from lmfuzz.errors import UsageError
+from lmfuzz.findings import Finding
+from lmfuzz.loop import Step
+from lmfuzz.types import Array, Batch, Evidence, FloatArray, IntArray, State
+
+DATABASE, CAMPAIGN, LOCK = "campaign.db", "campaign.toml", "lock"
+FORMAT = 1
+QUIET = 3.0  # seconds after which a commit is due although nothing was found
+SHARE = 50  # a commit waits for this many times what the last one took, so they cost 2 % at most
+SAMPLE = 1.0  # seconds between rows of the table steps
+
+_TABLES = (
+    "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
+    "CREATE TABLE rows (id INTEGER PRIMARY KEY, parent INTEGER NOT NULL, operator TEXT NOT NULL,"
+    " execution INTEGER NOT NULL, symbols BLOB NOT NULL)",
+    "CREATE TABLE states (n INTEGER PRIMARY KEY, execution INTEGER NOT NULL, symbols BLOB NOT NULL,"
+    " point BLOB NOT NULL)",
+    "CREATE TABLE findings (id INTEGER PRIMARY KEY, bucket TEXT NOT NULL, objective TEXT NOT NULL,"
+    " margin REAL NOT NULL, signature TEXT NOT NULL, words TEXT NOT NULL, span TEXT NOT NULL,"
+    " symbols BLOB NOT NULL, prompt TEXT NOT NULL, output TEXT NOT NULL, parent INTEGER NOT NULL,"
+    " operator TEXT NOT NULL, execution INTEGER NOT NULL, failed INTEGER NOT NULL, runs INTEGER NOT NULL)",
+    "CREATE TABLE steps (executions INTEGER PRIMARY KEY, seconds REAL NOT NULL, time_in_target REAL NOT NULL,"
+    " corpus INTEGER NOT NULL, archive INTEGER NOT NULL, findings INTEGER NOT NULL, novelty REAL NOT NULL)",
+    "CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), value TEXT NOT NULL)",
+)
+
+
+class Unwritten(Exception):  # noqa: N818  # it is the findings that are unwritten
+    """The disk took no more; ``findings`` are those that were found but could not be written."""
+
+    def __init__(self, path: Path, reason: str, findings: Sequence[Finding]) -> None:
+        super().__init__(f"cannot write {path}: {reason}")
+        self.findings = findings
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """How a campaign stood at some moment; ``novelty`` is the share of novel rows since the last one."""
+
+    executions: int
+    seconds: float
+    time_in_target: float
+    corpus: int
+    archive: int
+    findings: int
+    novelty: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ancestor:
+    """A row of the corpus, on the way from a seed to a finding; ``operator`` is '' for a seed."""
+
+    id: int
+    operator: str
+    execution: int
+    symbols: IntArray
+
+
+class Store:
+    """The campaign in one directory, opened with ``create``, ``resume`` or ``read``; a context manager."""
+
+    def __init__(self, directory: Path, db: sqlite3.Connection, lock: int | None = None) -> None:
+        self.directory = directory
+        self._db, self._lock = db, lock
+        self._findings: list[Finding] = []
+        self._states: list[tuple[int, bytes, bytes]] = []
+        self._samples: list[Sample] = []
+        self._births: list[tuple[int, int]] = []  # corpus size, and executions when it was reached
+        self._rows = 0  # corpus rows already written
+        self._committed, self._took = time.perf_counter(), 0.0
+        self._sampled = -SAMPLE
+
+    @classmethod
+    def create(cls, directory: Path, meta: Mapping[str, Any]) -> "Store":
+        """A new campaign; ``meta`` is what never changes. Raises UsageError as ``free`` does."""
+        free(directory)
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            lock = _lock(directory)
+            db = _connect(directory / DATABASE, "rwc")
+            store = cls(directory, db, lock)
+            with store._transaction():
+                for table in _TABLES:
+                    db.execute(table)
+                store._describe({"format": FORMAT, **meta})
+        except (OSError, sqlite3.Error) as error:
+            if isinstance(error, OSError) and error.errno != errno.ENOSPC:
+                raise UsageError(f"cannot make {directory}: {error.strerror}") from None
+            raise Unwritten(directory, str(error), []) from error
+        return store
+
+    @classmethod
+    def resume(cls, directory: Path) -> "Store":
+        """A campaign to go on with. UsageError when there is none, or when it is in use."""
+        _existing(directory)
+        lock = _lock(directory)
+        try:
+            store = cls(directory, _connect(directory / DATABASE, "rw"), lock)
+            store._check()
+        except BaseException:
+            os.close(lock)
+            raise
+        store._rows = store._count("rows")
+        return store
+
+    @classmethod
+    def read(cls, directory: Path) -> "Store":
+        """A campaign to look at, also while it runs. UsageError when there is none."""
+        _existing(directory)
+        store = cls(directory, _connect(directory / DATABASE, "ro"))
+        store._check()
+        return store
+
+    def __enter__(self) -> "Store":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the directory; what was not committed is gone."""
+        self._db.close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    # -- writing ----------------------------------------------------------------------------------
+
+    def add(self, step: Step, corpus: Corpus) -> None:
+        """Take note of what a step found, admitted and kept; it is written with the next commit."""
+        self._findings += step.findings
+        if not self._births or self._births[-1][0] < len(corpus):
+            self._births.append((len(corpus), step.executions))
+        if step.novel.any():
+            points = step.points[step.novel].astype("<f4")
+            for i, point in zip(np.flatnonzero(step.novel).tolist(), points, strict=True):
+                self._states.append((step.executions, _blob(step.batch.row(i)), point.tobytes()))
+
+    def sample(self, sample: Sample) -> None:
+        """Take note of how the campaign stands, at most once a second of its time."""
+        if sample.seconds - self._sampled >= SAMPLE:
+            self._sampled = sample.seconds
+            self._samples.append(sample)
+
+    def due(self) -> bool:
+        """Whether it is time to commit: soon when something was found, every few seconds anyway."""
+        wait = SHARE * self._took
+        if not self._findings:
+            wait = max(wait, QUIET)
+        return time.perf_counter() - self._committed >= wait
+
+    def commit(self, state: State, corpus: Corpus, operators: Sequence[str]) -> list[tuple[int, Finding]]:
+        """Write everything new and the whole state as one; the findings written, with their numbers.
+
+        Raises Unwritten, with the findings that are not on disk, when the disk takes no more.
+        """
+        started = time.perf_counter()
+        first = self._count("findings") + 1 if self._findings else 0
+        numbered = list(enumerate(self._findings, start=first))
+        names = {-1: "", **dict(enumerate(operators))}
+        try:
+            with self._transaction():
+                self._insert("rows", self._new_rows(corpus, names))
+                self._insert("states", [(None, *row) for row in self._states])
+                self._insert("findings", [_finding_row(n, f, names) for n, f in numbered])
+                self._insert("steps", [astuple(sample) for sample in self._samples])
+                self._db.execute("INSERT OR REPLACE INTO state VALUES (1, ?)", (encode(state),))
+        except (OSError, sqlite3.Error) as error:
+            raise Unwritten(self.directory, str(error), self._findings) from error
+        self._rows = len(corpus)
+        self._findings, self._states, self._samples = [], [], []
+        del self._births[:-1]
+        self._committed = time.perf_counter()
+        self._took = self._committed - started
+        return numbered
+
+    def describe(self, meta: Mapping[str, Any]) -> None:
+        """Change entries of ``meta``; Unwritten when the disk takes no more."""
+        try:
+            with self._transaction():
+                self._describe(meta)
+        except (OSError, sqlite3.Error) as error:
+            raise Unwritten(self.directory, str(error), []) from error
+
+    def _describe(self, meta: Mapping[str, Any]) -> None:
+        pairs = [(key, json.dumps(value)) for key, value in meta.items()]
+        self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", pairs)
+
+    def _insert(self, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        if rows:
+            places = ", ".join("?" * len(rows[0]))
+            self._db.executemany(f"INSERT OR REPLACE INTO {table} VALUES ({places})", rows)
+
+    def _new_rows(self, corpus: Corpus, names: Mapping[int, str]) -> list[tuple[Any, ...]]:
+        start, stop = self._rows, len(corpus)
+        rows, births = corpus[slice(start, stop)], iter(self._births)
+        until, execution = next(births, (stop, 0))
+        found = []
+        for i in range(stop - start):
+            while start + i >= until:
+                until, execution = next(births, (stop, execution))
+            at = 0 if rows.operator[i] < 0 else execution  # seeds were there before any execution
+            found.append(
+                (start + i, int(rows.parent[i]), names[int(rows.operator[i])], at, _blob(rows.row(i)))
+            )
+        return found
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What never changes: spec, identity, alphabet, operators, targets, calibration ..."""
+        return {key: json.loads(value) for key, value in self._db.execute("SELECT key, value FROM meta")}
+
+    def state(self) -> State:
+        """The state last committed; UsageError when there is none yet."""
+        row = self._db.execute("SELECT value FROM state").fetchone()
+        if row is None:
+            raise UsageError(f"the campaign in {self.directory} ended before it began; delete it, start anew")
+        state: State = decode(row[0])
+        return state
+
+    def rows(self) -> Batch:
+        """All rows of the corpus, in the order of their ids."""
+        rows = self._db.execute("SELECT parent, operator, symbols FROM rows ORDER BY id").fetchall()
+        ids = self._operators()
+        batch = Batch.of([_symbols(blob) for _, _, blob in rows])
+        parents = np.array([parent for parent, _, _ in rows], np.int64)
+        operators = np.array([ids[name] for _, name, _ in rows], np.int32)
+        return Batch(batch.data, batch.lengths, parents, operators)
+
+    def points(self, dimensions: int) -> FloatArray:
+        """The points of the archive float32 (N, dimensions), in the order of admission."""
+        blobs = [blob for (blob,) in self._db.execute("SELECT point FROM states ORDER BY n")]
+        return np.frombuffer(b"".join(blobs), "<f4").reshape(-1, dimensions).astype(np.float32)
+
+    def findings(self) -> list[Finding]:
+        """All findings; number n is at place n - 1."""
+        ids = self._operators()
+        query = (
+            "SELECT objective, margin, signature, words, span, symbols, prompt, output, parent, operator,"
+            " execution, failed, runs FROM findings ORDER BY id"
+        )
+        found = []
+        for objective, margin, signature, words, span, symbols, *rest in self._db.execute(query):
+            prompt, output, parent, operator, execution, failed, runs = rest
+            place = json.loads(span)
+            evidence = Evidence(signature, words, tuple(place) if place else None)
+            found.append(
+                Finding(objective, margin, evidence, _symbols(symbols), prompt, output, parent, ids[operator],
+                        execution, failed, runs)
+            )  # fmt: skip
+        return found
+
+    def lineage(self, row: int) -> list[Ancestor]:
+        """The corpus rows from a seed to the one with id ``row``; none when it is negative."""
+        path: list[Ancestor] = []
+        while row >= 0:
+            found = self._db.execute(
+                "SELECT parent, operator, execution, symbols FROM rows WHERE id = ?", (row,)
+            ).fetchone()
+            if found is None:
+                break
+            parent, operator, execution, symbols = found
+            path.append(Ancestor(row, operator, execution, _symbols(symbols)))
+            row = parent
+        return path[::-1]
+
+    def _operators(self) -> dict[str, int]:
+        return {"": -1, **{name: i for i, name in enumerate(self.meta["operators"])}}
+
+    def _count(self, table: str) -> int:
+        return int(self._db.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+
+    def _check(self) -> None:
+        try:
+            found = self.meta.get("format")
+        except sqlite3.Error as error:
+            raise UsageError(f"{self.directory / DATABASE} is no campaign of lmfuzz: {error}") from None
+        if found != FORMAT:
+            raise UsageError(
+                f"the campaign in {self.directory} has format {found}; this lmfuzz knows {FORMAT}"
+            )
+
+
+def free(directory: Path) -> None:
+    """UsageError unless ``directory`` is missing or empty, so that a campaign can begin in it."""
+    if (directory / DATABASE).exists():
+        raise UsageError(
+            f"{directory} holds a campaign already; go on with it: lmfuzz resume {directory}, "
+            "or give another directory with -o"
+        )
+    if directory.exists() and not directory.is_dir():
+        raise UsageError(f"{directory} is a file; give a directory with -o")
+    if directory.is_dir() and {path.name for path in directory.iterdir()} - {LOCK, CAMPAIGN}:
+        raise UsageError(f"{directory} is not empty and no campaign; give a new directory with -o")
+
+
+def encode(state: State) -> str:
+    """A state as JSON; arrays become their dtype, shape and bytes."""
+    return json.dumps(state, default=_array)
+
+
+def decode(text: str) -> Any:
+    """What ``encode`` was given; tuples are lists now."""
+    return json.loads(text, object_hook=_unpacked)
+
+
+def _array(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
+        packed = base64.b64encode(np.ascontiguousarray(value).tobytes()).decode("ascii")
+        return {"__array__": [value.dtype.str, list(value.shape), packed]}
+    raise TypeError(
+        f"a state holds arrays, numbers, texts, lists and dictionaries, not {type(value).__name__}"
+    )
+
+
+def _unpacked(value: dict[str, Any]) -> Any:
+    if "__array__" not in value:
+        return value
+    dtype, shape, packed = value["__array__"]
+    array: Array = np.frombuffer(base64.b64decode(packed), np.dtype(dtype)).reshape(shape).copy()
+    return array
+
+
+def _blob(symbols: IntArray) -> bytes:
+    return symbols.astype("<i4").tobytes()
+
+
+def _symbols(blob: bytes) -> IntArray:
+    return np.frombuffer(blob, "<i4").astype(np.int32)
+
+
+def _clean(text: str) -> str:
+    """``text`` as UTF-8 can hold it: what a model wrote need not be."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _finding_row(number: int, finding: Finding, names: Mapping[int, str]) -> tuple[Any, ...]:
+    evidence = finding.evidence
+    return (
+        number, _clean(finding.bucket), _clean(finding.objective), finding.margin, _clean(evidence.signature),
+        _clean(evidence.words), json.dumps(evidence.span), _blob(finding.symbols), _clean(finding.prompt),
+        _clean(finding.output), finding.parent, names[finding.operator], finding.execution, finding.failed,
+        finding.runs,
+    )  # fmt: skip
+
+
+def _existing(directory: Path) -> None:
+    if not directory.is_dir():
+        raise UsageError(f"there is no directory {directory}")
+    if not (directory / DATABASE).is_file():
+        raise UsageError(f"{directory} is not a campaign: it has no {DATABASE}")
+
+
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    uri = f"{path.resolve().as_uri()}?mode={mode}"
+    db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30)
+    if mode != "ro":
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = NORMAL")
+    return db
+
+
+def _lock(directory: Path) -> int:
+    """The open file whose lock says that this process works here; UsageError when another does."""
+    lock = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        process = os.read(lock, 32).decode("ascii", "replace").strip()
+        os.close(lock)
+        raise UsageError(f"{directory} is in use by another lmfuzz (process {process or '?'})") from None
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+    return lock

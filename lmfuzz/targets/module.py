@@ -1,0 +1,125 @@
+"""Any torch module that reads symbols and gives logits, as a target: the plain loop."""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lmfuzz.errors import TargetError
+from lmfuzz.targets.rnn_target import Decoding
+from lmfuzz.types import PAD, Array, Batch, IntArray, TextSpace, Trace
+
+CHANNELS = frozenset({
+    "text", "tokens", "logprob", "entropy", "hidden_last", "magnitude", "nonfinite",
+})  # fmt: skip
+
+
+class ModuleTarget:
+    """A module from symbols int64 (B, T) to logits (B, T, V), or (logits, anything), as a target.
+
+    Its alphabet is ``module.alphabet`` or ``module.config.alphabet``, a text whose character i is
+    symbol i. Every step reads the whole text again, rows of one length together, so nothing is padded.
+
+    Channels, for B prompts and T = max_new steps: text, tokens, logprob and entropy as RNNTarget's;
+    hidden_last (B, V) the logits after the prompt; magnitude (B,) the largest absolute logit; nonfinite
+    (B,) ``logits, step N of the output`` for the first that is not finite, or ''.
+    """
+
+    channels = CHANNELS
+
+    def __init__(
+        self, module: nn.Module, name: str, decoding: Decoding, min_length: int = 1, max_length: int = 64
+    ) -> None:
+        alphabet = getattr(module, "alphabet", getattr(getattr(module, "config", None), "alphabet", None))
+        if alphabet is None:
+            raise TargetError(f"{name}: the module must have its alphabet, a text, as .alphabet")
+        symbols = tuple(alphabet)
+        if len(symbols) < 2 or len(set(symbols)) < len(symbols) or any(len(s) != 1 for s in symbols):
+            raise TargetError(f"{name}: the alphabet must be two or more characters, each of them once")
+        self.module = module.eval().requires_grad_(False)
+        self.decoding = decoding
+        self.space = TextSpace(symbols, min_length, max_length)
+        draws = np.random.Generator(np.random.PCG64(decoding.seed)).gumbel(
+            size=(decoding.max_new, len(symbols))
+        )
+        self._noise = torch.from_numpy(draws.astype(np.float32)) * decoding.temperature
+        self._probe(name)
+        self.identity = self._hash()
+
+    @torch.inference_mode()
+    def run(self, batch: Batch, wants: frozenset[str]) -> Trace:
+        """The wanted channels for every row."""
+        steps = self.decoding.max_new
+        tokens = np.empty((len(batch), steps), np.int32)
+        logits = torch.empty((len(batch), steps, len(self.space.symbols)))
+        for length in np.unique(batch.lengths).tolist():
+            rows = np.flatnonzero(batch.lengths == length)
+            written, scores = self._write(torch.from_numpy(batch.data[rows, :length].astype(np.int64)))
+            tokens[rows] = written.numpy()
+            logits[torch.from_numpy(rows)] = scores
+        return self._trace(tokens, logits, wants)
+
+    def _write(self, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Symbols (b, T) and the logits (b, T, V) they were chosen from, after texts (b, L)."""
+        scores, length = [], text.shape[1]
+        for step in range(self.decoding.max_new):
+            scores.append(self._logits(text)[:, -1])
+            chosen = (scores[-1] + self._noise[step]).argmax(dim=1)
+            text = torch.cat([text, chosen[:, None]], dim=1)
+        return text[:, length:], torch.stack(scores, dim=1)
+
+    def _trace(self, tokens: IntArray, logits: Tensor, wants: frozenset[str]) -> Trace:
+        texts, ended = self._texts(tokens)
+        trace: dict[str, Array] = {"text": texts, "tokens": np.where(ended, PAD, tokens).astype(np.int32)}
+        trace["hidden_last"] = logits[:, 0].numpy()
+        if wants & {"logprob", "entropy"}:
+            logs = torch.log_softmax(logits, dim=2)
+            chosen = logs.gather(2, torch.from_numpy(tokens.astype(np.int64))[:, :, None])[:, :, 0].numpy()
+            entropy = -(logs.exp() * logs).nan_to_num(0.0).sum(dim=2).numpy()
+            entropy = np.where(logits.isnan().any(dim=2).numpy(), np.nan, entropy)
+            trace |= {"logprob": np.where(ended, np.nan, chosen), "entropy": np.where(ended, np.nan, entropy)}
+        if wants & {"magnitude", "nonfinite"}:
+            largest = logits.abs().amax(dim=2).numpy()  # (B, T), NaN where a logit is
+            lost = ~np.isfinite(largest)
+            places = [f"logits, step {np.argmax(row) + 1} of the output" if row.any() else "" for row in lost]
+            trace |= {"magnitude": largest.max(axis=1), "nonfinite": np.array(places, dtype=object)}
+        return {name: trace[name] for name in wants}
+
+    def _texts(self, tokens: IntArray) -> tuple[Array, Array]:
+        """Output texts (B,), cut before the first stop string, and which symbols (B, T) were cut."""
+        texts = [self.space.decode(row) for row in tokens]
+        ends = []
+        for text in texts:
+            found = [place for stop in self.decoding.stop if (place := text.find(stop)) >= 0]
+            ends.append(min(found, default=len(text)))
+        cut = np.array([text[:end] for text, end in zip(texts, ends, strict=True)], dtype=object)
+        return cut, np.arange(tokens.shape[1]) >= np.array(ends)[:, None]
+
+    def _logits(self, text: Tensor) -> Tensor:
+        out: Any = self.module(text)
+        logits: Tensor = out[0] if isinstance(out, tuple) else out
+        return logits.float()
+
+    @torch.inference_mode()
+    def _probe(self, name: str) -> None:
+        """TargetError unless two rows of three symbols give logits of the right shape."""
+        symbols = len(self.space.symbols)
+        try:
+            shape = tuple(self._logits(torch.zeros((2, 3), dtype=torch.int64)).shape)
+        except Exception as error:
+            raise TargetError(
+                f"{name}: the module raises {type(error).__name__} on symbols: {error}"
+            ) from error
+        if shape != (2, 3, symbols):
+            raise TargetError(
+                f"{name}: the module gives {shape} for symbols (2, 3), must be (2, 3, {symbols}), logits"
+                " for every symbol of its alphabet"
+            )
+
+    def _hash(self) -> str:
+        digest = hashlib.sha256(repr((self.space.symbols, self.decoding)).encode())
+        for name, tensor in sorted(self.module.state_dict().items()):
+            digest.update(name.encode() + tensor.float().numpy().tobytes())
+        return digest.hexdigest()[:16]
