@@ -99,7 +99,8 @@ def summary_lines(numbers: dict[str, Any]) -> Iterator[str]:
     yield (
         f"{numbers['executions']} executions in {duration(seconds)} "
         f"({numbers['executions_per_second']:.0f}/s, {inside / seconds if seconds else 0:.0%} of the time in "
-        f"the target); corpus {numbers['corpus_size']}, archive {numbers['archive_size']}, novel {numbers['novelty_rate']:.1%}, "
+        f"the target); corpus {numbers['corpus_size']}, archive {numbers['archive_size']}, "
+        f"novel {numbers['novelty_rate']:.1%}, "
         f"stable {numbers['stability']:.0%}; ended by: {numbers['exit_reason']}"
     )
     yield from bucket_lines(numbers["findings"])

@@ -4,7 +4,6 @@ Every commit is one transaction with everything new and the complete state, so t
 moment one consistent checkpoint: what was shown is in it, and going on needs no repair.
 """
 
-import base64
 import errno
 import fcntl
 import json
@@ -19,11 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from lmfuzz.coding import decode, encode
 from lmfuzz.corpus import Corpus
 from lmfuzz.errors import UsageError
 from lmfuzz.findings import Finding
 from lmfuzz.loop import Step
-from lmfuzz.types import Array, Batch, Evidence, FloatArray, IntArray, State
+from lmfuzz.types import Batch, Evidence, FloatArray, IntArray, State
 
 DATABASE, CAMPAIGN, LOCK = "campaign.db", "campaign.toml", "lock"
 FORMAT = 1
@@ -327,35 +327,6 @@ def free(directory: Path) -> None:
         raise UsageError(f"{directory} is a file; give a directory with -o")
     if directory.is_dir() and {path.name for path in directory.iterdir()} - {LOCK, CAMPAIGN}:
         raise UsageError(f"{directory} is not empty and no campaign; give a new directory with -o")
-
-
-def encode(state: State) -> str:
-    """A state as JSON; arrays become their dtype, shape and bytes."""
-    return json.dumps(state, default=_array)
-
-
-def decode(text: str) -> Any:
-    """What ``encode`` was given; tuples are lists now."""
-    return json.loads(text, object_hook=_unpacked)
-
-
-def _array(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
-        packed = base64.b64encode(np.ascontiguousarray(value).tobytes()).decode("ascii")
-        return {"__array__": [value.dtype.str, list(value.shape), packed]}
-    raise TypeError(
-        f"a state holds arrays, numbers, texts, lists and dictionaries, not {type(value).__name__}"
-    )
-
-
-def _unpacked(value: dict[str, Any]) -> Any:
-    if "__array__" not in value:
-        return value
-    dtype, shape, packed = value["__array__"]
-    array: Array = np.frombuffer(base64.b64decode(packed), np.dtype(dtype)).reshape(shape).copy()
-    return array
 
 
 def _blob(symbols: IntArray) -> bytes:

@@ -1,0 +1,38 @@
+"""States as text: JSON with arrays in it, and nothing that could run when it is read."""
+
+import base64
+import json
+from typing import Any
+
+import numpy as np
+
+from lmfuzz.types import Array, State
+
+
+def encode(state: State) -> str:
+    """A state as JSON; arrays become their dtype, shape and bytes."""
+    return json.dumps(state, default=_array)
+
+
+def decode(text: str) -> Any:
+    """What ``encode`` was given; tuples are lists now."""
+    return json.loads(text, object_hook=_unpacked)
+
+
+def _array(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
+        packed = base64.b64encode(np.ascontiguousarray(value).tobytes()).decode("ascii")
+        return {"__array__": [value.dtype.str, list(value.shape), packed]}
+    raise TypeError(
+        f"a state holds arrays, numbers, texts, lists and dictionaries, not {type(value).__name__}"
+    )
+
+
+def _unpacked(value: dict[str, Any]) -> Any:
+    if "__array__" not in value:
+        return value
+    dtype, shape, packed = value["__array__"]
+    array: Array = np.frombuffer(base64.b64decode(packed), np.dtype(dtype)).reshape(shape).copy()
+    return array

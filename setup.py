@@ -1,0 +1,39 @@
+"""How lmfuzz is installed; what tools need to know stands in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "lmfuzz" / "__init__.py").read_text(encoding="utf-8"))
+README = ROOT / "README.md"
+
+assert VERSION is not None
+setup(
+    name="lmfuzz",
+    version=VERSION[1],
+    description="A coverage-guided behaviour fuzzer for language models",
+    long_description=README.read_text(encoding="utf-8") if README.exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=[*find_packages(include=["lmfuzz", "lmfuzz.*"]), "lmfuzz.corpora"],
+    package_dir={"lmfuzz.corpora": "corpora"},
+    package_data={
+        "lmfuzz": ["models/*/*.safetensors", "models/*/*.json", "models/*/*.md"],
+        "lmfuzz.corpora": ["*.txt", "*.md", "*/*.txt", "*/*.dict"],
+    },
+    install_requires=[
+        "torch>=2.6",
+        "numpy>=2",
+        "nmslib>=2.1.2",
+        "click>=8.1",
+        "pydantic>=2.8",
+        "rich>=13",
+        "safetensors>=0.4",
+        "tomli_w>=1.0",
+    ],
+    extras_require={"test": ["pytest>=8", "hypothesis>=6", "ruff>=0.9", "mypy>=1.13", "scipy>=1.13"]},
+    entry_points={"console_scripts": ["lmfuzz = lmfuzz.cli:main"]},
+)
