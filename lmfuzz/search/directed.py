@@ -1,0 +1,163 @@
+"""Directed search: lmfuzz's own strategy, which climbs every objective's margin in a niche of its own."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from lmfuzz.errors import UsageError
+from lmfuzz.protocols import Setting
+from lmfuzz.search.bandit import Bandit
+from lmfuzz.search.breeding import Breeder
+from lmfuzz.search.chains import Chains
+from lmfuzz.types import Batch, BoolArray, FloatArray, IntArray, State, Trace
+
+FAR = -1e6  # stands for a margin of -inf or NaN: unknown, and worse than all that are known
+
+
+@dataclass
+class Niche:
+    """What the search knows of one column of the margins."""
+
+    best: float = FAR  # largest margin of any row
+    stuck: int = 0  # batches since the chains' record last rose
+    record: float = FAR  # largest margin since the chains were started
+    hits: int = 0
+    chains: Chains | None = None
+    seeds: list[float] = field(default_factory=list)  # the seeds' margins
+
+
+class Directed:
+    """One niche per objective target, each with tempered chains; operators by a bandit; novelty beside.
+
+    Every batch is bred for one niche, drawn by how near it is to its target, or, with probability
+    ``explore``, from rows whose hidden state was new. A niche whose chains did not get nearer for
+    ``patience`` batches starts again from other seeds. Of a batch only the margins of its own niche are
+    graded, which keeps the target fast; hits count in whatever niche they fall.
+    """
+
+    def __init__(
+        self, setting: Setting, explore: float = 0.1, patience: int = 200, borrow: float = 0.5
+    ) -> None:
+        for name, share in (("explore", explore), ("borrow", borrow)):
+            if not 0 <= share <= 1:
+                raise UsageError(f"{name} must be between 0 and 1, not {share}")
+        if patience < 1:
+            raise UsageError(f"patience must be at least 1 batch, not {patience}")
+        self.explore, self.patience, self.borrow = explore, patience, borrow
+        self._setting, self._rng = setting, setting.rng
+        self._breeder = Breeder(setting)
+        self._climbing = Bandit(len(self._breeder.operators), setting.rng)  # paid: nearer than the parent
+        self._exploring = Bandit(len(self._breeder.operators), setting.rng)  # paid: a new state
+        self._niches = [Niche() for _ in setting.targets]
+        self._fresh: list[int] = []  # corpus ids of rows whose state was new
+        self._niche: int | None = None  # the one that the last batch was bred for
+        self.focus: Sequence[int] = ()
+
+    def ask(self, size: int) -> Batch:
+        """Seeds first, graded in every column; then mutants bred for one niche, or for novelty."""
+        if (seeds := self._breeder.seeds(size)) is not None:
+            self._niche, self.focus = None, range(len(self._niches))
+            return seeds
+        self._niche = self._draw_niche()
+        self.focus = () if self._niche is None else (self._niche,)
+        if self._niche is None:
+            return self._breeder.mutate(self._novel(size), self._exploring.draw)
+        niche = self._niches[self._niche]
+        if niche.chains is None or len(niche.chains.margins) != size:
+            niche.chains = self._start(niche, size)
+        return self._breeder.change(niche.chains.rows, self._pool(niche.chains), self._climbing.draw)
+
+    def _draw_niche(self) -> int | None:
+        """A niche, nearer ones more often, those with hits seldom; None for novelty."""
+        graded = [i for i, niche in enumerate(self._niches) if niche.best > FAR]
+        if not graded or self._rng.random() < self.explore:
+            return None
+        near = [1 / (1 + abs(min(self._niches[i].best, 0))) for i in graded]
+        weights = np.array([w / (1 + 20 * self._niches[i].hits) for i, w in zip(graded, near, strict=True)])
+        return int(self._rng.choice(graded, p=weights / weights.sum()))
+
+    def _novel(self, size: int) -> IntArray:
+        """Parents (B,) to explore from: half the newest rows of the corpus, half any."""
+        fresh = self._fresh[-size:] or list(range(self._breeder.seeded))
+        newest = self._rng.choice(fresh, size)
+        return np.where(
+            self._rng.random(size) < 0.5, newest, self._rng.integers(len(self._setting.corpus), size=size)
+        )
+
+    def _start(self, niche: Niche, size: int) -> Chains:
+        """Chains from the seeds that are nearest to the target; on a restart from any seeds."""
+        margins = np.array(niche.seeds)
+        if niche.record == FAR:
+            ids = np.resize(np.argsort(-margins, kind="stable"), size)
+        else:
+            ids = self._rng.integers(len(margins), size=size)
+        known = margins[margins > FAR]
+        scale = min(1.0, float(known.std()) / 3) if len(known) > 1 else 1.0
+        niche.stuck, niche.record = 0, float(margins.max())
+        return Chains(self._setting.corpus.parents(ids), margins[ids], max(scale, 1e-3))
+
+    def _pool(self, chains: Chains) -> Batch:
+        """Rows to borrow from: those of other chains of the niche, or seeds."""
+        size = len(chains.margins)
+        rows = self._setting.corpus[self._rng.integers(self._breeder.seeded, size=size)]
+        own = self._rng.random(size) < self.borrow
+        others = chains.rows[self._rng.integers(size, size=size)]
+        return Batch(
+            np.where(own[:, None], others.data, rows.data), np.where(own, others.lengths, rows.lengths),
+            rows.parent, rows.operator,
+        )  # fmt: skip
+
+    def tell(self, batch: Batch, trace: Trace, margins: FloatArray, novel: BoolArray) -> None:
+        """Learn: niches from margins, the bandit from what got nearer or was new, the corpus grows."""
+        margins = np.where(np.isfinite(margins), margins, FAR).astype(np.float64)
+        for niche, best, hits in zip(
+            self._niches, margins.max(axis=0).tolist(), (margins > 0).sum(axis=0).tolist(), strict=True
+        ):
+            niche.best, niche.hits = max(niche.best, best), niche.hits + hits
+        if batch.parent[0] < 0:
+            for niche, column in zip(self._niches, margins.T.tolist(), strict=True):
+                niche.seeds += column
+            return
+        if self._niche is None:
+            self._exploring.reward(batch.operator, novel)
+            ids = self._setting.corpus.add(batch[novel])
+            self._fresh = [*self._fresh, *ids.tolist()][-1024:]
+            return
+        self._learn(self._niches[self._niche], batch, margins[:, self._niche], novel)
+
+    def _learn(self, niche: Niche, batch: Batch, margins: FloatArray, novel: BoolArray) -> None:
+        assert niche.chains is not None, "the batch was bred from these chains"
+        nearer = margins > niche.chains.margins
+        self._climbing.reward(batch.operator, nearer)
+        # The corpus keeps what was new and every step of the record: the lineage of findings.
+        kept = novel | (nearer & (margins > niche.record) & (margins == margins.max()))
+        parents = batch.parent.copy()
+        parents[kept] = self._setting.corpus.add(batch[kept])
+        self._fresh = [*self._fresh, *parents[novel].tolist()][-1024:]
+        niche.chains.accept(batch, margins, parents, self._rng)
+        niche.chains.exchange(self._rng)
+        best = float(margins.max())
+        niche.stuck = 0 if best > niche.record else niche.stuck + 1
+        niche.record = max(niche.record, best)
+        if niche.stuck > self.patience:
+            niche.chains = None
+
+    def state(self) -> State:
+        """Everything but the rows of the corpus."""
+        niches = [{**vars(niche), "chains": niche.chains and niche.chains.state()} for niche in self._niches]
+        return {
+            "breeder": self._breeder.state(), "climbing": self._climbing.state(),
+            "exploring": self._exploring.state(), "niches": niches, "fresh": self._fresh,
+        }  # fmt: skip
+
+    def restore(self, state: State) -> None:
+        """Go on from ``state``."""
+        self._breeder.restore(state["breeder"])
+        self._climbing.restore(state["climbing"])
+        self._exploring.restore(state["exploring"])
+        self._fresh = list(state["fresh"])
+        self._niches = [
+            Niche(**{**niche, "chains": niche["chains"] and Chains.from_state(niche["chains"])})
+            for niche in state["niches"]
+        ]
