@@ -1,7 +1,7 @@
 """Directed search: lmfuzz's own strategy, which climbs every objective's margin in a niche of its own."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -12,6 +12,8 @@ from lmfuzz.search.breeding import Breeder
 from lmfuzz.search.chains import Chains
 from lmfuzz.types import Batch, BoolArray, FloatArray, IntArray, State, Trace
 
+TRIES = 4  # mutants per chain and batch: fewer chains with more tries climb faster, too few get stuck
+RECENT = 1024  # rows with a new state that exploration starts from
 FAR = -1e6  # stands for a margin of -inf or NaN: unknown, and worse than all that are known
 
 
@@ -37,7 +39,7 @@ class Directed:
     """
 
     def __init__(
-        self, setting: Setting, explore: float = 0.1, patience: int = 200, borrow: float = 0.5
+        self, setting: Setting, explore: float = 0.1, patience: int = 60, borrow: float = 0.5
     ) -> None:
         for name, share in (("explore", explore), ("borrow", borrow)):
             if not 0 <= share <= 1:
@@ -64,9 +66,10 @@ class Directed:
         if self._niche is None:
             return self._breeder.mutate(self._novel(size), self._exploring.draw)
         niche = self._niches[self._niche]
-        if niche.chains is None or len(niche.chains.margins) != size:
-            niche.chains = self._start(niche, size)
-        return self._breeder.change(niche.chains.rows, self._pool(niche.chains), self._climbing.draw)
+        if niche.chains is None:
+            niche.chains = self._start(niche, max(1, size // TRIES))
+        rows = niche.chains.rows[niche.chains.parents(size)]
+        return self._breeder.change(rows, self._pool(niche.chains, size), self._climbing.draw)
 
     def _draw_niche(self) -> int | None:
         """A niche, nearer ones more often, those with hits seldom; None for novelty."""
@@ -85,24 +88,23 @@ class Directed:
             self._rng.random(size) < 0.5, newest, self._rng.integers(len(self._setting.corpus), size=size)
         )
 
-    def _start(self, niche: Niche, size: int) -> Chains:
-        """Chains from the seeds that are nearest to the target; on a restart from any seeds."""
+    def _start(self, niche: Niche, count: int) -> Chains:
+        """``count`` chains from the seeds nearest to the target; on a restart from seeds drawn at random."""
         margins = np.array(niche.seeds)
         if niche.record == FAR:
-            ids = np.resize(np.argsort(-margins, kind="stable"), size)
+            ids = np.resize(np.argsort(-margins, kind="stable"), count)
         else:
-            ids = self._rng.integers(len(margins), size=size)
+            ids = self._rng.integers(len(margins), size=count)
         known = margins[margins > FAR]
         scale = min(1.0, float(known.std()) / 3) if len(known) > 1 else 1.0
         niche.stuck, niche.record = 0, float(margins.max())
         return Chains(self._setting.corpus.parents(ids), margins[ids], max(scale, 1e-3))
 
-    def _pool(self, chains: Chains) -> Batch:
-        """Rows to borrow from: those of other chains of the niche, or seeds."""
-        size = len(chains.margins)
+    def _pool(self, chains: Chains, size: int) -> Batch:
+        """Rows (B,) to borrow from: those of other chains of the niche, or seeds."""
         rows = self._setting.corpus[self._rng.integers(self._breeder.seeded, size=size)]
         own = self._rng.random(size) < self.borrow
-        others = chains.rows[self._rng.integers(size, size=size)]
+        others = chains.rows[self._rng.integers(len(chains), size=size)]
         return Batch(
             np.where(own[:, None], others.data, rows.data), np.where(own, others.lengths, rows.lengths),
             rows.parent, rows.operator,
@@ -122,20 +124,20 @@ class Directed:
         if self._niche is None:
             self._exploring.reward(batch.operator, novel)
             ids = self._setting.corpus.add(batch[novel])
-            self._fresh = [*self._fresh, *ids.tolist()][-1024:]
+            self._fresh = [*self._fresh, *ids.tolist()][-RECENT:]
             return
         self._learn(self._niches[self._niche], batch, margins[:, self._niche], novel)
 
     def _learn(self, niche: Niche, batch: Batch, margins: FloatArray, novel: BoolArray) -> None:
         assert niche.chains is not None, "the batch was bred from these chains"
-        nearer = margins > niche.chains.margins
+        nearer = margins > niche.chains.margins[niche.chains.parents(len(batch))]
         self._climbing.reward(batch.operator, nearer)
         # The corpus keeps what was new and every step of the record: the lineage of findings.
-        kept = novel | (nearer & (margins > niche.record) & (margins == margins.max()))
+        kept = novel | ((margins > niche.record) & (margins == margins.max()))
         parents = batch.parent.copy()
         parents[kept] = self._setting.corpus.add(batch[kept])
-        self._fresh = [*self._fresh, *parents[novel].tolist()][-1024:]
-        niche.chains.accept(batch, margins, parents, self._rng)
+        self._fresh = [*self._fresh, *parents[novel].tolist()][-RECENT:]
+        niche.chains.accept(replace(batch, parent=parents), margins, self._rng)
         niche.chains.exchange(self._rng)
         best = float(margins.max())
         niche.stuck = 0 if best > niche.record else niche.stuck + 1
