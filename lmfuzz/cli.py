@@ -1,9 +1,11 @@
 """The command line: the only place that knows click, exit codes and signals."""
 
 import json
+import os
 import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
     from lmfuzz.campaign import Campaign
     from lmfuzz.spec import Spec
     from lmfuzz.store import Store, Unwritten
+
+for _threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_threads, "1")  # before numpy loads: matrices are small, threads only spin
 
 NOTHING, FOUND, USAGE, TARGET, DISK, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
@@ -216,14 +221,8 @@ def _run(campaign: "Campaign", store: "Store", as_json: bool) -> NoReturn:
     from lmfuzz.live import watch
     from lmfuzz.store import Unwritten
 
-    def stop(number: int, frame: object) -> None:
-        campaign.stop()
-        signal.signal(number, signal.SIG_DFL if number != signal.SIGINT else signal.default_int_handler)
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, stop)
     full: Unwritten | None = None
-    with watch(campaign, sys.stdout) as view:
+    with _signals(campaign), watch(campaign, sys.stdout) as view:
         try:
             campaign.run(store, view)
         except Unwritten as error:
@@ -243,6 +242,24 @@ def _run(campaign: "Campaign", store: "Store", as_json: bool) -> NoReturn:
     if full:
         _report(full)
     sys.exit(INTERRUPTED if interrupted else FOUND if campaign.kept else NOTHING)
+
+
+@contextmanager
+def _signals(campaign: "Campaign") -> Iterator[None]:
+    """The first SIGINT, SIGTERM or SIGHUP ends the campaign after its step, a second one at once."""
+    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+
+    def stop(number: int, frame: object) -> None:
+        campaign.stop()
+        signal.signal(number, before[signal.Signals(number)])
+
+    for number in before:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _report(full: "Unwritten") -> NoReturn:
@@ -294,12 +311,14 @@ def main() -> NoReturn:
     except (click.Abort, KeyboardInterrupt):
         _fail("interrupted", INTERRUPTED)
     except BrokenPipeError:  # whoever read the output is gone
-        sys.stdout = None  # so that nothing is flushed into it on the way out
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that flushing on the way out does not fail, too
         sys.exit(INTERRUPTED)
     except Exception as error:
-        if type(error).__name__ == "Unwritten":
-            _fail(str(error), DISK)
-        raise
+        from lmfuzz.store import Unwritten
+
+        if not isinstance(error, Unwritten):
+            raise
+        _fail(str(error), DISK)
 
 
 def _fail(sentence: str, code: int) -> NoReturn:
