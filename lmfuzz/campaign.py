@@ -27,7 +27,7 @@ from lmfuzz.rng import Streams
 from lmfuzz.search.breeding import Breeder
 from lmfuzz.seeds import read
 from lmfuzz.spec import Spec
-from lmfuzz.store import CAMPAIGN, Sample, Store
+from lmfuzz.store import CAMPAIGN, Sample, Store, Unwritten
 from lmfuzz.types import Batch, State, TextSpace, join, unknown
 
 MUTANTS = 512  # rows that the radius is calibrated with
@@ -192,7 +192,10 @@ class Campaign:
     def write_spec(self, directory: Path) -> None:
         """Write campaign.toml."""
         made_with = {"lmfuzz": lmfuzz.__version__, "numpy": np.__version__}
-        specs.write(self.spec, directory / CAMPAIGN, made_with, {"identity": self.target.identity})
+        try:
+            specs.write(self.spec, directory / CAMPAIGN, made_with, {"identity": self.target.identity})
+        except OSError as error:
+            raise Unwritten(directory / CAMPAIGN, str(error), []) from error
 
     def _about_spec(self) -> dict[str, Any]:
         return {"spec": self.spec.model_dump()}

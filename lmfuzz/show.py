@@ -12,6 +12,11 @@ from lmfuzz.store import Store
 from lmfuzz.types import IntArray
 
 WIDTH = 60  # characters of a text that a line has room for
+_ENDINGS = {
+    "seconds": "the time is spent",
+    "executions": "all executions are spent",
+    "findings": "enough was found",
+}
 BEFORE, AFTER = ">>>", "<<<"  # around the bad part of an output
 
 
@@ -101,7 +106,7 @@ def summary_lines(numbers: dict[str, Any]) -> Iterator[str]:
         f"({numbers['executions_per_second']:.0f}/s, {inside / seconds if seconds else 0:.0%} of the time in "
         f"the target); corpus {numbers['corpus_size']}, archive {numbers['archive_size']}, "
         f"novel {numbers['novelty_rate']:.1%}, "
-        f"stable {numbers['stability']:.0%}; ended by: {numbers['exit_reason']}"
+        f"stable {numbers['stability']:.0%}; {_ENDINGS.get(numbers['exit_reason'], numbers['exit_reason'])}"
     )
     yield from bucket_lines(numbers["findings"])
     for name, count in numbers["unscored"].items():

@@ -11,7 +11,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
@@ -140,7 +140,14 @@ class Store:
         self.close()
 
     def close(self) -> None:
-        """Let go of the directory; what was not committed is gone."""
+        """Let go of the directory; what was not committed is gone.
+
+        The database becomes one plain file again, which can be read where nothing can be written.
+        """
+        if self._lock is not None:
+            with suppress(sqlite3.Error):  # somebody may be reading
+                self._db.execute("PRAGMA busy_timeout = 0")
+                self._db.execute("PRAGMA journal_mode = DELETE")
         self._db.close()
         if self._lock is not None:
             os.close(self._lock)
