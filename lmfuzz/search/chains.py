@@ -61,6 +61,13 @@ class Chains:
                 margins[i], margins[i + 1] = margins[i + 1], margins[i]
         self.rows, self.margins = self.rows[np.array(order)], self.margins[order]
 
+    def renew(self, rows: Batch, margins: FloatArray) -> None:
+        """Replace the hottest chains by ``rows``; what the cold ones have reached stays."""
+        hottest = slice(len(self) - len(rows), None)
+        self.rows.data[hottest, : rows.data.shape[1]] = rows.data
+        self.rows.lengths[hottest], self.rows.parent[hottest] = rows.lengths, rows.parent
+        self.margins[hottest] = margins
+
     def state(self) -> State:
         """The rows, their margins and the scale of the temperatures."""
         rows = {name: getattr(self.rows, name) for name in Batch.__slots__}

@@ -33,13 +33,13 @@ class Directed:
     """One niche per objective target, each with tempered chains; operators by a bandit; novelty beside.
 
     Every batch is bred for one niche, drawn by how near it is to its target, or, with probability
-    ``explore``, from rows whose hidden state was new. A niche whose chains did not get nearer for
-    ``patience`` batches starts again from other seeds. Of a batch only the margins of its own niche are
-    graded, which keeps the target fast; hits count in whatever niche they fall.
+    ``explore``, from rows whose hidden state was new. Where a niche's chains did not get nearer for
+    ``patience`` batches, their hotter half starts again from other seeds. Of a batch only the margins
+    of its own niche are graded, which keeps the target fast; hits count in whatever niche they fall.
     """
 
     def __init__(
-        self, setting: Setting, explore: float = 0.1, patience: int = 60, borrow: float = 0.5
+        self, setting: Setting, explore: float = 0.1, patience: int = 100, borrow: float = 0.5
     ) -> None:
         for name, share in (("explore", explore), ("borrow", borrow)):
             if not 0 <= share <= 1:
@@ -89,15 +89,12 @@ class Directed:
         )
 
     def _start(self, niche: Niche, count: int) -> Chains:
-        """``count`` chains from the seeds nearest to the target; on a restart from seeds drawn at random."""
+        """``count`` chains from the seeds nearest to the target."""
         margins = np.array(niche.seeds)
-        if niche.record == FAR:
-            ids = np.resize(np.argsort(-margins, kind="stable"), count)
-        else:
-            ids = self._rng.integers(len(margins), size=count)
+        ids = np.resize(np.argsort(-margins, kind="stable"), count)
         known = margins[margins > FAR]
         scale = min(1.0, float(known.std()) / 3) if len(known) > 1 else 1.0
-        niche.stuck, niche.record = 0, float(margins.max())
+        niche.record = float(margins.max())
         return Chains(self._setting.corpus.parents(ids), margins[ids], max(scale, 1e-3))
 
     def _pool(self, chains: Chains, size: int) -> Batch:
@@ -143,7 +140,9 @@ class Directed:
         niche.stuck = 0 if best > niche.record else niche.stuck + 1
         niche.record = max(niche.record, best)
         if niche.stuck > self.patience:
-            niche.chains = None
+            ids = self._rng.integers(self._breeder.seeded, size=len(niche.chains) // 2)
+            niche.chains.renew(self._setting.corpus.parents(ids), np.array(niche.seeds)[ids])
+            niche.stuck = 0
 
     def state(self) -> State:
         """Everything but the rows of the corpus."""
