@@ -314,8 +314,12 @@ def main() -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that flushing on the way out does not fail, too
         sys.exit(INTERRUPTED)
     except Exception as error:
+        from sqlite3 import DatabaseError
+
         from lmfuzz.store import Unwritten
 
+        if isinstance(error, DatabaseError):
+            _fail(f"the campaign's database cannot be read: {error}", USAGE)
         if not isinstance(error, Unwritten):
             raise
         _fail(str(error), DISK)

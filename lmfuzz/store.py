@@ -114,14 +114,9 @@ class Store:
     @classmethod
     def resume(cls, directory: Path) -> "Store":
         """A campaign to go on with. UsageError when there is none, or when it is in use."""
-        _existing(directory)
+        cls.read(directory).close()
         lock = _lock(directory)
-        try:
-            store = cls(directory, _connect(directory / DATABASE, "rw"), lock)
-            store._check()
-        except BaseException:
-            os.close(lock)
-            raise
+        store = cls(directory, _connect(directory / DATABASE, "rw"), lock)
         store._rows = store._count("rows")
         return store
 
@@ -316,8 +311,10 @@ class Store:
         try:
             found = self.meta.get("format")
         except sqlite3.Error as error:
+            self.close()
             raise UsageError(f"{self.directory / DATABASE} is no campaign of lmfuzz: {error}") from None
         if found != FORMAT:
+            self.close()
             raise UsageError(
                 f"the campaign in {self.directory} has format {found}; this lmfuzz knows {FORMAT}"
             )

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,12 @@ from lmfuzz.store import Store
 
 SEEDS = "the quick brown fox\nonce upon a time\na door in the wall\nsay the word, friend.\n"
 EASY = "from lmfuzz.targets.toy import Toy\n\ndef easy():\n    return Toy(phrase_key='xyz', loop_key='vk')\n"
+FRAIL = """def frail(batch, trace):
+    '''An objective that cannot score every batch.'''
+    if trace["text"][0][0] < "k":
+        raise ValueError("starts too early in the alphabet")
+    return [None if text[0] == "z" else text.startswith("qu") for text in trace["text"]]
+"""
 TABLES = ("rows", "states", "findings")
 
 # One life of a campaign: it is killed by SIGKILL in the middle of step LIFE, wherever that falls.
@@ -76,10 +83,11 @@ class Stopper:
 def spec(tmp_path: Path) -> Spec:
     (tmp_path / "seeds.txt").write_text(SEEDS)
     (tmp_path / "easy.py").write_text(EASY)
+    (tmp_path / "frail.py").write_text(FRAIL)
     return Spec(
         model=f"{tmp_path}/easy.py:easy",
         seeds=[str(tmp_path / "seeds.txt")],
-        objectives=["repetition", 'phrases:words=["sesame"]'],
+        objectives=["repetition", 'phrases:words=["sesame"]', f"{tmp_path}/frail.py:frail"],
         search="tensorfuzz",
         budget="4500x",
     )
@@ -109,7 +117,7 @@ def tables(directory: Path) -> dict[str, list[tuple[object, ...]]]:
         db.close()
 
 
-def counts(directory: Path) -> dict[str, object]:
+def counts(directory: Path) -> dict[str, Any]:
     """What of the state must be the same however often a campaign was interrupted."""
     with Store.read(directory) as store:
         state = store.state()
@@ -136,8 +144,8 @@ def test_interrupted_and_resumed_equals_unbroken(spec: Spec, tmp_path: Path, sea
     assert tables(broken) == tables(whole)
     assert counts(broken) == counts(whole)
     assert tables(whole)["states"]
-    if search == "directed":
-        assert tables(whole)["findings"]
+    assert tables(whole)["findings"]
+    assert counts(whole)["panel"]["unscored"]["frail"] > 0
 
 
 def test_killed_in_any_step_and_resumed_equals_unbroken(spec: Spec, tmp_path: Path) -> None:
@@ -229,4 +237,5 @@ def test_a_file_size_limit_ends_the_campaign_with_one_sentence(spec: Spec, tmp_p
     shown = [line for line in done.stdout.splitlines() if line.startswith("lmfuzz: finding")]
     assert len(shown) == written
     for row in map(json.loads, rows):
-        assert row["bucket"] and row["prompt"] and row["symbols"]
+        assert row["bucket"].startswith(row["objective"])
+        assert len(row["symbols"]) == len(row["prompt"])
