@@ -17,6 +17,22 @@ from lmfuzz.targets import checkpoint
 from lmfuzz.targets.char_rnn import CharRNN, CharRNNConfig
 
 
+def read(text: Path, shortest: int) -> tuple[str, Tensor]:
+    """The alphabet of a text and its symbols (N,); UsageError when nothing can be learnt from it."""
+    try:
+        content = text.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise click.UsageError(f"{text} is not UTF-8 text") from None
+    alphabet = "".join(sorted(set(content)))
+    if len(content) < shortest or len(alphabet) < 2:
+        raise click.UsageError(
+            f"{text} has {len(content)} characters, {len(alphabet)} of them different; training needs "
+            f"at least {shortest} (fewer with a smaller --batch or --width), two of them different"
+        )
+    places = {character: place for place, character in enumerate(alphabet)}
+    return alphabet, torch.tensor([places[character] for character in content])
+
+
 @torch.no_grad()
 def validation_loss(model: CharRNN, symbols: Tensor, width: int = 1000) -> float:
     """Mean nats per character over ``symbols`` (N,), the state carried from start to end."""
@@ -70,9 +86,8 @@ def main(
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    content = text.read_text(encoding="utf-8")
-    alphabet = "".join(sorted(set(content)))
-    symbols = torch.tensor([alphabet.index(c) for c in content])
+    # Nine tenths must hold a window in every lane wherever the lanes start, one tenth two characters.
+    alphabet, symbols = read(text, max(20, -(-10 * (batch + 1) * width // 9)))
     cut = len(symbols) * 9 // 10
     train, held_out = symbols[:cut], symbols[cut:]
     config = CharRNNConfig(cell=cell, alphabet=alphabet, embedding=embedding, hidden=hidden, layers=layers)

@@ -28,7 +28,7 @@ class Phrases:
         echo: bool = False,
     ) -> None:  # fmt: skip
         phrases = [*words, *(_read(resource(file)) if file else [])]
-        distinct = list(dict.fromkeys(p.casefold() if fold else p for p in phrases))
+        distinct = list(dict.fromkeys(p.lower() if fold else p for p in phrases))
         if not distinct:
             raise UsageError('phrases needs words, e.g. phrases:words=["murder"] or phrases:file=words.txt')
         if not all(distinct):
@@ -67,7 +67,7 @@ class Phrases:
 
     def _within(self, prompt: str) -> BoolArray:
         """Which phrases (N,) the prompt holds, as substrings: half of one would prompt the rest."""
-        folded = prompt.casefold() if self.fold else prompt
+        folded = prompt.lower() if self.fold else prompt
         return np.array([phrase in folded for phrase in self._phrases])
 
     def evidence(self, batch: Batch, trace: Trace, row: int, column: int) -> Evidence:
@@ -81,7 +81,7 @@ class Phrases:
 def _read(path: Path) -> list[str]:
     """The phrases of a UTF-8 file, one per line; blank lines and lines starting with # are left out."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
         raise UsageError(f"word list {path} does not exist") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -17,9 +17,9 @@ class CharRNNConfig(BaseModel):
     version: Literal[1] = 1
     cell: Literal["lstm", "gru"] = "lstm"
     alphabet: str
-    embedding: int = Field(default=128, gt=0)
-    hidden: int = Field(default=128, gt=0)
-    layers: int = Field(default=2, gt=0)
+    embedding: int = Field(default=128, gt=0, le=2**20)
+    hidden: int = Field(default=128, gt=0, le=2**20)
+    layers: int = Field(default=2, gt=0, le=1000)
 
     @field_validator("alphabet")
     @classmethod
@@ -27,6 +27,19 @@ class CharRNNConfig(BaseModel):
         if len(alphabet) < 2 or len(set(alphabet)) != len(alphabet):
             raise ValueError("the alphabet must hold at least two characters, each of them once")
         return alphabet
+
+
+def shapes(config: CharRNNConfig) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor in a checkpoint of this configuration, by name."""
+    symbols, hidden = len(config.alphabet), config.hidden
+    gates = {"lstm": 4, "gru": 3}[config.cell] * hidden
+    layers: dict[str, tuple[int, ...]] = {}
+    for i in range(config.layers):
+        below = config.hidden if i else config.embedding
+        layers |= {f"rnn.weight_ih_l{i}": (gates, below), f"rnn.weight_hh_l{i}": (gates, hidden)}
+        layers |= {f"rnn.bias_ih_l{i}": (gates,), f"rnn.bias_hh_l{i}": (gates,)}
+    ends = {"output.weight": (symbols, hidden), "output.bias": (symbols,)}
+    return {"embedding.weight": (symbols, config.embedding), **layers, **ends}
 
 
 class CharRNN(nn.Module):

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lmfuzz.errors import TargetError
-from lmfuzz.targets.char_rnn import CharRNN, CharRNNConfig
+from lmfuzz.targets.char_rnn import CharRNN, CharRNNConfig, shapes
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 PICKLES = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt")
@@ -30,12 +30,12 @@ def load(folder: Path, *, allow_pickle: bool = False) -> CharRNN:
 
     Raises TargetError, with one sentence for a person, when the folder is not a sound checkpoint:
     a file missing, a field or tensor missing, extra or misshapen, weights that are not finite, or
-    a pickle where ``allow_pickle`` is false (it is then read with ``weights_only=True``).
+    a pickle where ``allow_pickle`` is false (where it is true, only its tensors are read).
     """
     config = _config(folder / CONFIG)
     tensors = _tensors(folder, allow_pickle)
+    _check(tensors, shapes(config), folder)  # first: a wrong size in the config must not fill the memory
     model = CharRNN(config)
-    _check(tensors, model.state_dict(), folder)
     model.load_state_dict(tensors)
     return model.eval()
 
@@ -70,21 +70,27 @@ def _tensors(folder: Path, allow_pickle: bool) -> dict[str, Tensor]:
         )
     try:
         tensors = torch.load(pickles[0], map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds; each means the same to the user
-        reason = str(error).splitlines()[0]
-        raise TargetError(f"{pickles[0]} holds more than tensors or is damaged: {reason}") from None
-    if not isinstance(tensors, dict) or not all(isinstance(t, Tensor) for t in tensors.values()):
+    except Exception as error:  # of many kinds; torch's words advise to trust the file
+        raise TargetError(
+            f"{pickles[0]} holds more than tensors or is damaged ({type(error).__name__}); save the model's "
+            f"state_dict alone, as {WEIGHTS}"
+        ) from None
+    if not isinstance(tensors, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in tensors.items()
+    ):
         raise TargetError(f"{pickles[0]} is not a dictionary of tensors (a state_dict)")
     return tensors
 
 
-def _check(tensors: dict[str, Tensor], wanted: dict[str, Tensor], folder: Path) -> None:
+def _check(tensors: dict[str, Tensor], wanted: dict[str, tuple[int, ...]], folder: Path) -> None:
     for word, names in (("lacks", wanted.keys() - tensors), ("has unknown", tensors.keys() - wanted)):
         if names:
             raise TargetError(f"the checkpoint in {folder} {word} tensors: {', '.join(sorted(names))}")
     for name, tensor in tensors.items():
-        shape, right = tuple(tensor.shape), tuple(wanted[name].shape)
+        shape, right = tuple(tensor.shape), wanted[name]
         if shape != right:
             raise TargetError(f"tensor {name} in {folder} has shape {shape}; its {CONFIG} asks for {right}")
-        if not torch.isfinite(tensor).all():
+        if tensor.is_meta or tensor.layout != torch.strided or not tensor.is_floating_point():
+            raise TargetError(f"tensor {name} in {folder} does not hold plain floating-point numbers")
+        if not tensor.float().isfinite().all():
             raise TargetError(f"tensor {name} in {folder} holds NaN or infinite weights")

@@ -30,8 +30,13 @@ class Phrase:
 
     @classmethod
     def parse(cls, channel: str) -> "Phrase":
-        """From ``phrase_gap/FLAGS/TEXT``."""
-        _, flags, text = channel.split("/", 2)
+        """From ``phrase_gap/FLAGS/TEXT``; UsageError when the channel is written otherwise."""
+        match = re.fullmatch("phrase_gap/([fw]*)/(.+)", channel, re.DOTALL)
+        if match is None:
+            raise UsageError(
+                f"channel {channel!r} must be phrase_gap/FLAGS/TEXT, flags f (fold case) and w (whole words)"
+            )
+        flags, text = match.groups()
         return cls(text, "f" in flags, "w" in flags)
 
     def allowed(self, space: TextSpace) -> list[Tensor]:

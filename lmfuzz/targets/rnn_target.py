@@ -56,7 +56,7 @@ class RNNTarget:
         self.space = TextSpace(tuple(model.config.alphabet), min_length, max_length)
         self.identity = _identity(model, self.decoding)
         self._stepper = Stepper(model)
-        self._gaps: dict[str, PhraseGaps] = {}
+        self._gaps: dict[tuple[str, ...], PhraseGaps] = {}
         steps, symbols = self.decoding.max_new, len(self.space.symbols)
         # Gumbel-max: argmax(logits / temperature + noise) is an exact draw from the softmax.
         draws = np.random.Generator(np.random.PCG64(self.decoding.seed)).gumbel(size=(steps, symbols))
@@ -162,7 +162,7 @@ class RNNTarget:
     def _phrase_gaps(
         self, batch: Batch, names: Sequence[str], written: IntArray, logits: Tensor, states: States
     ) -> dict[str, FloatArray]:
-        key = "\n".join(names)
+        key = tuple(names)
         if key not in self._gaps:
             self._gaps[key] = PhraseGaps(names, self.space, self._stepper)
         last = batch.data[np.arange(len(batch)), batch.lengths - 1]
