@@ -28,8 +28,10 @@ class LocalExecutor:
     def run(self, batch: Batch, wants: frozenset[str]) -> Trace:
         """As Target.run, with the channel ``crash``; TargetError when no row ever ran."""
         trace = self._run(batch, wants - {"prompt"})
-        if wants - {"prompt"} - trace.keys():
-            raise TargetError(f"the target raises on every row, first with {trace[CRASH][0]}")
+        for name in wants - {"prompt"} - trace.keys():  # no row of the batch ran
+            if "/" not in name:
+                raise TargetError(f"the target raises on every row, first with {trace[CRASH][0]}")
+            trace[name] = np.full(len(batch), np.nan, np.float32)  # one of a family, never asked for before
         if "prompt" in wants:
             trace["prompt"] = np.array(self.target.space.texts(batch), dtype=object)
         return trace
@@ -44,33 +46,41 @@ class LocalExecutor:
         except Exception as error:
             if len(batch) == 1:
                 words = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-                return {CRASH: np.array([words], dtype=object), **self._blank}
+                known = {name: self._blank[name] for name in wants & self._blank.keys()}
+                return {CRASH: np.array([words], dtype=object), **known}
             trace = {}
         finally:
             self.seconds += time.perf_counter() - started
         if not trace:
             half = len(batch) // 2
             return self._join(self._run(batch[:half], wants), self._run(batch[half:], wants))
-        if not self._blank:
-            self._blank = {name: _blank(array) for name, array in trace.items()}
+        for name in trace.keys() - self._blank.keys():
+            self._blank[name] = _blank(trace[name])
         trace[CRASH] = np.full(len(batch), "", dtype=object)
         return trace
 
     def _join(self, first: dict[str, Array], second: dict[str, Array]) -> dict[str, Array]:
-        def part(trace: dict[str, Array], name: str) -> Array:
-            return trace[name] if name in trace else np.repeat(self._blank[name], len(trace[CRASH]), axis=0)
+        def part(trace: dict[str, Array], other: dict[str, Array], name: str) -> Array:
+            if name in trace:
+                return trace[name]
+            return np.repeat(_blank(other[name]), len(trace[CRASH]), axis=0)
 
-        names = first.keys() | second.keys()
-        return {name: np.concatenate([part(first, name), part(second, name)]) for name in names}
+        return {
+            name: np.concatenate([part(first, second, name), part(second, first, name)])
+            for name in sorted(first.keys() | second.keys())
+        }
 
     def sample(self, batch: Batch, new: int, temperature: float, rng: np.random.Generator) -> IntArray:
-        """As Sampler.sample; counted and timed like a run."""
+        """As Sampler.sample; counted and timed like a run. Where the target raises: any symbols."""
         sampler: Sampler = self.target  # type: ignore[assignment]  # called only when it is one
         started = time.perf_counter()
-        tails = sampler.sample(batch, new, temperature, rng)
-        self.seconds += time.perf_counter() - started
         self.executions += len(batch)
-        return tails
+        try:
+            return sampler.sample(batch, new, temperature, rng)
+        except Exception:  # which row is to blame shows when the rows are run
+            return rng.integers(len(self.target.space.symbols), size=(len(batch), new), dtype=np.int32)
+        finally:
+            self.seconds += time.perf_counter() - started
 
 
 def _blank(array: Array) -> Array:

@@ -74,8 +74,8 @@ def test_a_state_holds_numpy_scalars_and_random_streams_and_nothing_stranger() -
 def finding(name: str = "zounds", **more: Any) -> Finding:
     fields: dict[str, Any] = {
         "objective": "phrases/zounds", "margin": 1.0, "evidence": Evidence(name, "said it", (1, 3)),
-        "symbols": np.array([1, 2], np.int32), "prompt": "ab", "output": "zounds!", "parent": 0, "operator": 1,
-        "execution": 64, "failed": 2, "runs": 3,
+        "symbols": np.array([1, 2], np.int32), "prompt": "ab", "output": "zounds!", "parent": 0,
+        "operator": 1, "execution": 64, "failed": 2, "runs": 3,
     }  # fmt: skip
     return Finding(**{**fields, **more})
 

@@ -42,7 +42,8 @@ def load_target(spec: Spec) -> Target:
         factory = plugins.resolve(call.name)
     except UsageError as error:
         raise TargetError(str(error)) from error
-    return _ready(_made(factory, model) if callable(factory) else factory, model, spec)
+    made = hasattr(factory, "state_dict") and not isinstance(factory, type)  # a module, no factory
+    return _ready(factory if made or not callable(factory) else _made(factory, model), model, spec)
 
 
 def _checkpoint(folder: Path, spec: Spec) -> Target:
