@@ -141,11 +141,11 @@ class Campaign:
             return replace(seeds, data=seeds.data[:, : int(seeds.lengths.max())])
         found = read(self.spec.seeds, self.space, self.spec.unknown)
         for count, what in (
-            (found.dropped, "characters outside the model's alphabet dropped from the seeds"),
-            (found.left_out, "seeds that do not fit the model left out"),
+            (found.dropped, "characters outside the model's alphabet, dropped from the seeds"),
+            (found.left_out, "seeds left out because they do not fit the model"),
         ):
             if count:
-                self.notes.append(f"{count} {what}")
+                self.notes.append(f"{what}: {count}")
         return found.batch
 
     # -- before the first step --------------------------------------------------------------------

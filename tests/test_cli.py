@@ -1,0 +1,304 @@
+"""The command line as a user meets it: exit codes, sentences, and the last line for machines."""
+
+import json
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import lmfuzz
+from lmfuzz import cli
+from lmfuzz import store as stores
+from lmfuzz.plugins import KINDS
+from lmfuzz.store import Store
+
+SEEDS = "the quick brown fox\nonce upon a time\na door in the wall\nsay the word, friend.\n"
+MODEL = """
+from lmfuzz.targets.toy import Toy
+
+def easy():
+    return Toy(phrase_key="xyz", loop_key="vk")
+
+def other():
+    return Toy()
+
+def dead():
+    class Dead(Toy):
+        def run(self, batch, wants):
+            raise RuntimeError("dead")
+    return Dead()
+
+def fails():
+    raise ValueError("no weights here")
+"""
+DETECTOR = """
+def quits(batch, trace):
+    '''The output says quit.'''
+    return ["quit" in text for text in trace["text"]]
+
+def flat(batch, trace):
+    return [1.0]
+"""
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+class Shell:
+    """Runs the command line in this process, in a directory of its own."""
+
+    def __init__(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        self._monkeypatch, self._capsys = monkeypatch, capsys
+        monkeypatch.chdir(folder)
+        (folder / "seeds.txt").write_text(SEEDS)
+        (folder / "model.py").write_text(MODEL)
+        (folder / "own.py").write_text(DETECTOR)
+
+    def __call__(self, *arguments: str) -> Result:
+        self._monkeypatch.setattr(sys, "argv", ["lmfuzz", *arguments])
+        with pytest.raises(SystemExit) as done:
+            cli.main()
+        out, err = self._capsys.readouterr()
+        return Result(int(done.value.code or 0), out, err)
+
+    def fuzz(self, *arguments: str, model: str = "model.py:easy", budget: str = "3000x") -> Result:
+        objectives = [] if "--objective" in arguments else ["--objective", "repetition"]
+        return self("fuzz", model, "--seeds", "seeds.txt", "--budget", budget, *objectives, *arguments)
+
+    def refused(self, *arguments: str, code: int = 2) -> str:
+        """The sentence with which a command is refused, before anything is written."""
+        before = set(Path().rglob("*"))
+        result = self(*arguments)
+        assert result.code == code, result
+        assert result.err.count("\n") == 1, result.err
+        assert result.err.startswith("lmfuzz: ")
+        assert {path for path in set(Path().rglob("*")) - before if "__pycache__" not in str(path)} == set()
+        return result.err.removeprefix("lmfuzz: ").rstrip("\n")
+
+
+@pytest.fixture
+def sh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
+    return Shell(tmp_path, monkeypatch, capsys)
+
+
+def test_findings_are_shown_and_summed_up(sh: Shell) -> None:
+    done = sh.fuzz(
+        "--objective", "repetition", "--objective", 'phrases:words=["sesame"]', "-o", "c", "--json"
+    )
+    assert (done.code, done.err) == (1, "")
+    lines = done.out.splitlines()
+    assert lines[0] == 'lmfuzz: model model.py:easy, 4 seeds, repetition, phrases:words=["sesame"]; seed 0'
+    assert lines[1].startswith("lmfuzz: radius ")
+    assert "noise" in lines[1]
+    assert "the campaign is in c" in lines
+    assert "look at one with: lmfuzz show c 1" in lines
+    summary = json.loads(lines[-1])
+    assert list(summary) == [
+        "executions", "seconds", "executions_per_second", "time_in_target", "corpus_size", "archive_size",
+        "novelty_rate", "stability", "findings", "unscored", "errors", "exit_reason", "directory",
+    ]  # fmt: skip
+    shown = [line for line in lines if line.startswith("lmfuzz: finding ")]
+    assert len(shown) == sum(b["kept"] for buckets in summary["findings"].values() for b in buckets.values())
+    assert set(summary["findings"]) == {"repetition", "phrases/sesame"}
+    assert summary["exit_reason"] == "executions"
+
+    table = sh("show", "c")
+    assert table.code == 0
+    assert [line for line in table.out.splitlines() if line.startswith("finding ")] == [
+        line.removeprefix("lmfuzz: ") for line in shown
+    ]
+    assert json.loads(sh("show", "c", "--json").out.splitlines()[-1]) == summary
+    one = sh("show", "c", "1")
+    assert one.code == 0
+    assert one.out.splitlines()[-1] == "replay it with: lmfuzz replay c 1"
+    again = sh("replay", "c", "1")
+    assert again.code == 1
+    assert again.out.startswith("finding 1: still fails, ")
+    every = sh("replay", "c")
+    assert every.out.count("still fails") == len(shown)
+    Path("model.py").write_text(MODEL.replace('phrase_key="xyz", loop_key="vk"', ""))
+    sys.modules.pop(next(name for name in sys.modules if name.startswith("lmfuzz_file_model")))
+    fixed = sh("replay", "c")
+    assert fixed.code == 0
+    assert fixed.out.splitlines()[0] == "lmfuzz: the model is another than the one these were found on"
+    assert fixed.out.count(": fixed, ") == len(shown)
+
+
+def test_nothing_found_is_0_and_enough_found_ends_it(sh: Shell) -> None:
+    none = sh.fuzz("--objective", "own.py:quits", "--search", "random", "-o", "none", budget="1200x")
+    assert none.code == 0
+    assert "nothing was found" in none.out
+    assert sh("replay", "none") == Result(0, "lmfuzz: none has no findings\n", "")
+    assert (
+        sh("show", "none", "1").err == "lmfuzz: the campaign in none has no finding 1; it has no findings\n"
+    )
+    enough = sh.fuzz("--stop-after", "1", "-o", "one", "--json", budget="1h")
+    assert enough.code == 1
+    assert json.loads(enough.out.splitlines()[-1])["exit_reason"] == "findings"
+    assert "findings of the campaign in one is spent" in sh("resume", "one").err
+
+
+def test_a_campaign_is_resumed_to_a_larger_budget_only(sh: Shell) -> None:
+    sh.fuzz("-o", "c", budget="1500x")
+    assert sh.refused("resume", "c") == (
+        "the budget of 1500x of the campaign in c is spent; give a larger one: lmfuzz resume c --budget MORE"
+    )
+    assert "1200x" in sh.refused("resume", "c", "--budget", "1200x")
+    more = sh("resume", "c", "--budget", "3000x", "--json")
+    assert more.code in (0, 1)
+    assert more.out.startswith("lmfuzz: going on with c after 15")
+    assert json.loads(more.out.splitlines()[-1])["executions"] >= 3000
+    whole = sh.fuzz("-o", "whole", budget="3000x")
+    assert whole.code == more.code
+
+
+def test_a_config_file_says_the_same_and_the_command_line_wins(sh: Shell) -> None:
+    first = sh.fuzz("-o", "c", "--seed", "3", budget="1500x")
+    again = sh("fuzz", "--config", "c/campaign.toml", "-o", "d")
+    assert again.code == first.code
+    with Store.read(Path("c")) as c, Store.read(Path("d")) as d:
+        assert c.points(8).tobytes() == d.points(8).tobytes()
+    other = sh("fuzz", "--config", "c/campaign.toml", "--seed", "4", "-o", "e")
+    assert "; seed 4" in other.out
+    assert "seed = 4" in Path("e/campaign.toml").read_text()
+
+
+def test_without_a_directory_runs_gets_one(sh: Shell) -> None:
+    done = sh.fuzz(budget="1000x")
+    (directory,) = Path("runs").iterdir()
+    assert f"the campaign is in {directory}" in done.out
+    assert (directory / "campaign.db").is_file()
+
+
+def test_wrong_usage_is_one_sentence_and_writes_nothing(sh: Shell) -> None:
+    base = ("fuzz", "model.py:easy", "--seeds", "seeds.txt", "-o", "new")
+    for more, sentence in {
+        ("--objective", "repetitoin"): "unknown objective 'repetitoin'; did you mean 'repetition'?",
+        ("--objective", "repetition:tines=3"): "did you mean 'times'?",
+        ("--objective", "repetition:times=many"): 'repetition: times must be a whole number, not "many"',
+        ("--objective", "entropy"): "the target does not show; it has hidden_last, phrase_gap/, text, tokens",
+        ("--objective", "own.py:flat"): "objective 'flat': returned shape (1,)",
+        ("--objective", "own.py:absent"): "own.py has no 'absent'",
+        ("--search", "guided"): "unknown search 'guided'",
+        ("--operator", "inser"): "did you mean 'insert'?",
+        ("--feature", "hidden"): "unknown feature 'hidden'",
+        ("--budget", "soon"): "budget 'soon' is neither a time",
+        ("--seed", "x"): "'x' is not a valid integer",
+        ("--batch", "0"): "--batch must be greater than or equal to 1, not 0",
+        ("--unknown", "keep"): "--unknown must be 'error' or 'drop', not \"keep\"",
+        ("--sed", "3"): "No such option",
+        ("--dict", "absent.dict"): "absent.dict",
+        ("--config", "absent.toml"): "there is no file absent.toml",
+        ("--min-length", "9", "--max-length", "8"): "min_length is 9, more than max_length",
+    }.items():
+        assert sentence in sh.refused(*base, *more)
+    assert sh.refused("fuz") == "there is no command 'fuz'; did you mean 'fuzz'?"
+    assert "did you mean 'operators'?" in sh.refused("list", "operator")
+
+
+def test_bad_seeds_and_configs_are_named_with_their_line(sh: Shell) -> None:
+    base = ("fuzz", "model.py:easy", "-o", "new")
+    Path("bad.txt").write_bytes(b"fine\n\xff\xfe\n")
+    Path("long.txt").write_text("x" * 33 + "\n")
+    Path("odd.txt").write_text("Caps\n")
+    Path("empty.txt").touch()
+    Path("bad.toml").write_text("seeed = 3\n")
+    for more, sentence in {
+        ("--seeds", "absent.txt"): "there is no seed file or folder absent.txt",
+        ("--seeds", "empty.txt"): "empty.txt holds no prompts",
+        ("--seeds", "bad.txt"): "bad.txt, line 2: byte 0xff is not UTF-8",
+        ("--seeds", "long.txt"): "the prompt has 33 characters, the limit is 32",
+        ("--seeds", "odd.txt"): "character 'C' is not in the model's alphabet",
+        ("--config", "bad.toml"): "unknown key 'seeed' in bad.toml; did you mean 'seed'?",
+    }.items():
+        assert sentence in sh.refused(*base, *more)
+    dropped = sh("fuzz", *base[1:], "--seeds", "odd.txt", "--unknown", "drop", "--budget", "600x")
+    assert "lmfuzz: characters outside the model's alphabet, dropped from the seeds: 1\n" in dropped.out
+
+
+def test_a_model_that_cannot_be_loaded_is_3(sh: Shell, tmp_path: Path) -> None:
+    (tmp_path / "weights.pt").touch()
+    for model, sentence in {
+        "absent": "there is no checkpoint folder absent",
+        "model.py": "say what in it makes the model: model.py:factory",
+        "model.py:fails": "raised ValueError: no weights here",
+        "model.py:dead": "the target raises on every row, first with RuntimeError: dead",
+        "weights.pt": "is a file",
+        "absent.py:x": "there is no file absent.py",
+    }.items():
+        assert sentence in sh.refused("fuzz", model, "--seeds", "seeds.txt", "-o", "new", code=3)
+
+
+def test_directories_are_looked_after(sh: Shell, tmp_path: Path) -> None:
+    sh.fuzz("-o", "c", budget="1000x")
+    Path("full").mkdir()
+    Path("full/thesis.tex").touch()
+    base = ("fuzz", "model.py:easy", "--seeds", "seeds.txt", "-o")
+    assert "go on with it: lmfuzz resume c" in sh.refused(*base, "c")
+    assert "full is not empty and no campaign" in sh.refused(*base, "full")
+    assert "seeds.txt is a file" in sh.refused(*base, "seeds.txt")
+    for command in ("resume", "show", "replay"):
+        assert "there is no directory absent" in sh.refused(command, "absent")
+        assert "full is not a campaign" in sh.refused(command, "full")
+    with Store.resume(Path("c")):
+        assert "c is in use by another lmfuzz (process " in sh.refused("resume", "c", "--budget", "2000x")
+    text = Path("model.py").read_text()
+    Path("model.py").write_text(text.replace('loop_key="vk"', 'loop_key="vkj"'))
+    sys.modules.pop(next(name for name in sys.modules if name.startswith("lmfuzz_file_model")))
+    assert "belongs to another target" in sh.refused("resume", "c", "--budget", "2000x")
+
+
+def test_a_full_disk_is_4_and_the_findings_are_on_stderr(sh: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    def small(path: Path, mode: str) -> object:
+        db = connect(path, mode)
+        db.execute("PRAGMA max_page_count = 40")
+        return db
+
+    connect = stores._connect
+    monkeypatch.setattr(stores, "_connect", small)
+    done = sh.fuzz("--keep", "1000", "-o", "c", "--json", budget="1h")
+    assert done.code == 4
+    *rows, sentence = done.err.splitlines()
+    assert sentence.startswith("lmfuzz: cannot write c: database or disk is full")
+    assert f"; {len(rows)} findings could not be written" in sentence or not rows
+    for row in map(json.loads, rows):
+        assert row["bucket"].startswith("repetition: ")
+        assert row["evidence"]["signature"]
+    assert json.loads(done.out.splitlines()[-1])["exit_reason"] == "disk full"
+    monkeypatch.setattr(stores, "_connect", connect)
+    with Store.read(Path("c")) as store:
+        shown = [line for line in done.out.splitlines() if line.startswith("lmfuzz: finding ")]
+        assert len(store.findings()) == len(shown)
+
+
+def test_lists_name_everything_with_parameters(sh: Shell) -> None:
+    done = sh("list")
+    assert done.code == 0
+    for word in ("repetition", "times (whole number, default 4)", "havoc", "tensorfuzz", "hidden_last"):
+        assert word in done.out
+    for kind in KINDS:
+        assert sh("list", kind).out.splitlines()[0] == kind
+    assert "hidden_last" not in sh("list", "objectives").out
+
+
+def test_version_and_help(sh: Shell) -> None:
+    assert sh("--version") == Result(0, f"lmfuzz {lmfuzz.__version__}\n", "")
+    assert "130  interrupted" in sh("--help").out
+    text = sh("fuzz", "-h").out
+    for name in (
+        "--objective",
+        "--dict",
+        "--allow-pickle",
+        "--decode-seed",
+        "--json",
+        "--radius",
+        "--config",
+    ):
+        assert name in text
+    assert sh().code in (0, 2)
