@@ -42,6 +42,12 @@ def flat(batch, trace):
 """
 
 
+def forget_files() -> None:
+    """Files with plug-ins are read once per process; a new process would read them again."""
+    for name in [name for name in sys.modules if name.startswith("lmfuzz_file_")]:
+        del sys.modules[name]
+
+
 class Result(NamedTuple):
     code: int
     out: str
@@ -123,7 +129,7 @@ def test_findings_are_shown_and_summed_up(sh: Shell) -> None:
     every = sh("replay", "c")
     assert every.out.count("still fails") == len(shown)
     Path("model.py").write_text(MODEL.replace('phrase_key="xyz", loop_key="vk"', ""))
-    sys.modules.pop(next(name for name in sys.modules if name.startswith("lmfuzz_file_model")))
+    forget_files()
     fixed = sh("replay", "c")
     assert fixed.code == 0
     assert fixed.out.splitlines()[0] == "lmfuzz: the model is another than the one these were found on"
@@ -250,7 +256,7 @@ def test_directories_are_looked_after(sh: Shell, tmp_path: Path) -> None:
         assert "c is in use by another lmfuzz (process " in sh.refused("resume", "c", "--budget", "2000x")
     text = Path("model.py").read_text()
     Path("model.py").write_text(text.replace('loop_key="vk"', 'loop_key="vkj"'))
-    sys.modules.pop(next(name for name in sys.modules if name.startswith("lmfuzz_file_model")))
+    forget_files()
     assert "belongs to another target" in sh.refused("resume", "c", "--budget", "2000x")
 
 
