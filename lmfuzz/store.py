@@ -28,7 +28,7 @@ from lmfuzz.types import Batch, Evidence, FloatArray, IntArray, State
 DATABASE, CAMPAIGN, LOCK = "campaign.db", "campaign.toml", "lock"
 FORMAT = 1
 QUIET = 3.0  # seconds after which a commit is due although nothing was found
-SHARE = 50  # a commit waits for this many times what the last one took, so they cost 2 % at most
+SHARE = 100  # a commit waits for this many times what the last one took, so they cost 1 % at most
 SAMPLE = 1.0  # seconds between rows of the table steps
 
 _TABLES = (
