@@ -156,7 +156,7 @@ def resume(directory: Path, budget: str | None, stop_after: int | None, as_json:
 @click.argument("finding", type=int, required=False)
 @_JSON
 def show(directory: Path, finding: int | None, as_json: bool) -> None:
-    """Show the campaign in DIRECTORY, or one FINDING of it with its lineage."""
+    """Show the campaign in DIRECTORY, or one FINDING of it."""
     from lmfuzz import show as texts
     from lmfuzz.store import Store
 
