@@ -37,7 +37,14 @@ Exit codes:
 
 
 class _Commands(click.Group):
-    """Commands that are suggested when one is mistyped."""
+    """Commands that are suggested when one is mistyped, and that end when nobody reads on."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # click would exit with 1, which says that something was found
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # flushing on the way out must not fail, too
+            sys.exit(INTERRUPTED)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -253,6 +260,8 @@ def _signals(campaign: "Campaign") -> Iterator[None]:
         campaign.stop()
         signal.signal(number, before[signal.Signals(number)])
 
+    if before[signal.SIGHUP] == signal.SIG_IGN:  # as nohup wants it
+        del before[signal.SIGHUP]
     for number in before:
         signal.signal(number, stop)
     try:
@@ -310,9 +319,6 @@ def main() -> NoReturn:
         _fail(str(error), TARGET)
     except (click.Abort, KeyboardInterrupt):
         _fail("interrupted", INTERRUPTED)
-    except BrokenPipeError:  # whoever read the output is gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that flushing on the way out does not fail, too
-        sys.exit(INTERRUPTED)
     except Exception as error:
         from sqlite3 import DatabaseError
 

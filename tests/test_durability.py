@@ -221,6 +221,23 @@ def test_a_signal_ends_the_campaign_cleanly(spec: Spec, tmp_path: Path, number: 
         assert store.state()["executions"] == summary["executions"]
 
 
+def test_a_reader_that_goes_away_interrupts(spec: Spec, tmp_path: Path) -> None:
+    directory = tmp_path / "c"
+    process = subprocess.Popen(
+        lmfuzz("fuzz", *options(spec), "--budget", "1h", "-o", directory),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stderr is not None
+    while not process.stdout.readline().startswith("lmfuzz: finding"):
+        pass
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    assert process.wait() == 130
+    assert go_on(directory, 1) == "interrupted"
+
+
 def test_a_file_size_limit_ends_the_campaign_with_one_sentence(spec: Spec, tmp_path: Path) -> None:
     limit = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (300_000,) * 2);"
