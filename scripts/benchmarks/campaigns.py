@@ -1,0 +1,62 @@
+"""The campaigns that are measured: real parts, from the spec to the store."""
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from lmfuzz.campaign import Campaign
+from lmfuzz.findings import Finding
+from lmfuzz.loop import Step
+from lmfuzz.seeds import read_seeds
+from lmfuzz.spec import Spec
+from lmfuzz.store import Store
+from lmfuzz.types import IntArray, TextSpace
+
+ENDLESS = "1000000000x"  # the measurement stops the campaign
+
+
+class Eye:
+    """A watch that hands every step to a function."""
+
+    def __init__(self, step: Callable[[Step], None]) -> None:
+        self.step = step
+
+    def note(self, line: str) -> None:
+        """Not shown."""
+
+    def found(self, number: int, finding: Finding) -> None:
+        """Not shown."""
+
+
+@contextmanager
+def assembled(seeds: Sequence[str], **settings: object) -> Iterator[tuple[Campaign, Store]]:
+    """A calibrated campaign and its store, in a folder that is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="lmfuzz-bench-") as folder:
+        file = Path(folder) / "seeds.jsonl"
+        file.write_text("".join(json.dumps({"prompt": seed}) + "\n" for seed in seeds), encoding="utf-8")
+        campaign = Campaign(Spec(**{"budget": ENDLESS, "seeds": [str(file)], **settings}))  # type: ignore[arg-type]
+        campaign.calibrate()
+        with campaign.create(Path(folder) / "campaign") as store:
+            yield campaign, store
+
+
+def corpus_text(space: TextSpace) -> IntArray:
+    """The bundled seed prompts, one line each, as symbols (N,)."""
+    return space.encode("\n".join(space.texts(read_seeds([], space))))
+
+
+def windows(text: IntArray, rows: int, width: int, rng: np.random.Generator) -> IntArray:
+    """Windows (rows, width) of a text (N,)."""
+    starts = rng.integers(len(text) - width, size=rows)
+    cut: IntArray = text[starts[:, None] + np.arange(width)]
+    return cut
+
+
+def window_prompts(space: TextSpace, rows: int, width: int) -> list[str]:
+    """Distinct windows of the bundled seed prompts."""
+    cut = windows(corpus_text(space), 2 * rows, width, np.random.default_rng(0))
+    return list(dict.fromkeys(space.decode(row) for row in cut))[:rows]

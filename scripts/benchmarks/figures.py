@@ -1,0 +1,79 @@
+"""The figures that scripts/bench measures: what each is, what it has to reach, how it is written."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+class Wrong(Exception):  # noqa: N818  # a check inside a measurement failed, so there is no figure
+    """A measurement cannot be trusted, or could not be made; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to measure; ``quick`` shrinks everything so that only the machinery is tried."""
+
+    quick: bool = False
+    text: Path | None = None  # the text that the bundled model was trained on
+    log: Path | None = None  # where finished trials are kept
+    words_budget: str = "5m"
+    trials: int = 5
+    jobs: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A value, None when it could not be measured, and lines that say more."""
+
+    value: float | None
+    lines: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """``reached`` says whether a value is good enough; None: reported as it is."""
+
+    what: str
+    least: str
+    reached: Callable[[float], bool] | None
+    shown: Callable[[float], str]
+
+
+def percent(value: float) -> str:
+    """0.0312 as 3.12 %."""
+    return f"{100 * value:.2f} %"
+
+
+FIGURES: dict[str, Figure] = {
+    "overhead_share": Figure(
+        "campaign time outside the model (batch 64, 64 + 50 characters)",
+        "under 4 %", lambda v: v < 0.04, percent,
+    ),
+    "campaign_vs_bare": Figure(
+        "prompts/s of a campaign against a bare in-place loop", "0.9", lambda v: v >= 0.9, "{:.3f}".format
+    ),
+    "inplace_vs_naive": Figure(
+        "in-place step against calling nn.LSTM per step, batch 64", "2x", lambda v: v >= 2, "{:.2f}x".format
+    ),
+    "archive_share_100k": Figure(
+        "archive at 100 000 points (d=64), share of model time per row",
+        "under 20 %", lambda v: v < 0.2, percent,
+    ),
+    "help_seconds": Figure(
+        "lmfuzz --help and lmfuzz list, no torch", "under 0.4 s", lambda v: v < 0.4, "{:.3f} s".format
+    ),
+    "memory_growth_mb": Figure(
+        "memory growth, executions 100 000 to 500 000, beyond corpus and archive",
+        "flat (under 10 MB)", lambda v: v < 10, "{:+.1f} MB".format,
+    ),
+    "words_directed": Figure("words found of 10: directed", "5 of 10", lambda v: v >= 5, "{:.1f}".format),
+    "words_tensorfuzz": Figure("words found of 10: tensorfuzz", "as it is", None, "{:.1f}".format),
+    "words_walk": Figure("words found of 10: walk", "as it is", None, "{:.1f}".format),
+    "words_random": Figure("words found of 10: random", "as it is", None, "{:.1f}".format),
+}  # fmt: skip
+
+
+def spread(values: Iterable[float], shown: Callable[[float], str]) -> str:
+    """``LEAST to MOST``."""
+    values = list(values)
+    return f"{shown(min(values))} to {shown(max(values))}"

@@ -1,0 +1,153 @@
+"""The benchmark's machinery, on settings so small that its values mean nothing."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+BENCH = ROOT / "scripts" / "bench"
+ENVIRONMENT = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "PYTHONPATH")
+sys.path.append(str(ROOT / "scripts"))
+
+from benchmarks import words  # noqa: E402
+from benchmarks.figures import FIGURES, Options  # noqa: E402
+
+KEYS = [
+    "overhead_share", "campaign_vs_bare", "inplace_vs_naive", "archive_share_100k", "help_seconds",
+    "memory_growth_mb", "words_directed", "words_tensorfuzz", "words_walk", "words_random",
+]  # fmt: skip
+
+
+def bench(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    known = {k: v for k, v in os.environ.items() if k != "LMFUZZ_DATA"}
+    return subprocess.run(
+        [sys.executable, str(BENCH), *arguments], capture_output=True, text=True, env=known | environment
+    )
+
+
+def a_text(folder: Path) -> Path:
+    """A text in the bundled model's alphabet with fifteen words that no model would write."""
+    lines = (ROOT / "corpora" / "seeds" / "plays.txt").read_text().splitlines()
+    odd = [f"qz{a}{b}x" for a in "abcde" for b in "fgh"]
+    path = folder / "text" / "tinyshakespeare.txt"
+    path.parent.mkdir()
+    path.write_text("\n".join([*odd, *lines, *lines]))
+    return path
+
+
+def test_all_figures_are_measured_and_named() -> None:
+    done = bench("--quick", "--json")
+    assert done.returncode == 0, done.stderr + done.stdout
+    values = json.loads(done.stdout.splitlines()[-1])
+    assert list(values) == KEYS == list(FIGURES)
+    assert 0 < values["overhead_share"] < 1
+    assert all(values[key] > 0 for key in KEYS[1:5])
+    assert abs(values["memory_growth_mb"]) < 100
+    assert [values[key] for key in KEYS[6:]] == [None] * 4  # no training text
+    assert "LMFUZZ_DATA" in done.stdout
+    assert "tokens equal" in done.stdout
+    assert "all decisions equal to exact ones" in done.stdout
+
+
+def test_wrong_usage(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ENVIRONMENT:  # the script sets them; this puts them back
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    loader = SourceFileLoader("bench", str(BENCH))
+    spec = spec_from_loader("bench", loader)
+    assert spec is not None
+    script = module_from_spec(spec)
+    loader.exec_module(script)
+    for arguments, sentence in (
+        (["--only", "overhead_shar"], "did you mean 'overhead_share'?"),
+        (["--only", "help_seconds,words_walks"], "did you mean 'words_walk'?"),
+        (["--only", ","], "--only needs figures"),
+        (["--text", "missing.txt"], "there is no file missing.txt"),
+        (["--words-budget", "500x"], "is not a time"),
+        (["--words-budget", "soon"], "neither a time"),
+        (["--trials", "0"], "at least 1"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["bench", *arguments])
+        assert script.main() == 2
+        out, err = capsys.readouterr()
+        assert sentence in err
+        assert out == ""
+
+
+def test_words_are_counted_compared_and_not_measured_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "scripts"), str(ROOT)]))
+    log = tmp_path / "trials.jsonl"
+    options = Options(True, a_text(tmp_path), log, words_budget="0.5s", trials=1, jobs=2)
+    keys = ["words_directed", "words_random"]
+    apart = words.apart
+
+    def partly(file: Path, search: str, number: int) -> words.Trial:
+        if search == "directed":
+            return apart(file, search, number)
+        return words.trial(words.Task(**json.loads(file.read_text())), search, number)  # the same, but faster
+
+    monkeypatch.setattr(words, "apart", partly)
+    done = words.measure(keys, options)
+    assert {key: one.value for key, one in done.items()} == {"words_directed": 0, "words_random": 0}
+    assert "directed against it: A12 0.50, all trials alike" in done["words_random"].lines
+    records = [json.loads(line) for line in log.read_text().splitlines()]
+    assert sorted((r["search"], r["trial"]) for r in records) == [("directed", 0), ("random", 0)]
+    assert all(r["executions"] > 0 and r["seconds"] >= 0.5 for r in records)
+    # What the log says counts now, and nothing is run again.
+    better = {"found": 7, "words": {"zounds": 3.0}}
+    changed = [r | better if r["search"] == "directed" else r for r in records]
+    log.write_text("".join(json.dumps(r) + "\n" for r in changed))
+    before = log.read_text()
+    again = words.measure(keys, options)
+    assert {key: one.value for key, one in again.items()} == {"words_directed": 7, "words_random": 0}
+    assert "A12 1.00" in again["words_random"].lines[-1]
+    assert any("zounds (3 s)" in line for line in again["words_directed"].lines)
+    assert log.read_text() == before
+
+
+def test_a_trial_hears_the_words_that_the_model_writes() -> None:
+    prompts = ["I pray you, sir, what", "My lord, I", "What news from", "O, you"]
+    found = words.trial(words.Task(["shall", "qzqzq"], "2000x", "", prompts, 4), "random", 0)
+    assert found["found"] == 1
+    assert list(found["words"]) == ["shall"]
+
+
+def test_words_are_rare_in_the_training_part_and_in_no_output(tmp_path: Path) -> None:
+    text = a_text(tmp_path).read_text()
+    spared = "quxquxqux"  # stands in the last tenth alone
+    task, eligible = words.task(text + f"\n{spared} " * 3, Options(quick=True))
+    training = words.words_in(text)
+    assert eligible >= len(set(task.words)) == words.WORDS
+    assert spared not in task.words
+    assert all(len(word) >= 4 and training.count(word) in words.RARE for word in task.words)
+    assert words.task(text + f"\n{spared} " * 3, Options(quick=True))[0] == task
+
+
+def test_every_search_meets_every_neighbour() -> None:
+    order = words.schedule(words.SEARCHES, 3)
+    assert sorted(order) == sorted((search, n) for search in words.SEARCHES for n in range(3))
+    assert [number for _, number in order] == [0] * 4 + [1] * 4 + [2] * 4
+    beside = {frozenset((order[i][0], order[i + 1][0])) for i in range(0, len(order), 2)}
+    assert {frozenset(("directed", other)) for other in words.SEARCHES[1:]} <= beside
+
+
+def test_a_log_of_another_task_or_cut_short_is_no_answer(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_text('{"search": "walk", "trial": 0, "found": 3, "task": {"budget": "5m"}}\n{"search": "wa')
+    assert words.logged(log, {"budget": "5m"}) == [{"search": "walk", "trial": 0, "found": 3}]
+    assert words.logged(log, {"budget": "4m"}) == []
+    assert words.logged(tmp_path / "none", {}) == []
+
+
+def test_comparison() -> None:
+    ours, theirs = ([{"found": n} for n in counts] for counts in ((5, 6, 7, 8, 9), (0, 1, 2, 3, 4)))
+    assert words.compared(ours, theirs) == "directed against it: A12 1.00, Mann-Whitney p 0.008"
+    assert "A12 0.00" in words.compared(theirs, ours)
