@@ -1,0 +1,67 @@
+"""Mutants keep the order of their parents, and operators get what the search was given."""
+
+import numpy as np
+import pytest
+
+from lmfuzz.corpus import Corpus
+from lmfuzz.protocols import Setting
+from lmfuzz.search.breeding import GROUPS, Breeder
+from lmfuzz.types import Batch, TextSpace, join
+
+SPACE = TextSpace(tuple("abcdefghij"), 1, 4)
+SAMPLER = object()
+
+
+class Borrow:
+    """Puts the first symbol of the pool's row at its place behind the row's own; notes what it saw."""
+
+    def __init__(self):
+        self.seen = []
+
+    def __call__(self, rows, near):
+        self.seen.append(near)
+        assert len(near.pool) == len(rows)
+        data = np.concatenate([rows.data[:, :1], near.pool.data[:, :1]], axis=1)
+        return Batch(data, np.full(len(rows), 2, np.int32), rows.parent, rows.operator)
+
+
+def breeder(operators):
+    corpus = Corpus(SPACE.max_length)
+    seeds = Batch.of([np.array([symbol]) for symbol in range(5)])
+    return Breeder(Setting(SPACE, seeds, operators, ("t",), corpus, np.random.default_rng(0), SAMPLER))
+
+
+@pytest.mark.parametrize("size", [1, 2, GROUPS, GROUPS + 1, 30])
+def test_every_mutant_stands_at_its_parents_place(size):
+    one, other = Borrow(), Borrow()
+    breeding = breeder({"one": one, "other": other})
+    ids, pool = np.arange(size) % 5, (3 * np.arange(size) + 1) % 5
+    mutants = breeding.mutate(ids, pool=pool)
+    assert mutants.data[:, :2].tolist() == np.stack([ids, pool], axis=1).tolist()
+    assert mutants.parent.tolist() == ids.tolist()
+    assert set(mutants.operator.tolist()) <= {0, 1}
+    seen = one.seen + other.seen
+    assert len(seen) == min(GROUPS, size)
+    assert all(near.sampler is SAMPLER and near.space is SPACE for near in seen)
+
+
+def test_without_a_pool_operators_borrow_from_seeds_alone():
+    borrow = Borrow()
+    breeding = breeder({"borrow": borrow})
+    breeding.setting.corpus.add(Batch.of([np.array([9])] * 50))
+    breeding.mutate(np.full(200, 7))
+    pools = join([near.pool for near in borrow.seen])
+    assert set(pools.data[:, 0].tolist()) == {0, 1, 2, 3, 4}
+
+
+def test_operators_are_drawn_by_the_choice_given():
+    breeding = breeder({"a": Borrow(), "b": Borrow(), "c": Borrow()})
+    mutants = breeding.mutate(np.zeros(8, int), choose=lambda groups: np.full(groups, 1))
+    assert mutants.operator.tolist() == [1] * 8
+
+
+def test_a_corpus_that_holds_rows_already_is_left_as_it_is():
+    first = breeder({"a": Borrow()})
+    again = Breeder(first.setting)
+    assert len(first.setting.corpus) == 5
+    assert SPACE.texts(again.seeds(9)) == ["a", "b", "c", "d", "e"]
