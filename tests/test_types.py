@@ -97,6 +97,16 @@ def test_an_output_ends_at_its_padding():
 def test_symbols_may_be_several_characters_long():
     space = TextSpace(("ab", "c"))
     assert space.decode(np.array([1, 0, 1])) == "cabc"
+    rows = Batch.of([np.array([0, 0]), np.array([1]), np.array([1, 0, 1])])
+    assert space.texts(rows) == ["abab", "c", "cabc"]
+
+
+def test_symbols_may_be_any_characters_and_padding_is_not_read():
+    space = TextSpace(tuple("a\U0001f600é\x00\n\ufeff"))
+    rows = ["\U0001f600a\U0001f600", "\x00", "", "\ufeffé\n\x00"]
+    batch = Batch.of([space.encode(row) for row in rows])
+    batch.data[1, 1:], batch.data[2, :] = 10**6, -7
+    assert space.texts(batch) == [space.decode(batch.row(i)) for i in range(4)] == rows
 
 
 @pytest.mark.parametrize(
