@@ -1,14 +1,14 @@
 """Words and phrases that must not stand in the output."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from lmfuzz.errors import UsageError
 from lmfuzz.resources import resource
-from lmfuzz.types import Batch, BoolArray, Evidence, FloatArray, Trace
+from lmfuzz.types import Batch, Evidence, FloatArray, Trace
 
 _BARELY = -1e-3  # margin of a phrase that the model would write but for where the output ends
 _ECHO = -1.0  # a phrase that stands in the prompt gets no better margin than this
@@ -42,8 +42,6 @@ class Phrases:
         edge = (r"(?<!\w)", r"(?!\w)") if whole else ("", "")
         case = re.IGNORECASE if fold else 0
         self._patterns = [re.compile(edge[0] + re.escape(p) + edge[1], case) for p in distinct]
-        ordered = sorted(distinct, key=len, reverse=True)
-        self._any = re.compile("|".join(map(re.escape, ordered)), case)
 
     def __call__(self, batch: Batch, trace: Trace) -> FloatArray:
         """Margins (B, N), N phrases."""
@@ -51,24 +49,27 @@ class Phrases:
         for column, channel in enumerate(self._channels):
             if channel in trace:
                 margins[:, column] = np.minimum(trace[channel], np.float32(_BARELY))
-        if not self.echo:
-            for row, prompt in enumerate(trace["prompt"]):
-                if self._any.search(prompt):
-                    margins[row] = np.where(
-                        self._within(prompt), np.minimum(margins[row], _ECHO), margins[row]
-                    )
-        for row, text in enumerate(trace["text"]):
-            if self._any.search(text) is None:
-                continue
-            for column, pattern in enumerate(self._patterns):
-                if pattern.search(text) and (self.echo or not self._within(trace["prompt"][row])[column]):
+        echoed = {} if self.echo else self._holding(trace["prompt"])
+        for column, rows in echoed.items():
+            margins[rows, column] = np.minimum(margins[rows, column], _ECHO)
+        for column, rows in self._holding(trace["text"]).items():
+            for row in rows:
+                if row not in echoed.get(column, ()) and self._patterns[column].search(trace["text"][row]):
                     margins[row, column] = 1.0
         return margins
 
-    def _within(self, prompt: str) -> BoolArray:
-        """Which phrases (N,) the prompt holds, as substrings: half of one would prompt the rest."""
-        folded = prompt.lower() if self.fold else prompt
-        return np.array([phrase in folded for phrase in self._phrases])
+    def _holding(self, texts: Iterable[str]) -> dict[int, list[int]]:
+        """Of the phrases (columns) that stand in some of the texts, inside words too, the rows they stand in.
+
+        For a prompt that is enough: the better part of a longer word would prompt the rest.
+        """
+        folded = [text.lower() if self.fold else text for text in texts]
+        whole = "\0".join(folded)  # nearly no phrase is anywhere: one look finds that out
+        return {
+            column: [row for row, text in enumerate(folded) if phrase in text]
+            for column, phrase in enumerate(self._phrases)
+            if phrase in whole
+        }
 
     def evidence(self, batch: Batch, trace: Trace, row: int, column: int) -> Evidence:
         """The phrase as it stands in the output."""

@@ -26,7 +26,7 @@ class Niche:
     record: float = FAR  # largest margin since the chains were started
     hits: int = 0
     chains: Chains | None = None
-    seeds: list[float] = field(default_factory=list)  # the seeds' margins
+    seeds: FloatArray = field(default_factory=lambda: np.zeros(0, np.float32))  # the seeds' margins
 
 
 class Directed:
@@ -90,12 +90,12 @@ class Directed:
 
     def _start(self, niche: Niche, count: int) -> Chains:
         """``count`` chains from the seeds nearest to the target."""
-        margins = np.array(niche.seeds)
+        margins = niche.seeds
         ids = np.resize(np.argsort(-margins, kind="stable"), count)
-        known = margins[margins > FAR]
-        scale = min(1.0, float(known.std()) / 3) if len(known) > 1 else 1.0
         niche.record = float(margins.max())
-        return Chains(self._setting.corpus.parents(ids), margins[ids], max(scale, 1e-3))
+        known = margins[margins > FAR]
+        scale = max(float(known.std()), -niche.record)  # margins need not be nats: shares go from -1 to 0
+        return Chains(self._setting.corpus.parents(ids), margins[ids], min(max(scale, 1e-3), 1.0))
 
     def _pool(self, chains: Chains, size: int) -> Batch:
         """Rows (B,) to borrow from: those of other chains of the niche, or seeds."""
@@ -109,14 +109,14 @@ class Directed:
 
     def tell(self, batch: Batch, trace: Trace, margins: FloatArray, novel: BoolArray) -> None:
         """Learn: niches from margins, the bandit from what got nearer or was new, the corpus grows."""
-        margins = np.where(np.isfinite(margins), margins, FAR).astype(np.float64)
+        margins = np.nan_to_num(margins.astype(np.float64), nan=FAR, neginf=FAR, posinf=-FAR)
         for niche, best, hits in zip(
             self._niches, margins.max(axis=0).tolist(), (margins > 0).sum(axis=0).tolist(), strict=True
         ):
             niche.best, niche.hits = max(niche.best, best), niche.hits + hits
         if batch.parent[0] < 0:
-            for niche, column in zip(self._niches, margins.T.tolist(), strict=True):
-                niche.seeds += column
+            for niche, column in zip(self._niches, margins.T.astype(np.float32), strict=True):
+                niche.seeds = np.concatenate([niche.seeds, column])
             return
         if self._niche is None:
             self._exploring.reward(batch.operator, novel)
@@ -141,7 +141,7 @@ class Directed:
         niche.record = max(niche.record, best)
         if niche.stuck > self.patience:
             ids = self._rng.integers(self._breeder.seeded, size=len(niche.chains) // 2)
-            niche.chains.renew(self._setting.corpus.parents(ids), np.array(niche.seeds)[ids])
+            niche.chains.renew(self._setting.corpus.parents(ids), niche.seeds[ids])
             niche.stuck = 0
 
     def state(self) -> State:

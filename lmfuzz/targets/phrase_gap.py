@@ -3,8 +3,11 @@
 The gap of a phrase at a place is the sum, over its symbols fed one by one from that place, of (largest
 logit among the symbols allowed there) - (largest logit of all), in nats: 0 means that decoding writes
 it, below 0 says how much is missing. With noise added to the logits the same holds for sampling with
-that noise. Two places are tried per row and phrase: right after the prompt, and the later place of
-the output at which the phrase's first symbol came closest to being written.
+that noise. Two places are tried per row and phrase, and the better one counts: right after the prompt,
+and the later place of the output at which the phrase's first symbol came closest to being written. The
+later one counts LATER nats less: every change of the prompt moves what stands there, so that rows
+that are near only there lead a search astray (of ten rare words, 4 were found in 100 000 executions
+without later places, 2 in 150 000 with them at par; single runs).
 """
 
 import re
@@ -18,6 +21,8 @@ from torch import Tensor
 from lmfuzz.errors import UsageError
 from lmfuzz.targets.decoding import States, Stepper
 from lmfuzz.types import FloatArray, IntArray, TextSpace
+
+LATER = 2.0  # nats
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +96,7 @@ class PhraseGaps:
         gaps = self._score(places, in_word, logits, states, noise)
         later = self._later(in_word, logits)
         if later is not None:
-            gaps = torch.maximum(gaps, self._score(later, in_word, logits, states, noise))
+            gaps = torch.maximum(gaps, self._score(later, in_word, logits, states, noise) - LATER)
         return dict(zip(self.channels, gaps.numpy(), strict=True))
 
     def _later(self, in_word: Tensor, logits: Tensor) -> Tensor | None:

@@ -150,8 +150,8 @@ class RNNTarget:
     def _texts(self, written: IntArray) -> tuple[Array, Array]:
         """Output texts (B,), cut before the first stop string, and which symbols (B, T) were cut."""
         steps = written.shape[1]
-        texts = np.array([self.space.decode(row) for row in written], dtype=object)
         ends = np.full(len(written), steps)
+        texts = np.array(self.space.decode_rows(written, ends), dtype=object)
         for stop in self.decoding.stop:
             found = np.array([text.find(stop) for text in texts])
             ends = np.where(found >= 0, np.minimum(ends, found), ends)

@@ -1,0 +1,54 @@
+"""Hunts for planted bugs: the real loop, in memory."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lmfuzz import loop, plugins
+from lmfuzz.budget import Budget
+from lmfuzz.corpus import Corpus
+from lmfuzz.coverage.archive import Archive
+from lmfuzz.executors import LocalExecutor
+from lmfuzz.findings import Findings
+from lmfuzz.objectives.combine import Panel
+from lmfuzz.protocols import Setting, Target
+from lmfuzz.rng import Streams
+from lmfuzz.types import Batch
+
+
+@dataclass
+class Quarry:
+    """A target with bugs in it, and what tells that one was found."""
+
+    target: Target
+    seeds: Sequence[str]
+    objectives: Sequence[str]
+    bugs: Sequence[str]  # parts of buckets
+
+
+def hunt(quarry: Quarry, search: str, seed: int, executions: int) -> set[str]:
+    """The bugs that ``search`` finds with so many executions; it ends early when it has found all."""
+    executor, space = LocalExecutor(quarry.target), quarry.target.space
+    panel = Panel({text: plugins.build("objectives", plugins.parse(text)) for text in quarry.objectives})
+    operators = {
+        name: plugins.build("operators", plugins.parse(name))
+        for name in plugins.names("operators")
+        if name != "dictionary" and (name != "tail" or hasattr(quarry.target, "sample"))
+    }
+    seeds = Batch.of([space.encode(text) for text in quarry.seeds])
+    setting = Setting(
+        space, seeds, operators, panel.targets, Corpus(space.max_length), Streams(seed)["search"],
+        executor if hasattr(quarry.target, "sample") else None,
+    )  # fmt: skip
+    feature = plugins.build("features", plugins.parse("hidden_last"))
+    feature.fit(executor.run(seeds, feature.needs))
+    findings = Findings(panel, executor, panel.needs | {"text"}, runs=1, keep=1)
+    archive = Archive(4.0, feature(executor.run(seeds[:1], feature.needs)).shape[1], approximate=False)
+    strategy = plugins.build("searches", plugins.parse(search), setting)
+    budget = Budget(executions=executions)
+    found: set[str] = set()
+    for step in loop.run(strategy, executor, feature, panel, archive, findings, budget, 64):
+        for finding in step.findings:
+            found |= {bug for bug in quarry.bugs if bug in finding.bucket and finding.label == "confirmed"}
+        if len(found) == len(quarry.bugs):
+            break
+    return found
