@@ -5,13 +5,13 @@ import numpy as np
 from lmfuzz.types import BoolArray, IntArray, State
 
 MEMORY = 5_000.0  # mutants per operator after which older ones count for less
-EVEN = 0.5  # share of draws that ignore the yields: rare large steps pay late
+EVEN = 0.25  # share of draws that ignore the yields: rare large steps pay late
 
 
 class Bandit:
     """Thompson sampling (Thompson 1933) of operators: a mutant either paid or did not.
 
-    Half of the draws are uniform: an operator whose steps are seldom good, but far (splice, tail), is
+    A quarter of the draws is uniform: an operator whose steps are seldom good, but far (splice, tail), is
     what gets a search out of a valley, and yields alone would starve it.
     """
 
