@@ -94,7 +94,8 @@ class Directed:
         ids = np.resize(np.argsort(-margins, kind="stable"), count)
         niche.record = float(margins.max())
         known = margins[margins > FAR]
-        scale = max(float(known.std()), -niche.record)  # margins need not be nats: shares go from -1 to 0
+        spread = float(known.std()) if len(known) else 0.0
+        scale = max(spread, -niche.record)  # margins need not be nats: shares go from -1 to 0
         return Chains(self._setting.corpus.parents(ids), margins[ids], min(max(scale, 1e-3), 1.0))
 
     def _pool(self, chains: Chains, size: int) -> Batch:
