@@ -46,29 +46,30 @@ class Phrases:
     def __call__(self, batch: Batch, trace: Trace) -> FloatArray:
         """Margins (B, N), N phrases."""
         margins = np.full((len(batch), len(self.targets)), -np.inf, np.float32)
-        for column, channel in enumerate(self._channels):
-            if channel in trace:
-                margins[:, column] = np.minimum(trace[channel], np.float32(_BARELY))
-        echoed = {} if self.echo else self._holding(trace["prompt"])
+        graded = [column for column, channel in enumerate(self._channels) if channel in trace]
+        for column in graded:
+            margins[:, column] = np.minimum(trace[self._channels[column]], np.float32(_BARELY))
+        written = self._holding(trace["text"], range(len(self._phrases)))
+        echoed = {} if self.echo else self._holding(trace["prompt"], {*graded, *written})
         for column, rows in echoed.items():
             margins[rows, column] = np.minimum(margins[rows, column], _ECHO)
-        for column, rows in self._holding(trace["text"]).items():
+        for column, rows in written.items():
             for row in rows:
                 if row not in echoed.get(column, ()) and self._patterns[column].search(trace["text"][row]):
                     margins[row, column] = 1.0
         return margins
 
-    def _holding(self, texts: Iterable[str]) -> dict[int, list[int]]:
-        """Of the phrases (columns) that stand in some of the texts, inside words too, the rows they stand in.
+    def _holding(self, texts: Iterable[str], columns: Iterable[int]) -> dict[int, list[int]]:
+        """Those of the columns' phrases that stand in some text, inside words too, each with the rows.
 
         For a prompt that is enough: the better part of a longer word would prompt the rest.
         """
         folded = [text.lower() if self.fold else text for text in texts]
         whole = "\0".join(folded)  # nearly no phrase is anywhere: one look finds that out
         return {
-            column: [row for row, text in enumerate(folded) if phrase in text]
-            for column, phrase in enumerate(self._phrases)
-            if phrase in whole
+            column: [row for row, text in enumerate(folded) if self._phrases[column] in text]
+            for column in columns
+            if self._phrases[column] in whole
         }
 
     def evidence(self, batch: Batch, trace: Trace, row: int, column: int) -> Evidence:

@@ -59,7 +59,7 @@ class Repetition:
     def __call__(self, batch: Batch, trace: Trace) -> FloatArray:
         """Margins float32 (B, 1)."""
         texts = trace["text"]
-        runs = np.fromiter(map(_longest_word_run, texts), np.float32, len(texts))
+        runs = _longest_word_runs(texts)
         margins = (runs - 0.5) / (self.times - 1) - 1
         if self.period:
             equal = equal_runs(_codes(texts), self.period)
@@ -138,11 +138,18 @@ def _codes(texts: Array) -> IntArray:
     return np.where(places < lengths[:, None], codes, -1 - places).astype(np.int32)
 
 
+def _longest_word_runs(texts: Array) -> FloatArray:
+    """How often some word stands in a row, at most, in each text (B,)."""
+    # Hardly any text has a word twice in a row, which is seen at one look at all of them.
+    words = " \0 ".join(texts).lower().translate(FOLDING).split()
+    if not any(map(eq, words, islice(words, 1, None))):
+        return np.ones(len(texts), np.float32)
+    return np.fromiter(map(_longest_word_run, texts), np.float32, len(texts))
+
+
 def _longest_word_run(text: str) -> int:
     words = text.lower().translate(FOLDING).split()
-    if not any(map(eq, words, islice(words, 1, None))):
-        return 1
-    return max(len(list(run)) for _, run in groupby(words))
+    return max((len(list(run)) for _, run in groupby(words)), default=1)
 
 
 def _stretch(text: str, period: int) -> tuple[int, int]:

@@ -8,7 +8,7 @@ import numpy as np
 from lmfuzz.protocols import Setting, Surroundings
 from lmfuzz.types import Batch, IntArray, State, join
 
-GROUPS = 4  # operators drawn per batch: each changes a group of rows at once, which keeps mutation cheap
+GROUPS = 3  # operators drawn per batch: each changes a group of rows at once, which keeps mutation cheap
 
 Choice = Callable[[int], IntArray]  # how many operators to draw -> their ids
 
