@@ -69,16 +69,14 @@ class PhraseGaps:
     """Gaps of W phrases for B rows at once, as B x W rows of one teacher-forced pass."""
 
     def __init__(self, channels: Sequence[str], space: TextSpace, stepper: Stepper) -> None:
-        phrases = [(channel, Phrase.parse(channel)) for channel in channels]
-        # Longest first: rows of finished phrases then drop off the end.
-        phrases.sort(key=lambda pair: -(len(pair[1].text) + 2 * pair[1].whole))
-        self.channels = [channel for channel, _ in phrases]
-        self.whole = torch.tensor([phrase.whole for _, phrase in phrases])
-        steps = [phrase.allowed(space) for _, phrase in phrases]
-        self.stops = [len(allowed) for allowed in steps]
-        self.forbidden = torch.full((len(phrases), max(self.stops), len(space.symbols)), -torch.inf)
+        phrases = [Phrase.parse(channel) for channel in channels]
+        self.channels = list(channels)
+        self.whole = torch.tensor([phrase.whole for phrase in phrases])
+        steps = [phrase.allowed(space) for phrase in phrases]
+        self.stops = torch.tensor([len(allowed) for allowed in steps])
+        self.forbidden = torch.full((len(phrases), int(self.stops.max()), len(space.symbols)), -torch.inf)
         for w, allowed in enumerate(steps):
-            self.forbidden[w, : self.stops[w]].masked_fill_(torch.stack(allowed), 0.0)
+            self.forbidden[w, : len(allowed)].masked_fill_(torch.stack(allowed), 0.0)
         self._word_symbol = ~boundary(space)
         self._stepper = stepper
 
@@ -93,10 +91,12 @@ class PhraseGaps:
         before = torch.from_numpy(np.concatenate([last[:, None], written[:, :-1]], axis=1))
         in_word = self._word_symbol[before.long()].T  # (T, B): the symbol before this place is in a word
         places = torch.zeros((len(self.channels), len(last)), dtype=torch.int64)
-        gaps = self._score(places, in_word, logits, states, noise)
+        never = torch.full(places.shape, -torch.inf)
+        gaps = self._score(places, in_word, logits, states, noise, never)
         later = self._later(in_word, logits)
         if later is not None:
-            gaps = torch.maximum(gaps, self._score(later, in_word, logits, states, noise) - LATER)
+            others = self._score(later, in_word, logits, states, noise, gaps + LATER)
+            gaps = torch.maximum(gaps, others - LATER)
         return dict(zip(self.channels, gaps.numpy(), strict=True))
 
     def _later(self, in_word: Tensor, logits: Tensor) -> Tensor | None:
@@ -111,39 +111,36 @@ class PhraseGaps:
             gap = torch.stack([logits[:, :, s] for s in symbols.tolist()]).amax(dim=0) - top
             if whole:
                 gap = gap.masked_fill(in_word, -torch.inf)
-            length = self.stops[w] - 2 * int(whole)
+            length = int(self.stops[w]) - 2 * int(whole)
             stop = max(2, steps - length + 1)  # it has to fit into the output
             best[w] = gap[1:stop].argmax(dim=0) + 1
         return best
 
     def _score(
-        self, places: Tensor, in_word: Tensor, logits: Tensor, states: States, noise: Tensor
+        self, places: Tensor, in_word: Tensor, logits: Tensor, states: States, noise: Tensor, floor: Tensor
     ) -> Tensor:
-        """Gaps (W, B) of every phrase at its places (W, B)."""
+        """Gaps (W, B) of every phrase at its places (W, B); a pair at or below its ``floor`` stops."""
         phrases, rows = places.shape
-        steps = len(logits)
-        flat = (places * rows + torch.arange(rows)).flatten()  # into (T x B), phrase by phrase
-        hidden = states[0].flatten(0, 1).index_select(0, flat)
-        cell = states[1].flatten(0, 1).index_select(0, flat)
-        now = logits.flatten(0, 1).index_select(0, flat)
-        # A whole word needs its boundary first where the text before the place ends inside a word.
-        skip = (self.whole[:, None] & ~in_word.flatten()[flat].view(phrases, rows)).long().flatten()
-        phrase = torch.arange(phrases).repeat_interleave(rows)
-        stops = torch.tensor(self.stops)[phrase]
         place = places.flatten()
-        gaps = torch.zeros(phrases * rows)
-        for step in range(max(self.stops)):
-            active = rows * sum(stop > step for stop in self.stops)
-            at = skip[:active] + step
-            inside = at < stops[:active]
-            mask = self.forbidden[phrase[:active], at.clamp(max=self.forbidden.shape[1] - 1)]
-            now = now[:active]
-            best, symbol = (now + mask).max(dim=1)
-            gap = best - now.amax(dim=1)
-            gaps[:active] += torch.where(inside, gap, torch.zeros_like(gap))
-            if step + 1 < max(self.stops):
-                going = rows * sum(stop > step + 1 for stop in self.stops)
-                self._stepper.step(symbol[:going], hidden[:going], cell[:going])
-                now = self._stepper.logits(hidden[:going])
-                now = now + noise[(place[:going] + step + 1).clamp(max=steps - 1)]
-        return gaps.view(phrases, rows)
+        flat = place * rows + torch.arange(rows).repeat(phrases)  # into (T x B), phrase by phrase
+        hidden, cell, now = (
+            array.flatten(0, 1).index_select(0, flat) for array in (states[0], states[1], logits)
+        )
+        phrase = torch.arange(phrases).repeat_interleave(rows)
+        # A whole word needs its boundary first where the text before the place ends inside a word.
+        at = (self.whole[phrase] & ~in_word.flatten()[flat]).long()
+        stop, floor = self.stops[phrase], floor.flatten()
+        pair, gaps = torch.arange(len(place)), torch.zeros(len(place))
+        while True:
+            best, symbol = (now + self.forbidden[phrase, at]).max(dim=1)
+            gaps[pair] += best - now.amax(dim=1)
+            at, place = at + 1, place + 1
+            going = (at < stop) & (gaps[pair] > floor)
+            if not going.any():
+                return gaps.view(phrases, rows)
+            if not going.all():
+                pair, phrase, at, place, stop, floor, symbol, hidden, cell = (
+                    array[going] for array in (pair, phrase, at, place, stop, floor, symbol, hidden, cell)
+                )
+            self._stepper.step(symbol, hidden, cell)
+            now = self._stepper.logits(hidden) + noise[place.clamp(max=len(logits) - 1)]
