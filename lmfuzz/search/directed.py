@@ -39,7 +39,7 @@ class Directed:
     """
 
     def __init__(
-        self, setting: Setting, explore: float = 0.1, patience: int = 100, borrow: float = 0.5
+        self, setting: Setting, explore: float = 0.05, patience: int = 100, borrow: float = 0.5
     ) -> None:
         for name, share in (("explore", explore), ("borrow", borrow)):
             if not 0 <= share <= 1:
