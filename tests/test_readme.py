@@ -1,0 +1,80 @@
+"""What the README says to type works, and its detector finds what it says."""
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from lmfuzz import cli
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = [
+    shlex.split(line, comments=True)[1:]
+    for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    for line in block.splitlines()
+    if line.startswith("lmfuzz ")
+]
+SHORT, LONGER = "1500x", "1700x"  # instead of the README's: calibration, the seeds, a little more
+
+
+def briefly(arguments: list[str]) -> list[str]:
+    """The same command with a budget that a test can wait for; resume needs more than was spent."""
+    small = LONGER if arguments[0] == "resume" else SHORT
+    pairs = zip(["", *arguments], arguments, strict=False)
+    return [small if before == "--budget" else word for before, word in pairs]
+
+
+def run(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["lmfuzz", *arguments])
+    with pytest.raises(SystemExit) as done:
+        cli.main()
+    return int(done.value.code or 0), *capsys.readouterr()
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A folder that looks like a checkout, with the README's detector in its file."""
+    for name in ("lmfuzz", "corpora"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    detector = re.search(r"```python\n# my\.py\n(.*?)```", README, re.DOTALL)
+    assert detector is not None, "the README shows a detector"
+    (tmp_path / "my.py").write_text(detector.group(1), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_every_command_works(checkout, monkeypatch, capsys):
+    """In their order: show, replay and resume need the campaign that the first one made."""
+    assert len(COMMANDS) >= 8
+    for arguments in COMMANDS:
+        if arguments[:1] == ["show"] and len(arguments) == 3:  # a finding, which so short a campaign may lack
+            found, _, _ = run(
+                ["fuzz", "--objective", "regex:pattern=the", "--budget", SHORT, "-o", "runs/found"],
+                monkeypatch,
+                capsys,
+            )
+            assert found == 1
+            arguments = ["show", "runs/found", arguments[2]]
+        code, out, err = run(briefly(arguments), monkeypatch, capsys)
+        assert code in (0, 1), f"lmfuzz {shlex.join(arguments)}: {err}"
+        assert out
+
+
+def test_the_detector_finds_what_it_says(checkout, monkeypatch, capsys):
+    """Loud text is written where the model thinks that a speaker's name comes next."""
+    options = ["--objective", "my.py:Shouting:threshold=3", "--budget", "2000x", "-o", "runs/loud"]
+    code, _, err = run(["fuzz", *options], monkeypatch, capsys)
+    assert code == 1, err
+    _, out, _ = run(["show", "runs/loud", "1"], monkeypatch, capsys)
+    assert "shouts" in out
+    assert re.search("[A-Z]{3}", out)
+
+
+def test_no_command_is_only_talked_about():
+    """All commands that there are stand in the README."""
+    assert {arguments[0] for arguments in COMMANDS} == set(cli.cli.commands)
