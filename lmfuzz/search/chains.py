@@ -6,7 +6,7 @@ import numpy as np
 
 from lmfuzz.types import Batch, BoolArray, FloatArray, IntArray, State
 
-COLDEST, HOTTEST = 0.02, 0.5  # temperatures in nats of margin, spaced geometrically
+COLDEST, HOTTEST = 0.03, 1.5  # temperatures in nats of margin, spaced geometrically
 
 
 class Chains:
