@@ -1,11 +1,14 @@
 """The command line: the only place that knows click, exit codes and signals."""
 
+import errno
 import json
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
 for _threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_threads, "1")  # before numpy loads: matrices are small, threads only spin
 
-NOTHING, FOUND, USAGE, TARGET, DISK, INTERRUPTED = 0, 1, 2, 3, 4, 130
+NOTHING, FOUND, USAGE, TARGET, DISK, BUG, INTERRUPTED = 0, 1, 2, 3, 4, 70, 130
 
 _EXITS = """
 \b
@@ -32,8 +35,11 @@ Exit codes:
   2    wrong usage
   3    the model could not be loaded
   4    the disk is full; findings that could not be written are on stderr
+  70   a bug in lmfuzz; its traceback is on stderr
   130  interrupted
 """
+
+_FULL = {"SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE", "SQLITE_IOERR_TRUNCATE"}
 
 
 class _Commands(click.Group):
@@ -43,8 +49,8 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except BrokenPipeError:  # click would exit with 1, which says that something was found
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # flushing on the way out must not fail, too
-            sys.exit(INTERRUPTED)
+            _discard()
+            sys.exit(NOTHING if ctx.invoked_subcommand in ("list", "show") else INTERRUPTED)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -307,30 +313,59 @@ def _print(lines: Iterable[str]) -> None:
 
 def main() -> NoReturn:
     """Run the command line; every error a user can cause is one sentence and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # the terminal's encoding may lack a character
     try:
         sys.exit(cli.main(standalone_mode=False) or 0)
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
-    except click.ClickException as error:
-        _fail(error.format_message(), USAGE)
-    except UsageError as error:
-        _fail(str(error), USAGE)
-    except TargetError as error:
-        _fail(str(error), TARGET)
     except (click.Abort, KeyboardInterrupt):
         _fail("interrupted", INTERRUPTED)
     except Exception as error:
-        from sqlite3 import DatabaseError
+        sentence, code = _sentence(error)
+        if code == BUG:
+            traceback.print_exc()
+        _fail(sentence, code)
 
-        from lmfuzz.store import Unwritten
 
-        if isinstance(error, DatabaseError):
-            _fail(f"the campaign's database cannot be read: {error}", USAGE)
-        if not isinstance(error, Unwritten):
-            raise
-        _fail(str(error), DISK)
+def _sentence(error: Exception) -> tuple[str, int]:
+    """What to say of an error, and the exit code."""
+    from sqlite3 import DatabaseError
+
+    from lmfuzz.store import Unwritten
+
+    match error:
+        case click.ClickException():
+            return error.format_message(), USAGE
+        case UsageError():
+            return str(error), USAGE
+        case TargetError():
+            return str(error), TARGET
+        case Unwritten():
+            return str(error), DISK
+        case DatabaseError() if getattr(error, "sqlite_errorname", "") in _FULL:
+            return f"cannot write the campaign: {error}", DISK
+        case DatabaseError():
+            return f"the campaign's database cannot be read: {error}", USAGE
+        case OSError():
+            place = f" {error.filename}" if error.filename else ""
+            said = error.strerror or str(error) or type(error).__name__
+            return f"cannot read or write{place}: {said}", DISK if error.errno == errno.ENOSPC else USAGE
+        case MemoryError():
+            return "there is not enough memory; a smaller model, --batch or --max-new needs less", USAGE
+    return "this is a bug in lmfuzz; the campaign on disk is kept", BUG
 
 
 def _fail(sentence: str, code: int) -> NoReturn:
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _discard()
     click.echo(f"lmfuzz: {sentence}", err=True)
     sys.exit(code)
+
+
+def _discard() -> None:
+    """Send what is left for stdout nowhere: flushing it on the way out would fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -1,6 +1,9 @@
 """The command line as a user meets it: exit codes, sentences, and the last line for machines."""
 
+import errno
 import json
+import shlex
+import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -194,6 +197,7 @@ def test_wrong_usage_is_one_sentence_and_writes_nothing(sh: Shell) -> None:
         ("--search", "guided"): "unknown search 'guided'",
         ("--operator", "inser"): "did you mean 'insert'?",
         ("--feature", "hidden"): "unknown feature 'hidden'",
+        ("--feature", "trajectory:clusters=100000"): "clusters must be between 1 and 1024, not 100000",
         ("--budget", "soon"): "budget 'soon' is neither a time",
         ("--seed", "x"): "'x' is not a valid integer",
         ("--batch", "0"): "--batch must be greater than or equal to 1, not 0",
@@ -281,6 +285,53 @@ def test_a_full_disk_is_4_and_the_findings_are_on_stderr(sh: Shell, monkeypatch:
     with Store.read(Path("c")) as store:
         shown = [line for line in done.out.splitlines() if line.startswith("lmfuzz: finding ")]
         assert len(store.findings()) == len(shown)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "sentence"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            4,
+            "cannot read or write: No space left on device",
+        ),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "x"),
+            2,
+            "cannot read or write x: Permission denied",
+        ),
+        (MemoryError(), 2, "there is not enough memory; a smaller model, --batch or --max-new needs less"),
+    ],
+)
+def test_no_error_of_the_machine_says_that_something_was_found(
+    sh: Shell, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int, sentence: str
+) -> None:
+    def broken(kind: str) -> None:
+        raise error
+
+    monkeypatch.setattr("lmfuzz.plugins.describe", broken)
+    assert sh.refused("list", code=code) == sentence
+
+
+def test_a_bug_is_70_with_its_traceback(sh: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lmfuzz.plugins.describe", lambda kind: 1 // 0)
+    done = sh("list")
+    assert done.code == 70
+    assert done.err.startswith("Traceback ")
+    assert done.err.endswith("\nlmfuzz: this is a bug in lmfuzz; the campaign on disk is kept\n")
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "said"),
+    [
+        ("list > /dev/full", 4, "lmfuzz: cannot read or write: No space left on device\n"),
+        ("list | (read -r first)", 0, ""),
+    ],
+)
+def test_a_list_into_a_full_device_or_a_closed_pipe(command: str, code: int, said: str) -> None:
+    line = f"set -o pipefail; {shlex.quote(sys.executable)} -m lmfuzz {command}"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (code, said)
 
 
 def test_lists_name_everything_with_parameters(sh: Shell) -> None:

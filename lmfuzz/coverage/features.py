@@ -15,6 +15,7 @@ import numpy as np
 from lmfuzz.errors import UsageError
 from lmfuzz.types import PAD, Array, BoolArray, FloatArray, IntArray, Trace
 
+_CLUSTERS = 1024  # at most: the table of their moves grows with the square
 _TAIL = 256  # characters from the end of a text in which loops and repetition are looked for
 
 Map = Callable[[FloatArray], FloatArray]
@@ -77,7 +78,7 @@ class Trajectory:
     groups = 96
 
     def __init__(self, clusters: int = 32) -> None:
-        self._clusters = _at_least(1, "clusters", clusters)
+        self._clusters = _between("clusters", clusters, 1, _CLUSTERS)
         self._cells = cells = clusters + 1  # the last one is "far"
         order = np.random.Generator(np.random.PCG64(0)).permutation(cells * cells)
         self._group = order % self.groups
@@ -142,6 +143,12 @@ class OutputCells:
 def _at_least(least: int, name: str, value: int) -> int:
     if value < least:
         raise UsageError(f"{name} must be at least {least}, not {value}")
+    return value
+
+
+def _between(name: str, value: int, least: int, most: int) -> int:
+    if not least <= value <= most:
+        raise UsageError(f"{name} must be between {least} and {most}, not {value}")
     return value
 
 
