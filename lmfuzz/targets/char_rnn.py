@@ -25,7 +25,7 @@ class CharRNNConfig(BaseModel):
     @classmethod
     def _distinct(cls, alphabet: str) -> str:
         if len(alphabet) < 2 or len(set(alphabet)) != len(alphabet):
-            raise ValueError("the alphabet must hold at least two characters, each of them once")
+            raise ValueError("must hold at least two characters, each of them once")
         return alphabet
 
 

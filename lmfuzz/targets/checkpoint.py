@@ -1,6 +1,7 @@
 """Checkpoint folders of character RNNs: ``config.json`` beside ``model.safetensors``."""
 
 import json
+import warnings
 from pathlib import Path
 
 import torch
@@ -9,8 +10,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lmfuzz.errors import TargetError
+from lmfuzz.errors import TargetError, nearest
 from lmfuzz.targets.char_rnn import CharRNN, CharRNNConfig, shapes
+from lmfuzz.typed import complaint
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 PICKLES = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt")
@@ -42,15 +44,31 @@ def load(folder: Path, *, allow_pickle: bool = False) -> CharRNN:
 
 def _config(path: Path) -> CharRNNConfig:
     try:
-        return CharRNNConfig.model_validate_json(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise TargetError(f"{path.parent} is not a checkpoint folder: it has no {CONFIG}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise TargetError(f"cannot read {path}: {error}") from None
+    except OSError as error:
+        raise TargetError(f"cannot read {path}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise TargetError(f"{path} is not JSON: {error}") from None
+    fields = CharRNNConfig.model_fields
+    said = content.get("format") if isinstance(content, dict) else None
+    if said != fields["format"].default:
+        raise TargetError(
+            f'{path} is not a character RNN\'s: it must be a JSON object with "format": '
+            f'"{fields["format"].default}"{f", not {said!r:.80}" if said else ""}'
+        )
+    try:
+        return CharRNNConfig.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise TargetError(f"{path} is not a character RNN's: {place}: {first['msg']}") from None
+        key = str(first["loc"][0])
+        if first["type"] == "extra_forbidden":
+            raise TargetError(f"{path} has an unknown key {key!r}{nearest(key, fields)}") from None
+        if first["type"] == "missing":
+            raise TargetError(f"{path} lacks the key {key!r}") from None
+        wrong = complaint(error, content[key], fields[key].annotation)
+        raise TargetError(f"in {path}, {key} {wrong}") from None
 
 
 def _tensors(folder: Path, allow_pickle: bool) -> dict[str, Tensor]:
@@ -69,7 +87,8 @@ def _tensors(folder: Path, allow_pickle: bool) -> dict[str, Tensor]:
             f"{WEIGHTS}, or pass --allow-pickle to read its tensors alone"
         )
     try:
-        tensors = torch.load(pickles[0], map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # about protocols; the sentence below says it all
+            tensors = torch.load(pickles[0], map_location="cpu", weights_only=True)
     except Exception as error:  # of many kinds; torch's words advise to trust the file
         raise TargetError(
             f"{pickles[0]} holds more than tensors or is damaged ({type(error).__name__}); save the model's "

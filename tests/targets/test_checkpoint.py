@@ -174,6 +174,25 @@ def test_a_config_with_a_wrong_field_names_it(folder, field, value):
     refused(with_config(folder, **{field: value}), str(folder / "config.json"), field)
 
 
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"zzz": 1}, "{} has an unknown key 'zzz'"),
+        ({"hiden": 1}, "{} has an unknown key 'hiden'; did you mean 'hidden'?"),
+        ({"hidden": "x"}, 'in {}, hidden must be a whole number, not "x"'),
+        ({"cell": "rnn"}, "in {}, cell must be 'lstm' or 'gru', not \"rnn\""),
+        ({"alphabet": "a"}, "in {}, alphabet must hold at least two characters, each of them once"),
+    ],
+)
+def test_a_wrong_config_is_refused_in_words_of_its_own(folder, changes, sentence):
+    assert refused(with_config(folder, **changes)) == sentence.format(folder / "config.json")
+
+
+def test_a_foreign_config_is_told_the_right_format(folder):
+    (folder / "config.json").write_text('{"alphabet": "abc", "hidden": 3}')
+    refused(folder, "is not a character RNN's", 'with "format": "lmfuzz-char-rnn"')
+
+
 def test_a_config_without_an_alphabet_names_it(folder):
     (folder / "config.json").write_text('{"format": "lmfuzz-char-rnn"}')
     refused(folder, "alphabet")
@@ -253,7 +272,7 @@ def test_a_pickle_is_not_read_unless_that_is_allowed(folder, tmp_path, name):
     assert not (tmp_path / "harm").exists()
 
 
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("write", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content))])
 def test_a_malicious_pickle_does_no_harm_where_pickles_are_allowed(folder, tmp_path, write):
     (folder / "model.safetensors").unlink()
