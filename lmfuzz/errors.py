@@ -12,6 +12,9 @@ class TargetError(Exception):
     """The model could not be loaded (exit code 3)."""
 
 
+INTERRUPTS = (KeyboardInterrupt, GeneratorExit)  # end a campaign; all else is the affair of who raised it
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """``; did you mean 'X'?`` with the known word nearest to ``word``, or nothing."""
     close = get_close_matches(word, list(known), n=1, cutoff=0.5)

@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 
-from lmfuzz.errors import TargetError, UsageError
+from lmfuzz.errors import INTERRUPTS, TargetError, UsageError
 from lmfuzz.protocols import Sampler, Target
 from lmfuzz.types import PAD, Array, Batch, IntArray, Trace
 
@@ -41,9 +41,9 @@ class LocalExecutor:
         self.executions += len(batch)
         try:
             trace = dict(self.target.run(batch, wants))
-        except (UsageError, TargetError):
+        except (UsageError, TargetError, *INTERRUPTS):
             raise
-        except Exception as error:
+        except BaseException as error:  # SystemExit, too, is the model's own affair
             if len(batch) == 1:
                 words = f"{type(error).__name__}: {error}".splitlines()[0][:200]
                 known = {name: self._blank[name] for name in wants & self._blank.keys()}
@@ -77,7 +77,9 @@ class LocalExecutor:
         self.executions += len(batch)
         try:
             return sampler.sample(batch, new, temperature, rng)
-        except Exception:  # which row is to blame shows when the rows are run
+        except INTERRUPTS:
+            raise
+        except BaseException:  # which row is to blame shows when the rows are run
             return rng.integers(len(self.target.space.symbols), size=(len(batch), new), dtype=np.int32)
         finally:
             self.seconds += time.perf_counter() - started

@@ -157,6 +157,7 @@ def test_errors_for_the_user_pass_through(error):
         (RuntimeError("first line\nsecond"), "RuntimeError: first line"),
         (AssertionError(), "AssertionError: "),
         (ValueError("x" * 500), "ValueError: " + "x" * 188),
+        (SystemExit(3), "SystemExit: 3"),
         (MemoryError("ä\x00"), "MemoryError: ä\x00"),
     ],
 )

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from lmfuzz.errors import UsageError
+from lmfuzz.errors import INTERRUPTS, UsageError
 from lmfuzz.objectives.detectors import Detector, adapted
 from lmfuzz.protocols import Objective
 from lmfuzz.types import Array, Batch, Evidence, FloatArray, State, Trace, take
@@ -142,7 +142,9 @@ class Panel:
         for part, columns in self._parts if len(batch) else ():
             try:
                 margins[rows, columns] = part(batch, trace)
-            except Exception as error:
+            except INTERRUPTS:
+                raise
+            except BaseException as error:  # SystemExit, too, is the detector's own affair
                 self._note(part, error)
         self._unscored += np.isnan(margins).sum(axis=0)
         return margins
@@ -154,7 +156,9 @@ class Panel:
         part, columns = next(found for found in self._parts if found[1].start <= column < found[1].stop)
         try:
             return part.evidence(batch, trace, row, column - columns.start)
-        except Exception as error:
+        except INTERRUPTS:
+            raise
+        except BaseException as error:
             self._note(part, error)
             words = f"{part.about} (its evidence raised {type(error).__name__})"
             return Evidence(self.targets[column], words)
@@ -170,9 +174,9 @@ class Panel:
             for part, _ in self._parts if len(batch) else ():
                 try:
                     part(batch[rows], take(trace, rows))
-                except UsageError:
+                except (UsageError, *INTERRUPTS):
                     raise
-                except Exception as error:
+                except BaseException as error:
                     self._note(part, error)
 
     def state(self) -> State:
@@ -184,7 +188,7 @@ class Panel:
         self._unscored = np.array([state["unscored"].get(name, 0) for name in self.targets], np.int64)
         self.errors = {name: dict(e) for name, e in state["errors"].items()}
 
-    def _note(self, part: Detector, error: Exception) -> None:
+    def _note(self, part: Detector, error: BaseException) -> None:
         kept = self.errors.setdefault(part.name, {})
         inside = error.__traceback__.tb_next if error.__traceback__ else None  # without the panel's frame
         text = "".join(traceback.format_exception(type(error), error, inside))

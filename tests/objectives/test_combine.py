@@ -298,6 +298,16 @@ def test_an_interrupt_is_no_error_of_a_detector():
         Panel({"d": interrupted})(*FOUR)
 
 
+def test_a_detector_that_exits_has_raised():
+    def exits(batch, trace):
+        raise SystemExit(7)
+
+    panel = Panel({"d": exits, "e": Fixed([1, 1, 1, 1], evidence=lambda *_: exits(*FOUR))})
+    assert np.isnan(panel(*FOUR)[:, 0]).all()
+    assert "SystemExit: 7" in next(iter(panel.errors["d"]))
+    assert "its evidence raised SystemExit" in panel.evidence(*FOUR, 0, 1).words
+
+
 @dataclass
 class Configured:
     """Outputs longer than a limit."""
