@@ -245,9 +245,10 @@ def _arguments(call: Call, parameters: Mapping[str, inspect.Parameter]) -> dict[
         if name in arguments:
             raise UsageError(f"{call.name}: {name} is given twice, first without its name")
         if not name or name == _PARTS or (name not in known and not free):
-            takes = f"it takes {', '.join(known)}" if known else "it takes none"
+            takes = f"takes {', '.join(known) or 'none'}"
             which = f"no parameter {given!r}" if given else "no parameters"
-            raise UsageError(f"{call.name} has {which}{nearest(given, known)}; {takes}")
+            close = nearest(given, known)
+            raise UsageError(f"{call.name} has {which}{f'{close} It' if close else '; it'} {takes}")
         annotation = _annotation(parameters[name]) if name in known else Any
         try:
             arguments[name] = convert(_bundled(value), annotation)

@@ -18,6 +18,7 @@ from lmfuzz.typed import complaint
 __all__ = ["Spec", "load", "resolve", "resource", "write"]
 
 _RECORDS = ("made_with", "target")  # tables of a campaign.toml that say what it ran on
+_OPTIONS = {"objectives": "objective", "operators": "operator"}  # given once for each
 _LARGEST = 2**63 - 1
 _LONGEST = 100_000
 _WIDEST = {"min_length": 1, "max_length": _LONGEST}  # so that one of them can be checked alone
@@ -126,7 +127,7 @@ def resolve(config: Mapping[str, Any], options: Mapping[str, Any]) -> Spec:
     Options that are None or empty were not given. Raises UsageError for a key or value that is wrong.
     """
     given = {key: _plain(value) for key, value in options.items() if value is not None and value != ()}
-    sources = {key: f"--{key.replace('_', '-')}" for key in given}
+    sources = {key: f"--{_OPTIONS.get(key, key).replace('_', '-')}" for key in given}
     files = {key: f"{key} in campaign.toml" for key in config if key not in given}
     return _checked({**config, **given}, {**files, **sources})
 

@@ -194,6 +194,7 @@ def test_wrong_usage_is_one_sentence_and_writes_nothing(sh: Shell) -> None:
         ("--objective", "entropy"): "the target does not show; it has hidden_last, phrase_gap/, text, tokens",
         ("--objective", "own.py:flat"): "objective 'flat': returned shape (1,)",
         ("--objective", "own.py:absent"): "own.py has no 'absent'",
+        ("--objective", "entropy", "--objective", "entropy"): "--objective must not name entropy twice",
         ("--search", "guided"): "unknown search 'guided'",
         ("--operator", "inser"): "did you mean 'insert'?",
         ("--feature", "hidden"): "unknown feature 'hidden'",

@@ -118,7 +118,7 @@ def test_parameters_are_converted_by_the_annotations_of_the_constructor() -> Non
 
 def test_wrong_parameters_are_told_from_right_ones() -> None:
     assert refused("fake:tims=3") == (
-        "fake has no parameter 'tims'; did you mean 'times'?; it takes times, words, fold"
+        "fake has no parameter 'tims'; did you mean 'times'? It takes times, words, fold"
     )
     assert refused("fake:times=four") == 'fake: times must be a whole number, not "four"'
     assert refused("strict") == "strict needs pattern (text): strict:pattern=..."
