@@ -31,7 +31,7 @@ _EXITS = """
 \b
 Exit codes:
   0    nothing was found (replay: everything is fixed)
-  1    findings (replay: something still fails)
+  1    findings (replay: something still fails or could not be judged)
   2    wrong usage
   3    the model could not be loaded
   4    the disk is full; findings that could not be written are on stderr
@@ -203,7 +203,7 @@ def replay(directory: Path, finding: int | None) -> None:
         click.echo(f"finding {verdict.number}: {verdict.words}, {bucket}: {shown[0]} -> {shown[1]}")
     if not verdicts:
         _say(f"{directory} has no findings")
-    sys.exit(FOUND if any(verdict.failed for verdict in verdicts) else NOTHING)
+    sys.exit(NOTHING if all(verdict.fixed for verdict in verdicts) else FOUND)
 
 
 @cli.command("list")

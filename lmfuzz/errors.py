@@ -15,6 +15,11 @@ class TargetError(Exception):
 INTERRUPTS = (KeyboardInterrupt, GeneratorExit)  # end a campaign; all else is the affair of who raised it
 
 
+def one_line(error: BaseException) -> str:
+    """What was raised: its type and the first line of what it says, 200 characters at most."""
+    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """``; did you mean 'X'?`` with the known word nearest to ``word``, or nothing."""
     close = get_close_matches(word, list(known), n=1, cutoff=0.5)

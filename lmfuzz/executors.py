@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 
-from lmfuzz.errors import INTERRUPTS, TargetError, UsageError
+from lmfuzz.errors import INTERRUPTS, TargetError, UsageError, one_line
 from lmfuzz.protocols import Sampler, Target
 from lmfuzz.types import PAD, Array, Batch, IntArray, Trace
 
@@ -45,9 +45,8 @@ class LocalExecutor:
             raise
         except BaseException as error:  # SystemExit, too, is the model's own affair
             if len(batch) == 1:
-                words = f"{type(error).__name__}: {error}".splitlines()[0][:200]
                 known = {name: self._blank[name] for name in wants & self._blank.keys()}
-                return {CRASH: np.array([words], dtype=object), **known}
+                return {CRASH: np.array([one_line(error)], dtype=object), **known}
             trace = {}
         finally:
             self.seconds += time.perf_counter() - started

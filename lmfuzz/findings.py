@@ -28,6 +28,7 @@ class Finding:
     execution: int  # how many rows had been run when it was found
     failed: int
     runs: int
+    unscored: int = 0  # re-runs that could not be judged
 
     @property
     def bucket(self) -> str:
@@ -36,17 +37,29 @@ class Finding:
 
     @property
     def label(self) -> str:
-        """``confirmed``, or ``flaky k/n``."""
-        return "confirmed" if self.failed == self.runs else f"flaky {self.failed}/{self.runs}"
+        """``confirmed``, or ``flaky k/n``, with how many re-runs could not be judged."""
+        if self.failed == self.runs:
+            return "confirmed"
+        return f"flaky {self.failed}/{self.runs}" + (f", {self.unscored} unscored" if self.unscored else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Reruns:
+    """How many re-runs of a row failed, how many passed, and how many could not be judged."""
+
+    failed: int
+    passed: int
+    unscored: int
 
 
 def confirm(
     row: Batch, column: int, objective: Objective, executor: Executor, wants: frozenset[str], runs: int
-) -> int:
-    """How many of ``runs`` re-runs of one row, alone and unpadded, fail in this column."""
+) -> Reruns:
+    """What ``runs`` re-runs of one row, alone and unpadded, come to in this column; NaN is unscored."""
     alone = row.alone(0)
-    margins = (objective(alone, executor.run(alone, wants))[0, column] for _ in range(runs))
-    return sum(bool(margin > 0) for margin in margins)
+    margins = np.array([objective(alone, executor.run(alone, wants))[0, column] for _ in range(runs)])
+    failed, unscored = int((margins > 0).sum()), int(np.isnan(margins).sum())
+    return Reruns(failed, runs - failed - unscored, unscored)
 
 
 class Findings:
@@ -77,14 +90,15 @@ class Findings:
             key = bucket, symbols.tobytes()
             if self.kept[bucket] >= self.keep or key in self._prompts:
                 continue
-            failed = confirm(
+            again = confirm(
                 batch[row : row + 1], column, self.objective, self.executor, self.wants, self.runs
             )
             finding = Finding(
                 objective=self.objective.targets[column], margin=float(margins[row, column]),
                 evidence=evidence, symbols=symbols.copy(), prompt=self.executor.target.space.decode(symbols),
                 output=str(trace["text"][row]), parent=int(batch.parent[row]),
-                operator=int(batch.operator[row]), execution=execution, failed=failed, runs=self.runs,
+                operator=int(batch.operator[row]), execution=execution, failed=again.failed,
+                runs=self.runs, unscored=again.unscored,
             )  # fmt: skip
             self._prompts.add(key)
             self.kept[bucket] += 1

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from lmfuzz.campaign import load_target, objectives
 from lmfuzz.errors import UsageError
-from lmfuzz.executors import LocalExecutor
-from lmfuzz.findings import Finding, confirm
-from lmfuzz.protocols import Objective
+from lmfuzz.executors import CRASH, LocalExecutor
+from lmfuzz.findings import Finding, Reruns, confirm
+from lmfuzz.objectives.combine import Panel
 from lmfuzz.show import pick
 from lmfuzz.spec import Spec
 from lmfuzz.store import Store
@@ -19,20 +19,26 @@ FEW = 8  # rows of the corpus that the target is tried on
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """``failed`` of ``runs`` runs of finding ``number`` failed again; ``output`` is the last run's text."""
+    """What came of finding ``number``; ``output`` is the last run's text, ``why`` why it was not judged."""
 
     number: int
     finding: Finding
-    failed: int
-    runs: int
+    again: Reruns
     output: str
+    why: str
+
+    @property
+    def fixed(self) -> bool:
+        """Whether every run was judged and passed."""
+        return not (self.again.failed or self.again.unscored)
 
     @property
     def words(self) -> str:
-        """``still fails``, ``fixed``, or ``flaky k of n``."""
-        if self.failed == self.runs:
-            return "still fails"
-        return f"flaky {self.failed} of {self.runs}" if self.failed else "fixed"
+        """``still fails``, ``flaky k of n``, ``could not be judged (why)`` or ``fixed``."""
+        failed, passed, unscored = self.again.failed, self.again.passed, self.again.unscored
+        if failed:
+            return f"flaky {failed} of {failed + passed + unscored}" if passed + unscored else "still fails"
+        return f"could not be judged ({self.why})" if unscored else "fixed"
 
 
 class Replay:
@@ -50,7 +56,7 @@ class Replay:
         numbers = range(1, len(found) + 1) if number is None else [number]
         self._chosen = [(n, found[n - 1]) for n in numbers]
         self._spec = Spec(**meta["spec"])
-        self._objective: Objective = objectives(self._spec)
+        self._objective: Panel = objectives(self._spec)
         self._wants = self._objective.needs | {"text"}
         target = load_target(self._spec)
         self._executor = LocalExecutor(target)
@@ -68,9 +74,10 @@ class Replay:
                 )
             column = self._objective.targets.index(finding.objective)
             row = Batch.of([self._symbols(number, finding)])
-            failed = confirm(row, column, self._objective, self._executor, self._wants, runs)
-            text = str(self._executor.run(row, self._wants)["text"][0])
-            yield Verdict(number, finding, failed, runs, text)
+            again = confirm(row, column, self._objective, self._executor, self._wants, runs)
+            trace = self._executor.run(row, self._wants)
+            why = str(trace[CRASH][0]) or (self._objective.why(column) if again.unscored else "")
+            yield Verdict(number, finding, again, str(trace["text"][0]), why)
 
     def _symbols(self, number: int, finding: Finding) -> IntArray:
         if self._spelled_alike:

@@ -26,7 +26,7 @@ from lmfuzz.loop import Step
 from lmfuzz.types import Batch, Evidence, FloatArray, IntArray, State
 
 DATABASE, CAMPAIGN, LOCK = "campaign.db", "campaign.toml", "lock"
-FORMAT = 1
+FORMAT = 2
 QUIET = 3.0  # seconds after which a commit is due although nothing was found
 SHARE = 100  # a commit waits for this many times what the last one took, so they cost 1 % at most
 SAMPLE = 1.0  # seconds between rows of the table steps
@@ -40,7 +40,8 @@ _TABLES = (
     "CREATE TABLE findings (id INTEGER PRIMARY KEY, bucket TEXT NOT NULL, objective TEXT NOT NULL,"
     " margin REAL NOT NULL, signature TEXT NOT NULL, words TEXT NOT NULL, span TEXT NOT NULL,"
     " symbols BLOB NOT NULL, prompt TEXT NOT NULL, output TEXT NOT NULL, parent INTEGER NOT NULL,"
-    " operator TEXT NOT NULL, execution INTEGER NOT NULL, failed INTEGER NOT NULL, runs INTEGER NOT NULL)",
+    " operator TEXT NOT NULL, execution INTEGER NOT NULL, failed INTEGER NOT NULL, runs INTEGER NOT NULL,"
+    " unscored INTEGER NOT NULL)",
     "CREATE TABLE steps (executions INTEGER PRIMARY KEY, seconds REAL NOT NULL, time_in_target REAL NOT NULL,"
     " corpus INTEGER NOT NULL, archive INTEGER NOT NULL, findings INTEGER NOT NULL, novelty REAL NOT NULL)",
     "CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), value TEXT NOT NULL)",
@@ -274,16 +275,16 @@ class Store:
         ids = self._operators()
         query = (
             "SELECT objective, margin, signature, words, span, symbols, prompt, output, parent, operator,"
-            " execution, failed, runs FROM findings ORDER BY id"
+            " execution, failed, runs, unscored FROM findings ORDER BY id"
         )
         found = []
         for objective, margin, signature, words, span, symbols, *rest in self._db.execute(query):
-            prompt, output, parent, operator, execution, failed, runs = rest
+            prompt, output, parent, operator, *reruns = rest
             place = json.loads(span)
             evidence = Evidence(signature, words, tuple(place) if place else None)
             found.append(
                 Finding(objective, margin, evidence, _symbols(symbols), prompt, output, parent, ids[operator],
-                        execution, failed, runs)
+                        *reruns)
             )  # fmt: skip
         return found
 
@@ -352,7 +353,7 @@ def _finding_row(number: int, finding: Finding, names: Mapping[int, str]) -> tup
         number, _clean(finding.bucket), _clean(finding.objective), finding.margin, _clean(evidence.signature),
         _clean(evidence.words), json.dumps(evidence.span), _blob(finding.symbols), _clean(finding.prompt),
         _clean(finding.output), finding.parent, names[finding.operator], finding.execution, finding.failed,
-        finding.runs,
+        finding.runs, finding.unscored,
     )  # fmt: skip
 
 

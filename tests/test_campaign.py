@@ -46,7 +46,7 @@ def spec(tmp_path: Path) -> Spec:
     (tmp_path / "seeds.txt").write_text(SEEDS)
     return Spec(
         model="lmfuzz.targets.toy:toy", seeds=[str(tmp_path / "seeds.txt")], objectives=OBJECTIVES,
-        search="directed", budget="4000x",
+        search="directed", budget="12000x",
     )  # fmt: skip
 
 
@@ -226,10 +226,10 @@ def test_resuming_something_else_is_refused(spec: Spec, tmp_path: Path) -> None:
     ran(spec, directory)
     with pytest.raises(UsageError, match=r"is spent; give a larger one: lmfuzz resume .*c --budget MORE"):
         resumed(directory)
-    more = resumed(directory, "5000x")
-    assert more == spec.model_copy(update={"budget": "5000x"})
+    more = resumed(directory, "13000x")
+    assert more == spec.model_copy(update={"budget": "13000x"})
     with pytest.raises(UsageError, match=r"findings .* is spent"):
-        resumed(directory, "5000x", stop_after=1)
+        resumed(directory, "13000x", stop_after=1)
     with Store.resume(directory) as store:
         with pytest.raises(UsageError, match="belongs to another target: its model was toy-40-xyz-vk"):
             Campaign(more, Toy(), store).restore(store)
@@ -242,7 +242,7 @@ def test_resuming_something_else_is_refused(spec: Spec, tmp_path: Path) -> None:
     toml = directory / "campaign.toml"
     toml.write_text(toml.read_text().replace("\nseed = 0", "\nseed = 1"))
     with pytest.raises(UsageError, match=r"was changed since the campaign began \(seed\)"):
-        resumed(directory, "5000x")
+        resumed(directory, "13000x")
 
 
 def test_a_larger_budget_goes_on_and_is_written_down(spec: Spec, tmp_path: Path) -> None:
@@ -250,14 +250,14 @@ def test_a_larger_budget_goes_on_and_is_written_down(spec: Spec, tmp_path: Path)
     before, _ = ran(spec, directory)
     (tmp_path / "seeds.txt").unlink()  # the campaign has them
     with Store.resume(directory) as store:
-        campaign = Campaign(resumed(directory, "6000x"), easy(), store)
+        campaign = Campaign(resumed(directory, "14000x"), easy(), store)
         campaign.restore(store)
         assert campaign.executor.executions == before.executor.executions
         campaign.run(store, Ear())
-    assert campaign.executor.executions >= 6000
+    assert campaign.executor.executions >= 14000
     assert campaign.budget.elapsed() > before.budget.seconds_before
-    assert 'budget = "6000x"' in (directory / "campaign.toml").read_text()
-    with pytest.raises(UsageError, match="the budget of 6000x"):
+    assert 'budget = "14000x"' in (directory / "campaign.toml").read_text()
+    with pytest.raises(UsageError, match="the budget of 14000x"):
         resumed(directory)
 
 
@@ -291,6 +291,31 @@ def test_replay_says_what_still_fails(spec: Spec, tmp_path: Path, monkeypatch: p
         assert verdict.words in (["fixed"] if fixed else ["flaky 1 of 3", "flaky 2 of 3"])
     with pytest.raises(UsageError, match=f"has no finding 99; its findings are 1 to {len(campaign.kept)}"):
         Replay(directory, 99)
+
+
+def test_replay_says_what_could_not_be_judged(
+    spec: Spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Breaks(Toy):
+        """Raises on whatever held the phrase."""
+
+        def run(self, batch: Batch, wants: frozenset[str]) -> Trace:
+            trace = super().run(batch, wants)
+            if any("sesame" in text for text in trace["text"]):
+                raise RuntimeError("no more")
+            return trace
+
+    def loses(batch: Batch, trace: Trace) -> Any:
+        raise ValueError(1)
+
+    directory = tmp_path / "c"
+    ran(spec, directory)
+    monkeypatch.setattr("lmfuzz.replay.load_target", lambda spec: Breaks(phrase_key="xyz", loop_key="vk"))
+    monkeypatch.setattr("lmfuzz.objectives.repetition.Repetition.__call__", lambda self, b, t: loses(b, t))
+    verdicts = {verdict.finding.objective: verdict for verdict in Replay(directory)}
+    assert not any(verdict.fixed for verdict in verdicts.values())
+    assert verdicts["phrases/sesame"].words == "could not be judged (RuntimeError: no more)"
+    assert verdicts["repetition"].words == "could not be judged (ValueError: 1)"
 
 
 def test_a_finding_is_shown_with_its_lineage(spec: Spec, tmp_path: Path) -> None:
@@ -346,7 +371,7 @@ def test_a_pipe_gets_lines_and_a_terminal_a_picture(spec: Spec, tmp_path: Path) 
         screen.step(ear.steps[-1])
         screen.found(7, replace(FINDING, failed=2, prompt="[bold]not markup[/bold]"))
     shown = console.file.getvalue()  # type: ignore[attr-defined]
-    for word in ("executions/s", "last new state", "stability", "yield per 1 000", "havoc", "of 4000x"):
+    for word in ("executions/s", "last new state", "stability", "yield per 1 000", "havoc", "of 12000x"):
         assert word in shown
     assert "flaky 2/3" in shown
     assert "[bold]not markup[/bold]" in shown

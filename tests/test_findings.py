@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lmfuzz.executors import LocalExecutor
-from lmfuzz.findings import Finding, Findings, confirm
+from lmfuzz.findings import Finding, Findings, Reruns, confirm
 from lmfuzz.types import SEED, Batch, Evidence, TextSpace
 
 WANTS = frozenset({"text", "value"})
@@ -120,9 +120,19 @@ def test_hits_are_run_again_alone_and_unpadded_with_what_the_objective_needs():
 
 def test_confirm_counts_the_runs_that_fail_in_this_column():
     executor = LocalExecutor(Echo())
-    assert confirm(of("h"), 0, Large(), executor, WANTS, 4) == 4
-    assert confirm(of("h"), 1, Large(), executor, WANTS, 4) == 0
+    assert confirm(of("h"), 0, Large(), executor, WANTS, 4) == Reruns(4, 0, 0)
+    assert confirm(of("h"), 1, Large(), executor, WANTS, 4) == Reruns(0, 4, 0)
     assert executor.executions == 8
+
+
+def test_a_rerun_that_cannot_be_judged_has_neither_failed_nor_passed():
+    class Sometimes(Large):
+        margins = iter([1, np.nan, -1, -np.inf, np.nan])
+
+        def __call__(self, batch, trace):
+            return np.full((1, 2), next(self.margins), np.float32)
+
+    assert confirm(of("h"), 0, Sometimes(), LocalExecutor(Echo()), WANTS, 5) == Reruns(1, 2, 2)
 
 
 def test_at_most_so_many_findings_are_kept_and_confirmed_per_bucket():
@@ -190,11 +200,17 @@ def test_a_state_does_not_change_when_the_search_goes_on():
 
 
 @pytest.mark.parametrize(
-    ("failed", "runs", "label"), [(3, 3, "confirmed"), (0, 3, "flaky 0/3"), (1, 1, "confirmed")]
+    ("failed", "runs", "unscored", "label"),
+    [
+        (3, 3, 0, "confirmed"),
+        (0, 3, 0, "flaky 0/3"),
+        (1, 1, 0, "confirmed"),
+        (0, 3, 3, "flaky 0/3, 3 unscored"),
+    ],
 )
-def test_labels(failed, runs, label):
+def test_labels(failed, runs, unscored, label):
     finding = Finding(
-        "o", 1.0, Evidence("s", "w"), np.zeros(1, np.int32), "a", "b", SEED, SEED, 1, failed, runs
+        "o", 1.0, Evidence("s", "w"), np.zeros(1, np.int32), "a", "b", SEED, SEED, 1, failed, runs, unscored
     )
     assert finding.label == label
     assert finding.bucket == "o: s"

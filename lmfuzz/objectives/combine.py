@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from lmfuzz.errors import INTERRUPTS, UsageError
+from lmfuzz.errors import INTERRUPTS, UsageError, one_line
 from lmfuzz.objectives.detectors import Detector, adapted
 from lmfuzz.protocols import Objective
 from lmfuzz.types import Array, Batch, Evidence, FloatArray, State, Trace, take
@@ -111,6 +111,8 @@ class Panel:
     that batch, and the campaign goes on. Of two columns with one name the later becomes ``name#2``.
 
     errors: objective's name -> traceback -> how often; at most 3 tracebacks each, then OTHERS.
+    unscored: objective's name -> rows so far with a column that it could not score, those that crashed and
+    re-runs of findings included.
     """
 
     def __init__(self, objectives: Mapping[str, object]) -> None:
@@ -127,12 +129,9 @@ class Panel:
         self.grades = (*(grade for part, _ in self._parts for grade in part.grades), frozenset[str]())
         self.needs = frozenset[str]().union(*(part.needs for part, _ in self._parts)) - {"crash"}
         self.errors: dict[str, dict[str, int]] = {}
-        self._unscored = np.zeros(len(self.targets), np.int64)
-
-    @property
-    def unscored(self) -> dict[str, int]:
-        """Target -> rows that it could not score so far (re-runs of findings included)."""
-        return dict(zip(self.targets, self._unscored.tolist(), strict=True))
+        self.unscored: dict[str, int] = {part.name: 0 for part, _ in self._parts}
+        self._scored = np.zeros(len(self.targets), np.int64)
+        self._raised: dict[str, str] = {}  # objective's name -> what it raised when last called
 
     def __call__(self, batch: Batch, trace: Trace) -> FloatArray:
         """Margins float32 (B, N)."""
@@ -142,18 +141,35 @@ class Panel:
         for part, columns in self._parts if len(batch) else ():
             try:
                 margins[rows, columns] = part(batch, trace)
+                self._raised.pop(part.name, None)
             except INTERRUPTS:
                 raise
             except BaseException as error:  # SystemExit, too, is the detector's own affair
                 self._note(part, error)
-        self._unscored += np.isnan(margins).sum(axis=0)
+        scored = ~np.isnan(margins)
+        self._scored += scored.sum(axis=0)
+        for part, columns in self._parts:
+            self.unscored[part.name] += len(scored) - int(scored[:, columns].all(axis=1).sum())
         return margins
+
+    def why(self, column: int) -> str:
+        """Why the objective whose column it is left NaN when last called."""
+        return self._raised.get(self._part(column)[0].name, "NaN")
+
+    @property
+    def blind(self) -> dict[str, str]:
+        """Objectives with a column that scored none of the rows so far, and why."""
+        return {
+            part.name: self.why(columns.start)
+            for part, columns in self._parts
+            if self.unscored[part.name] and not self._scored[columns].all()
+        }
 
     def evidence(self, batch: Batch, trace: Trace, row: int, column: int) -> Evidence:
         """The evidence of the objective whose column it is; its name alone where that raises."""
         if column == len(self.targets) - 1:
             return self._crash.evidence(batch, trace, row, 0)
-        part, columns = next(found for found in self._parts if found[1].start <= column < found[1].stop)
+        part, columns = self._part(column)
         try:
             return part.evidence(batch, trace, row, column - columns.start)
         except INTERRUPTS:
@@ -181,14 +197,22 @@ class Panel:
 
     def state(self) -> State:
         """Counts and errors, for resume."""
-        return {"unscored": self.unscored, "errors": {name: dict(e) for name, e in self.errors.items()}}
+        return {
+            "unscored": dict(self.unscored), "scored": self._scored.tolist(), "raised": dict(self._raised),
+            "errors": {name: dict(e) for name, e in self.errors.items()},
+        }  # fmt: skip
 
     def restore(self, state: State) -> None:
         """Go on from ``state``."""
-        self._unscored = np.array([state["unscored"].get(name, 0) for name in self.targets], np.int64)
+        self.unscored, self._raised = dict(state["unscored"]), dict(state["raised"])
+        self._scored = np.array(state["scored"], np.int64)
         self.errors = {name: dict(e) for name, e in state["errors"].items()}
 
+    def _part(self, column: int) -> tuple[Detector, slice]:
+        return next(found for found in self._parts if found[1].start <= column < found[1].stop)
+
     def _note(self, part: Detector, error: BaseException) -> None:
+        self._raised[part.name] = one_line(error)
         kept = self.errors.setdefault(part.name, {})
         inside = error.__traceback__.tb_next if error.__traceback__ else None  # without the panel's frame
         text = "".join(traceback.format_exception(type(error), error, inside))

@@ -201,7 +201,8 @@ def test_a_detector_that_raises_costs_only_its_own_columns():
         margins = panel(*FOUR)
         assert np.isnan(margins[:, :2]).all()
         np.testing.assert_array_equal(margins[:, 2], np.array([0.5, -1, -1, -1], np.float32))
-    assert panel.unscored == {"p": 12, "q": 12, "good": 0, "crash": 0}
+    assert panel.unscored == {"bad": 12, "good": 0}
+    assert panel.blind == {"bad": "RuntimeError: no luck with a"}
     (text,) = panel.errors["bad"]
     assert panel.errors["bad"][text] == 5
     assert "in raising" in text
@@ -232,7 +233,8 @@ def test_objectives_never_see_rows_that_crashed():
     np.testing.assert_array_equal(margins, [[NAN, 1], [NAN, 1]])
     panel.check(*shown("", crash=["E"]))
     assert len(seen) == 1
-    assert panel.unscored == {"d": 3, "crash": 0}
+    assert panel.unscored == {"d": 3}
+    assert panel.blind == {}
     assert panel.evidence(*shown("", crash=["E: 12"]), 0, 1).signature == "E: N"
 
 
@@ -281,10 +283,11 @@ def test_a_panel_goes_on_from_its_state():
     assert json.loads(json.dumps(state)) == state
     fresh = Panel({"bad": raising, "good": Fixed([1, NAN, NAN, 0])})
     fresh.restore(state)
-    assert fresh.unscored == panel.unscored == {"bad": 4, "good": 2, "crash": 0}
+    assert fresh.unscored == panel.unscored == {"bad": 4, "good": 2}
+    assert fresh.blind == panel.blind == {"bad": "RuntimeError: no luck with a"}
     assert fresh.errors == panel.errors
     fresh(*FOUR)
-    assert fresh.unscored == {"bad": 8, "good": 4, "crash": 0}
+    assert fresh.unscored == {"bad": 8, "good": 4}
     assert sum(fresh.errors["bad"].values()) == 2
     panel(*FOUR)
     assert sum(state["errors"]["bad"].values()) == 1, "states are copies"
@@ -296,6 +299,27 @@ def test_an_interrupt_is_no_error_of_a_detector():
 
     with pytest.raises(KeyboardInterrupt):
         Panel({"d": interrupted})(*FOUR)
+
+
+def test_a_panel_knows_which_objectives_never_scored_a_row_and_why():
+    panel = Panel({
+        "half": Fixed([[1, NAN]] * 4, targets=("a", "b")), "late": lambda b, t: [NAN, NAN, NAN, -1],
+        "fine": Regex("x"),
+    })  # fmt: skip
+    assert panel.blind == {}, "nothing was shown yet"
+    panel(*FOUR)
+    assert panel.blind == {"half": "NaN"}
+    assert panel.unscored == {"half": 4, "late": 3, "fine": 0}
+
+
+def test_what_was_raised_is_the_reason_until_the_next_call():
+    fail = [True]
+    panel = Panel({"d": lambda b, t: 1 / 0 if fail[0] else [NAN] * 4})
+    panel(*FOUR)
+    assert panel.why(0) == "ZeroDivisionError: division by zero"
+    fail[0] = False
+    panel(*FOUR)
+    assert panel.why(0) == "NaN"
 
 
 def test_a_detector_that_exits_has_raised():
