@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -32,7 +33,7 @@ _EXITS = """
 Exit codes:
   0    nothing was found (replay: everything is fixed)
   1    findings (replay: something still fails or could not be judged)
-  2    wrong usage
+  2    wrong usage, or nothing was found and an objective never scored a row
   3    the model could not be loaded
   4    the disk is full; findings that could not be written are on stderr
   70   a bug in lmfuzz; its traceback is on stderr
@@ -109,6 +110,8 @@ _JSON = click.option(
     "--json", "as_json", is_flag=True, help="Print a machine-readable summary as the last line."
 )
 
+_ONLY_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with everything.")
+
 
 @cli.command()
 @click.argument("model", required=False)
@@ -131,12 +134,14 @@ def fuzz(config: Path | None, output: Path | None, as_json: bool, **options: Any
     directory = output or _dated()
 
     from lmfuzz.campaign import Campaign
+    from lmfuzz.show import counted
     from lmfuzz.store import free
 
     free(directory)
     campaign = Campaign(spec)
     _say(
-        f"{_model(spec)}, {len(campaign.setting.seeds)} seeds, {', '.join(spec.objectives)}; seed {spec.seed}"
+        f"{_model(spec)}, {counted(len(campaign.setting.seeds), 'seed')}, "
+        f"{', '.join(spec.objectives)}; seed {spec.seed}"
     )
     for note in campaign.notes:
         _say(note)
@@ -154,54 +159,59 @@ def fuzz(config: Path | None, output: Path | None, as_json: bool, **options: Any
 def resume(directory: Path, budget: str | None, stop_after: int | None, as_json: bool) -> None:
     """Go on with the campaign in DIRECTORY."""
     from lmfuzz.campaign import Campaign, resumed
+    from lmfuzz.show import counted
     from lmfuzz.store import Store
 
     spec = resumed(directory, budget, stop_after)
     with Store.resume(directory) as store:
         campaign = Campaign(spec, store=store)
         campaign.restore(store)
-        _say(f"going on with {directory} after {campaign.executor.executions} executions")
+        _say(f"going on with {directory} after {counted(campaign.executor.executions, 'execution')}")
         _run(campaign, store, as_json)
 
 
 @cli.command()
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.argument("finding", type=int, required=False)
-@_JSON
+@_ONLY_JSON
 def show(directory: Path, finding: int | None, as_json: bool) -> None:
     """Show the campaign in DIRECTORY, or one FINDING of it."""
     from lmfuzz import show as texts
     from lmfuzz.store import Store
 
     with Store.read(directory) as store:
-        if finding is not None:
+        if as_json and finding is not None:
+            click.echo(json.dumps(texts.record(texts.pick(store, finding), finding)))
+        elif as_json:
+            records = [texts.record(found, n) for n, found in enumerate(store.findings(), start=1)]
+            click.echo(json.dumps({**texts.summary(store), "records": records}))
+        elif finding is not None:
             _print(texts.detail_lines(store, finding))
-            return
-        numbers = texts.summary(store)
-        _print(texts.summary_lines(numbers))
-        _print(texts.finding_lines(store))
-        if as_json:
-            click.echo(json.dumps(numbers))
+        else:
+            _print(texts.summary_lines(texts.summary(store)))
+            _print(texts.finding_lines(store))
 
 
 @cli.command()
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.argument("finding", type=int, required=False)
-def replay(directory: Path, finding: int | None) -> None:
+@_ONLY_JSON
+def replay(directory: Path, finding: int | None, as_json: bool) -> None:
     """Run the findings in DIRECTORY, or one FINDING, again, each alone."""
     from lmfuzz.replay import Replay
-    from lmfuzz.show import escaped, shortened
+    from lmfuzz.show import verdict_line, verdict_record
 
     again = Replay(directory, finding)
-    if again.changed:
+    if again.changed and not as_json:
         _say("the model is another than the one these were found on")
     verdicts = []
     for verdict in again:
         verdicts.append(verdict)
-        shown = shortened(verdict.finding.prompt), shortened(verdict.output)
-        bucket = escaped(verdict.finding.bucket)
-        click.echo(f"finding {verdict.number}: {verdict.words}, {bucket}: {shown[0]} -> {shown[1]}")
-    if not verdicts:
+        if not as_json:
+            _print([verdict_line(verdict)])
+    if as_json:
+        click.echo(json.dumps({"changed": again.changed, "verdicts": [verdict_record(v) for v in verdicts]}))
+    elif not verdicts:
         _say(f"{directory} has no findings")
     sys.exit(NOTHING if all(verdict.fixed for verdict in verdicts) else FOUND)
 
@@ -235,18 +245,19 @@ def _run(campaign: "Campaign", store: "Store", as_json: bool) -> NoReturn:
     from lmfuzz.store import Unwritten
 
     full: Unwritten | None = None
-    with _signals(campaign), watch(campaign, sys.stdout) as view:
+    with watch(campaign, sys.stdout) as view, _signals(campaign):
         try:
             campaign.run(store, view)
         except Unwritten as error:
             full = error
-    numbers = texts.summary(store)
+    numbers = texts.summary(store, full.findings if full else ())
     if full:
         numbers["exit_reason"] = "disk full"
     _print(texts.summary_lines(numbers))
     interrupted = campaign.reason == "interrupted"
     if interrupted or full:
-        click.echo(f"go on with: {texts.resume_command(store.directory)}")
+        room = "make room, then " if full else ""
+        click.echo(f"{room}go on with: {texts.resume_command(store.directory)}")
     elif campaign.kept:
         click.echo(f"look at one with: lmfuzz show {store.directory} 1")
     click.echo(f"the campaign is in {store.directory}")
@@ -254,7 +265,11 @@ def _run(campaign: "Campaign", store: "Store", as_json: bool) -> NoReturn:
         click.echo(json.dumps(numbers))
     if full:
         _report(full)
-    sys.exit(INTERRUPTED if interrupted else FOUND if campaign.kept else NOTHING)
+    if interrupted:
+        sys.exit(INTERRUPTED)
+    if campaign.unjudged:
+        _fail(campaign.unjudged, USAGE)
+    sys.exit(FOUND if campaign.kept else NOTHING)
 
 
 @contextmanager
@@ -279,15 +294,12 @@ def _signals(campaign: "Campaign") -> Iterator[None]:
 
 def _report(full: "Unwritten") -> NoReturn:
     """Say that the disk is full, with the findings that would be lost otherwise."""
-    from dataclasses import asdict
+    from lmfuzz.show import counted, record
 
     for finding in full.findings:
-        row = {**asdict(finding), "symbols": finding.symbols.tolist(), "bucket": finding.bucket}
-        click.echo(json.dumps(row), err=True)
-    unwritten = len(full.findings)
-    tail = f"; {unwritten} findings could not be written and stand above" if unwritten else ""
-    click.echo(f"lmfuzz: {full}{tail}", err=True)
-    sys.exit(DISK)
+        click.echo(json.dumps(record(finding)), err=True)
+    lost = counted(len(full.findings), "finding")
+    _fail(f"{full}{f'; {lost} could not be written, see above' if full.findings else ''}", DISK)
 
 
 def _model(spec: "Spec") -> str:
@@ -307,8 +319,13 @@ def _say(line: str) -> None:
 
 
 def _print(lines: Iterable[str]) -> None:
+    """Lines as they are, but wrapped where a terminal would cut words in two."""
+    from lmfuzz.show import wrapped
+
+    columns = get_terminal_size().columns if sys.stdout.isatty() else 0
     for line in lines:
-        click.echo(line)
+        for part in wrapped(line, columns) if columns else [line]:
+            click.echo(part)
 
 
 def main() -> NoReturn:

@@ -1,15 +1,21 @@
 """What a person reads of a campaign: its summary, its findings, one finding with its lineage."""
 
+import re
 import shlex
+import textwrap
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lmfuzz.errors import UsageError
 from lmfuzz.findings import Finding
 from lmfuzz.store import Store
 from lmfuzz.types import IntArray
+
+if TYPE_CHECKING:
+    from lmfuzz.replay import Verdict
 
 WIDTH = 60  # characters of a text that a line has room for
 _ENDINGS = {
@@ -44,41 +50,87 @@ def marked(finding: Finding) -> tuple[str, str, str]:
     return escaped(text[: span[0]]), escaped(text[span[0] : span[1]]), escaped(text[span[1] :])
 
 
-def output(finding: Finding, width: int = 0) -> str:
-    """The output in quotes, the bad part marked; with a width, not much more than its surroundings."""
+def pieces(finding: Finding, width: int, least: int = 10) -> tuple[str, str, str]:
+    """What ``marked`` gives, cut to ``width``, but ``least`` characters on each side; '...' says where."""
     before, bad, after = marked(finding)
     if not bad:
-        return shortened(finding.output, width) if width else f'"{before}"'
-    if width:
-        room = max(10, (width - min(len(bad), width)) // 2)
-        before = before if len(before) <= room else "..." + before[-room:]
-        after = after if len(after) <= room else after[:room] + "..."
-        bad = bad if len(bad) <= width else bad[: width - 3] + "..."
-    return f'"{before}{BEFORE}{bad}{AFTER}{after}"'
+        return shortened(finding.output, width)[1:-1], "", ""
+    room = max(least, (width - min(len(bad), width)) // 2)
+    before = before if len(before) <= room else "..." + before[-room:]
+    after = after if len(after) <= room else after[:room] + "..."
+    return before, bad if len(bad) <= width else bad[: width - 3] + "...", after
 
 
-def line(number: int, finding: Finding) -> str:
-    """A finding on one line: its bucket, prompt and output."""
+def output(finding: Finding, width: int = 0) -> str:
+    """The output in quotes, the bad part marked; with a width, not much more than its surroundings."""
+    before, bad, after = pieces(finding, width) if width else marked(finding)
+    return f'"{before}{BEFORE}{bad}{AFTER}{after}"' if bad else f'"{before}"'
+
+
+def title(bucket: str) -> str:
+    """A bucket's name, escaped: ``regex/a|b`` alone where that is what ``regex/a|b: a|b`` says."""
+    for colon in re.finditer(": ", bucket):
+        objective, signature = bucket[: colon.start()], bucket[colon.end() :]
+        if objective == signature or objective.endswith(f"/{signature}"):
+            return escaped(objective)
+    return escaped(bucket)
+
+
+def line(number: int, finding: Finding, width: int = WIDTH) -> str:
+    """A finding on one line: its bucket, prompt and output, each text cut to ``width``."""
     return (
-        f"finding {number}, {escaped(finding.bucket)} ({finding.label}): "
-        f"{shortened(finding.prompt)} -> {output(finding, WIDTH)}"
+        f"finding {number}, {title(finding.bucket)} ({finding.label}): "
+        f"{shortened(finding.prompt, width)} -> {output(finding, width)}"
     )
 
 
-def summary(store: Store) -> dict[str, Any]:
+def verdict_line(verdict: "Verdict") -> str:
+    """What a finding does now, on one line; the bad part is marked where the output is what it was."""
+    finding = verdict.finding
+    same = verdict.output == finding.output
+    shown = output(finding, WIDTH) if same else shortened(verdict.output)
+    head = f"finding {verdict.number}: {verdict.words}, {title(finding.bucket)}"
+    return f"{head}: {shortened(finding.prompt)} -> {shown}"
+
+
+def verdict_record(verdict: "Verdict") -> dict[str, Any]:
+    """What a finding does now, for machines: how many runs failed, passed and were not judged."""
+    again = verdict.again
+    runs = {"failed": again.failed, "passed": again.passed, "unscored": again.unscored}
+    finding = record(verdict.finding, verdict.number)
+    return {"verdict": verdict.words, **runs, "output": verdict.output, "finding": finding}
+
+
+def wrapped(text: str, columns: int) -> list[str]:
+    """``text`` as lines of at most ``columns`` characters, all its spaces kept."""
+    return textwrap.wrap(
+        text, max(columns, 20), subsequent_indent="    ", expand_tabs=False, replace_whitespace=False,
+        drop_whitespace=False, break_on_hyphens=False,
+    ) or [""]  # fmt: skip
+
+
+def record(finding: Finding, number: int | None = None) -> dict[str, Any]:
+    """A finding for machines; symbols are numbers, ``span`` places in the output."""
+    about = {} if number is None else {"number": number}
+    texts = {"bucket": finding.bucket, "label": finding.label, "symbols": finding.symbols.tolist()}
+    return {**about, **asdict(finding), **texts}
+
+
+def summary(store: Store, unwritten: Sequence[Finding] = ()) -> dict[str, Any]:
     """How the campaign stands, as of its last commit: the object that ``--json`` prints.
 
     seconds and time_in_target are seconds; novelty_rate and stability are shares, 0 to 1; findings:
-    objective -> bucket -> kept, hits and the labels of the kept ones.
+    objective -> bucket -> kept, hits and the labels of the kept ones; those that could not be written
+    are among them, and ``unwritten`` says how many these are.
     """
     state, meta = store.state(), store.meta
     hits, tally = state["findings"]["hits"], state["tally"]
     findings: dict[str, dict[str, Any]] = {}
-    for finding in store.findings():
+    for finding in [*store.findings(), *unwritten]:
         buckets = findings.setdefault(finding.objective, {})
         bucket = buckets.setdefault(finding.bucket, {"kept": 0, "hits": 0, "labels": []})
         bucket["kept"] += 1
-        bucket["hits"] = hits.get(finding.bucket, bucket["kept"])
+        bucket["hits"] = max(hits.get(finding.bucket, 0), bucket["kept"])
         bucket["labels"].append(finding.label)
     seconds = state["seconds"]
     return {
@@ -91,6 +143,7 @@ def summary(store: Store) -> dict[str, Any]:
         "novelty_rate": round(tally["novel"] / max(1, tally["rows"]), 6),
         "stability": meta["calibration"]["stability"],
         "findings": findings,
+        "unwritten": len(unwritten),
         "unscored": {name: count for name, count in state["panel"]["unscored"].items() if count},
         "errors": state["panel"]["errors"],
         "exit_reason": state["reason"] or "unfinished",
@@ -102,17 +155,20 @@ def summary_lines(numbers: dict[str, Any]) -> Iterator[str]:
     """The summary in words; buckets with the most hits first."""
     seconds, inside = numbers["seconds"], numbers["time_in_target"]
     yield (
-        f"{numbers['executions']} executions in {duration(seconds)} "
+        f"{counted(numbers['executions'], 'execution')} in {duration(seconds)} "
         f"({numbers['executions_per_second']:.0f}/s, {inside / seconds if seconds else 0:.0%} of the time in "
         f"the target); corpus {numbers['corpus_size']}, archive {numbers['archive_size']}, "
         f"novel {numbers['novelty_rate']:.1%}, "
         f"stable {numbers['stability']:.0%}; {_ENDINGS.get(numbers['exit_reason'], numbers['exit_reason'])}"
     )
     yield from bucket_lines(numbers["findings"])
+    if numbers["unwritten"]:
+        yield f"{counted(numbers['unwritten'], 'finding')} of these could not be written"
     for name, count in numbers["unscored"].items():
-        yield f"not scored by {escaped(name)}: {count} rows (neither safe nor a finding)"
+        yield f"not scored by {escaped(name)}: {counted(count, 'row')} (neither safe nor a finding)"
     for name, errors in numbers["errors"].items():
-        yield f"the objective {escaped(name)} raised {sum(errors.values())} times; the first traceback:"
+        times = counted(sum(errors.values()), "time")
+        yield f"the objective {escaped(name)} raised {times}; the first traceback:"
         yield from (f"  {escaped(text)}" for text in next(iter(errors)).rstrip().split("\n"))
 
 
@@ -128,12 +184,12 @@ def bucket_lines(findings: dict[str, dict[str, Any]]) -> Iterator[str]:
     for name, bucket in sorted(rows, key=lambda row: (-row[1]["hits"], row[0])):
         flaky = Counter(label for label in bucket["labels"] if label != "confirmed")
         note = f"  ({sum(flaky.values())} flaky)" if flaky else ""
-        yield f"  {bucket['kept']:>4}  {bucket['hits']:>7}  {escaped(name)}{note}"
+        yield f"  {bucket['kept']:>4}  {bucket['hits']:>7}  {title(name)}{note}"
 
 
-def finding_lines(store: Store) -> Iterator[str]:
+def finding_lines(store: Store, width: int = WIDTH) -> Iterator[str]:
     """All findings, one line each."""
-    return (line(number, finding) for number, finding in enumerate(store.findings(), start=1))
+    return (line(number, finding, width) for number, finding in enumerate(store.findings(), start=1))
 
 
 def pick(store: Store, number: int) -> Finding:
@@ -150,7 +206,7 @@ def detail_lines(store: Store, number: int) -> Iterator[str]:
     finding, meta = pick(store, number), store.meta
     names = meta["operators"]
     yield f"finding {number} of {store.directory}"
-    yield f"bucket      {escaped(finding.bucket)}"
+    yield f"bucket      {title(finding.bucket)}"
     yield f"label       {finding.label}: failed in {finding.failed} of {finding.runs} re-runs alone"
     yield f'prompt      "{escaped(finding.prompt)}"'
     yield f"output      {output(finding)}"

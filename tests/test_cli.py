@@ -14,6 +14,7 @@ import lmfuzz
 from lmfuzz import cli
 from lmfuzz import store as stores
 from lmfuzz.plugins import KINDS
+from lmfuzz.show import counted
 from lmfuzz.store import Store
 
 SEEDS = "the quick brown fox\nonce upon a time\na door in the wall\nsay the word, friend.\n"
@@ -98,7 +99,14 @@ def sh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
 
 def test_findings_are_shown_and_summed_up(sh: Shell) -> None:
     done = sh.fuzz(
-        "--objective", "repetition", "--objective", 'phrases:words=["sesame"]', "-o", "c", "--json"
+        "--objective",
+        "repetition",
+        "--objective",
+        'phrases:words=["sesame"]',
+        "-o",
+        "c",
+        "--json",
+        budget="12000x",
     )
     assert (done.code, done.err) == (1, "")
     lines = done.out.splitlines()
@@ -110,7 +118,8 @@ def test_findings_are_shown_and_summed_up(sh: Shell) -> None:
     summary = json.loads(lines[-1])
     assert list(summary) == [
         "executions", "seconds", "executions_per_second", "time_in_target", "corpus_size", "archive_size",
-        "novelty_rate", "stability", "findings", "unscored", "errors", "exit_reason", "directory",
+        "novelty_rate", "stability", "findings", "unwritten", "unscored", "errors", "exit_reason",
+        "directory",
     ]  # fmt: skip
     shown = [line for line in lines if line.startswith("lmfuzz: finding ")]
     assert len(shown) == sum(b["kept"] for buckets in summary["findings"].values() for b in buckets.values())
@@ -122,13 +131,24 @@ def test_findings_are_shown_and_summed_up(sh: Shell) -> None:
     assert [line for line in table.out.splitlines() if line.startswith("finding ")] == [
         line.removeprefix("lmfuzz: ") for line in shown
     ]
-    assert json.loads(sh("show", "c", "--json").out.splitlines()[-1]) == summary
+    everything = json.loads(sh("show", "c", "--json").out)
+    records = everything.pop("records")
+    assert everything == summary
+    assert [record["number"] for record in records] == list(range(1, len(shown) + 1))
+    assert json.loads(sh("show", "c", "1", "--json").out) == records[0]
+    assert {"bucket", "label", "prompt", "output", "evidence", "margin", "symbols"} < set(records[0])
     one = sh("show", "c", "1")
     assert one.code == 0
     assert one.out.splitlines()[-1] == "replay it with: lmfuzz replay c 1"
     again = sh("replay", "c", "1")
     assert again.code == 1
     assert again.out.startswith("finding 1: still fails, ")
+    first = next(line for line in table.out.splitlines() if line.startswith("finding 1, "))
+    assert again.out.rstrip("\n").partition(" -> ")[2] == first.partition(" -> ")[2]
+    assert ">>>" in first
+    verdicts = json.loads(sh("replay", "c", "--json").out)["verdicts"]
+    assert [verdict["finding"] for verdict in verdicts] == records
+    assert {verdict["verdict"] for verdict in verdicts} == {"still fails"}
     every = sh("replay", "c")
     assert every.out.count("still fails") == len(shown)
     Path("model.py").write_text(MODEL.replace('phrase_key="xyz", loop_key="vk"', ""))
@@ -277,11 +297,15 @@ def test_a_full_disk_is_4_and_the_findings_are_on_stderr(sh: Shell, monkeypatch:
     assert done.code == 4
     *rows, sentence = done.err.splitlines()
     assert sentence.startswith("lmfuzz: cannot write c: database or disk is full")
-    assert f"; {len(rows)} findings could not be written" in sentence or not rows
+    assert f"; {counted(len(rows), 'finding')} could not be written" in sentence or not rows
     for row in map(json.loads, rows):
         assert row["bucket"].startswith("repetition: ")
         assert row["evidence"]["signature"]
-    assert json.loads(done.out.splitlines()[-1])["exit_reason"] == "disk full"
+    summary = json.loads(done.out.splitlines()[-1])
+    assert (summary["exit_reason"], summary["unwritten"]) == ("disk full", len(rows))
+    kept = [bucket["kept"] for buckets in summary["findings"].values() for bucket in buckets.values()]
+    assert sum(kept) == done.out.count("lmfuzz: finding ") + len(rows)
+    assert "make room, then go on with: lmfuzz resume c" in done.out
     monkeypatch.setattr(stores, "_connect", connect)
     with Store.read(Path("c")) as store:
         shown = [line for line in done.out.splitlines() if line.startswith("lmfuzz: finding ")]
