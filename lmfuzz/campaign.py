@@ -11,24 +11,23 @@ from typing import Any, Protocol
 import numpy as np
 
 import lmfuzz
-from lmfuzz import loop, plugins
+from lmfuzz import assembly, loop, plugins
 from lmfuzz import spec as specs
 from lmfuzz.budget import Budget
-from lmfuzz.calls import Call, parse
+from lmfuzz.calls import parse
 from lmfuzz.corpus import Corpus
 from lmfuzz.coverage.archive import Archive
 from lmfuzz.coverage.calibrate import Calibration, measure
 from lmfuzz.errors import UsageError
 from lmfuzz.executors import CRASH, LocalExecutor
 from lmfuzz.findings import Finding, Findings
-from lmfuzz.objectives.combine import Panel
-from lmfuzz.protocols import Feature, Operator, Search, Setting, Target
+from lmfuzz.protocols import Feature, Search, Setting, Target
 from lmfuzz.rng import Streams
 from lmfuzz.search.breeding import Breeder
 from lmfuzz.seeds import read
 from lmfuzz.spec import Spec
 from lmfuzz.store import CAMPAIGN, Sample, Store, Unwritten
-from lmfuzz.types import Batch, State, TextSpace, join, unknown
+from lmfuzz.types import Batch, State, join, unknown
 
 MUTANTS = 512  # rows that the radius is calibrated with
 FEW = 8  # rows that the objectives are tried on
@@ -97,20 +96,20 @@ class Campaign:
 
     def __init__(self, spec: Spec, target: Target | None = None, store: Store | None = None) -> None:
         self.spec = spec
-        self.panel = objectives(spec)
+        self.panel = assembly.objectives(spec)
         self.feature: Feature = plugins.build("features", parse(spec.feature))
-        self.target = target or load_target(spec)
-        self.space = _narrowed(self.target.space, spec)
+        self.target = target or assembly.load_target(spec)
+        self.space = assembly.narrowed(self.target.space, spec)
         self.notes: list[str] = []
         self.judged_by = self.panel.needs | {"text"}  # channels
-        _check_channels(self.target, self.panel, self.feature)
+        assembly.check_channels(self.target, self.panel, self.feature)
         self._grade()
         self.executor = LocalExecutor(self.target)
         self.findings = Findings(self.panel, self.executor, self.judged_by, spec.confirm, spec.keep)
         self.kept: list[Finding] = []
         self.corpus = Corpus(self.space.max_length)
         seeds = self._seeds(store)
-        operators = _operators(spec, self.target)
+        operators = assembly.operators(spec, self.target)
         self.operators = list(operators)
         self.streams = Streams(spec.seed)
         self.setting = Setting(
@@ -289,64 +288,17 @@ class Campaign:
         }  # fmt: skip
 
     @property
+    def unjudged(self) -> str:
+        """Why it says nothing that nothing was found: objectives that never scored a row; else ''."""
+        if self.kept or not (blind := self.panel.blind):
+            return ""
+        never = " and ".join(f"{name} never scored a row ({why})" for name, why in blind.items())
+        return f"nothing was found, but {never}: fix it and run again"
+
+    @property
     def buckets(self) -> Counter[str]:
         """Findings kept per bucket."""
         return self.findings.kept
-
-
-def load_target(spec: Spec) -> Target:
-    """The target that the spec's ``model`` names; TargetError when it cannot be loaded."""
-    from lmfuzz.targets import loading  # only where it is used: it may load torch
-
-    return loading.load_target(spec)
-
-
-def objectives(spec: Spec) -> Panel:
-    """The objectives, each under its own name: the class's alone where it comes from a file."""
-    parts: dict[str, object] = {}
-    for text in spec.objectives:
-        call = parse(text)
-        short = call.name.rpartition(":")[2]
-        taken = sum(name.partition("#")[0] == short for name in parts)
-        parts[f"{short}#{taken + 1}" if taken else short] = plugins.build("objectives", call)
-    return Panel(parts)
-
-
-def _operators(spec: Spec, target: Target) -> dict[str, Operator]:
-    """The operators of the spec; all there are where it names none, those apart that lack something."""
-    calls = [parse(text) for text in spec.operators]
-    if not calls:
-        without = {"dictionary"} | (set() if hasattr(target, "sample") else {"tail"})
-        calls = [Call(name) for name in plugins.names("operators") if name not in without]
-    if spec.dictionary:
-        calls.append(Call("dictionary", (("file", spec.dictionary),)))
-    names = Counter(call.name for call in calls)
-    return {
-        call.name if names[call.name] == 1 else str(call): plugins.build("operators", call) for call in calls
-    }
-
-
-def _narrowed(space: TextSpace, spec: Spec) -> TextSpace:
-    """The target's space within the lengths of the spec."""
-    least, most = max(space.min_length, spec.min_length), min(space.max_length, spec.max_length)
-    if least > most:
-        raise UsageError(
-            f"the target takes prompts of {space.min_length} to {space.max_length} symbols, the campaign"
-            f" gives {spec.min_length} to {spec.max_length} (--min-length, --max-length)"
-        )
-    return replace(space, min_length=least, max_length=most)
-
-
-def _check_channels(target: Target, panel: Panel, feature: Feature) -> None:
-    """UsageError when the target lacks a channel that is wanted, with those that it has."""
-    have = target.channels | {CRASH, "prompt"}
-    judged = panel.needs | {"text"}
-    for what, wants in (("the objectives need", judged), ("the feature needs", feature.needs)):
-        if missing := unknown(wants, have):
-            shown = ", ".join(dict.fromkeys(name.split("/", 1)[0] for name in missing))
-            raise UsageError(
-                f"{what} {shown}, which the target does not show; it has {', '.join(sorted(target.channels))}"
-            )
 
 
 def resumed(directory: Path, budget: str | None = None, stop_after: int | None = None) -> Spec:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lmfuzz.campaign import load_target, objectives
+from lmfuzz.assembly import load_target, objectives
 from lmfuzz.errors import UsageError
 from lmfuzz.executors import CRASH, LocalExecutor
 from lmfuzz.findings import Finding, Reruns, confirm

@@ -21,6 +21,7 @@ ROOMS = (
     ("findings", "plugins", "seeds", "loop"),
     ("spec", "search", "store"),
     ("targets",),
+    ("assembly",),
     ("campaign", "show"),
     ("replay", "live"),
     ("cli",),

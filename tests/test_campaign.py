@@ -190,6 +190,25 @@ def test_an_objective_of_a_wrong_shape_is_refused_and_one_that_raises_is_not(
     assert "ZeroDivisionError: division by zero" in text
 
 
+def test_nothing_found_says_nothing_where_an_objective_never_scored_a_row(spec: Spec, tmp_path: Path) -> None:
+    (tmp_path / "odd.py").write_text(
+        "def raises(batch, trace):\n    raise ValueError('no')\n"
+        "def nans(batch, trace):\n    return [float('nan')] * len(batch)\n"
+        "def safe(batch, trace):\n    return [-1.0] * len(batch)\n"
+    )
+    odd = {name: f"{tmp_path}/odd.py:{name}" for name in ("raises", "nans", "safe")}
+    short = spec.model_copy(update={"budget": "200x", "search": "random"})
+    both, _ = ran(short.model_copy(update={"objectives": list(odd.values())}), tmp_path / "both")
+    assert both.unjudged == (
+        "nothing was found, but raises never scored a row (ValueError: no) and nans never scored a row (NaN):"
+        " fix it and run again"
+    )
+    safe, _ = ran(short.model_copy(update={"objectives": [odd["safe"]]}), tmp_path / "safe")
+    assert not safe.unjudged
+    both.kept.append(FINDING)
+    assert not both.unjudged
+
+
 def test_a_row_on_which_the_target_raises_is_a_finding_and_the_rest_goes_on(
     spec: Spec, tmp_path: Path
 ) -> None:

@@ -12,6 +12,24 @@ from lmfuzz.types import Array, Batch, Evidence, FloatArray, Trace, take
 TINY = float(np.finfo(np.float32).tiny)
 
 
+class UndeclaredChannel(KeyError):  # noqa: N818  # what the user reads should say what it is
+    """A detector reads a channel that it does not name in its ``needs``."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class _Shown(dict[str, Array]):
+    """A trace that says what to do where a channel is missing."""
+
+    def __init__(self, name: str, trace: Trace) -> None:
+        super().__init__(trace)
+        self._name = name
+
+    def __missing__(self, channel: str) -> Array:
+        raise UndeclaredChannel(f"{self._name} reads the channel {channel!r}; name it in its needs")
+
+
 class Detector:
     """Anything callable as ``detect(batch, trace)``, made to keep the promises of an Objective.
 
@@ -37,7 +55,7 @@ class Detector:
 
     def __call__(self, batch: Batch, trace: Trace) -> FloatArray:
         """Margins float32 (B, N); UsageError when what came has not that shape, or is no numbers."""
-        margins = self._numbers(np.asarray(self._detect(batch, trace)))
+        margins = self._numbers(np.asarray(self._detect(batch, _Shown(self.name, trace))))
         rows, columns = len(batch), len(self.targets)
         if margins.shape == (rows,) and columns == 1:
             return margins[:, None]
@@ -54,7 +72,7 @@ class Detector:
         if not hasattr(self._detect, "evidence"):
             margin = self(batch[row : row + 1], take(trace, slice(row, row + 1)))[0, column]
             return Evidence(self.targets[column], f"{self.about} (margin {margin:.3g})")
-        evidence = self._detect.evidence(batch, trace, row, column)
+        evidence = self._detect.evidence(batch, _Shown(self.name, trace), row, column)
         if not isinstance(evidence, Evidence) or not (
             isinstance(evidence.signature, str) and isinstance(evidence.words, str)
         ):

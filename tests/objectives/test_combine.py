@@ -312,6 +312,22 @@ def test_a_panel_knows_which_objectives_never_scored_a_row_and_why():
     assert panel.unscored == {"half": 4, "late": 3, "fine": 0}
 
 
+def test_a_channel_that_is_read_but_not_declared_is_named():
+    def undeclared(batch, trace):
+        return -trace["entropy"].mean(axis=1)
+
+    def careful(batch, trace):
+        try:
+            return trace["entropy"]
+        except KeyError:
+            return trace.get("entropy", [1] * len(batch))
+
+    panel = Panel({"mine": undeclared, "careful": careful})
+    assert panel(*FOUR)[:, 1].tolist() == [1] * 4
+    assert panel.why(0) == "UndeclaredChannel: mine reads the channel 'entropy'; name it in its needs"
+    assert "in undeclared" in next(iter(panel.errors["mine"]))
+
+
 def test_what_was_raised_is_the_reason_until_the_next_call():
     fail = [True]
     panel = Panel({"d": lambda b, t: 1 / 0 if fail[0] else [NAN] * 4})
