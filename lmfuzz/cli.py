@@ -20,7 +20,6 @@ from lmfuzz.errors import TargetError, UsageError, nearest
 
 if TYPE_CHECKING:
     from lmfuzz.campaign import Campaign
-    from lmfuzz.spec import Spec
     from lmfuzz.store import Store, Unwritten
 
 for _threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -73,13 +72,14 @@ _SPEC_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--seeds", multiple=True, metavar="FILE|DIR", help="Seed prompts (default: bundled ones)."),
     click.option(
         "--objective", "objectives", multiple=True, metavar="NAME[:ARG=VAL,...]",
-        help="What to look for; may be given several times (`lmfuzz list objectives`).",
+        help="What to look for; may be given several times (`lmfuzz list objectives`; default: repetition, "
+        "and phrases:file=corpora:words/blacklist.txt).",
     ),
     click.option("--search", metavar="NAME", help="The strategy (default: directed)."),
     click.option("--feature", metavar="NAME", help="Where in state space a row went (default: hidden_last)."),
     click.option("--operator", "operators", multiple=True, metavar="NAME", help="Mutations (default: all)."),
     click.option("--dictionary", "--dict", "dictionary", metavar="FILE", help="In the format of libFuzzer."),
-    click.option("--budget", metavar="AMOUNT", help="90s, 5m, 1.5h, or 200000x executions (default: 1m)."),
+    click.option("--budget", metavar="AMOUNT", help="90s, 5m, 1.5h, or 200000x rows run (default: 1m)."),
     click.option("--stop-after", type=int, metavar="N", help="End after N findings."),
     click.option("--seed", type=int, help="Of all random choices (default: 0)."),
     click.option("--batch", type=int, help="Rows run at once (default: 64)."),
@@ -127,6 +127,7 @@ def fuzz(config: Path | None, output: Path | None, as_json: bool, **options: Any
     """Search for prompts on which MODEL misbehaves.
 
     MODEL is a checkpoint folder, file.py:factory or module:factory (default: the bundled model).
+    A budget counts wall time, or every row that the model runs, calibration and re-runs included.
     """
     from lmfuzz import spec as specs
 
@@ -139,15 +140,14 @@ def fuzz(config: Path | None, output: Path | None, as_json: bool, **options: Any
 
     free(directory)
     campaign = Campaign(spec)
-    _say(
-        f"{_model(spec)}, {counted(len(campaign.setting.seeds), 'seed')}, "
-        f"{', '.join(spec.objectives)}; seed {spec.seed}"
-    )
+    model = f"model {spec.model}" if spec.model else "the bundled model"
+    seeds = counted(len(campaign.setting.seeds), "seed")
+    _say(f"{model}, {seeds}, {', '.join(spec.objectives)}; seed {spec.seed}")
     for note in campaign.notes:
         _say(note)
     campaign.calibrate()
     _say(campaign.calibration.words())
-    with campaign.create(directory) as store:
+    with campaign.create(directory) as store, _resumable(directory):
         _run(campaign, store, as_json)
 
 
@@ -163,7 +163,7 @@ def resume(directory: Path, budget: str | None, stop_after: int | None, as_json:
     from lmfuzz.store import Store
 
     spec = resumed(directory, budget, stop_after)
-    with Store.resume(directory) as store:
+    with Store.resume(directory) as store, _resumable(directory):
         campaign = Campaign(spec, store=store)
         campaign.restore(store)
         _say(f"going on with {directory} after {counted(campaign.executor.executions, 'execution')}")
@@ -273,6 +273,17 @@ def _run(campaign: "Campaign", store: "Store", as_json: bool) -> NoReturn:
 
 
 @contextmanager
+def _resumable(directory: Path) -> Iterator[None]:
+    """Say how to go on when Ctrl-C comes before the first step, or a second time."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        from lmfuzz.show import resume_command
+
+        _fail(f"interrupted; go on with: {resume_command(directory)}", INTERRUPTED)
+
+
+@contextmanager
 def _signals(campaign: "Campaign") -> Iterator[None]:
     """The first SIGINT, SIGTERM or SIGHUP ends the campaign after its step, a second one at once."""
     before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
@@ -300,10 +311,6 @@ def _report(full: "Unwritten") -> NoReturn:
         click.echo(json.dumps(record(finding)), err=True)
     lost = counted(len(full.findings), "finding")
     _fail(f"{full}{f'; {lost} could not be written, see above' if full.findings else ''}", DISK)
-
-
-def _model(spec: "Spec") -> str:
-    return f"model {spec.model}" if spec.model else "the bundled model"
 
 
 def _dated() -> Path:
