@@ -8,9 +8,11 @@ import numpy as np
 
 from lmfuzz.coverage.index import squared_distances
 from lmfuzz.errors import UsageError
+from lmfuzz.executors import CRASH
 from lmfuzz.protocols import Executor, Feature
 from lmfuzz.types import PAD, Array, Batch, FloatArray, Trace, join
 
+STABLE = 0.9  # share of the seeds below which the target does not seem deterministic
 _LEAST = 1e-6  # a radius, where all distances are zero: any difference is new
 
 
@@ -32,10 +34,16 @@ class Calibration:
     stability: float
 
     def words(self) -> str:
-        """All of it on one line."""
+        """All of it on one line, with a warning where the target does not seem deterministic."""
+        stable = f"{self.stability:.0%} of the seeds are stable"
+        if self.stability < STABLE:
+            stable = (
+                f"only {self.stability:.0%} of the seeds lead to the same state when run again: the target "
+                "is not deterministic, findings may be flaky"
+            )
         return (
             f"radius {self.radius:.3g} (noise {self.noise_floor:.2g}, mutants {self.mutants:.3g}, "
-            f"seeds {self.seeds:.3g}); {self.stability:.0%} of the seeds are stable"
+            f"seeds {self.seeds:.3g}); {stable}"
         )
 
 
@@ -73,18 +81,24 @@ def measure(
     """Run seeds and mutants, fit ``feature`` on the seeds, and calibrate.
 
     The seeds run among themselves, ``batch_size`` at a time, and again shuffled among the mutants in
-    batches of two thirds of that: other neighbours, other padding, other sizes. A feature of cells
-    has a ``radius`` of its own, which is kept.
+    batches of two thirds of that: other neighbours, other padding, other sizes. Seeds that crash the
+    first time are left out of the second: to find them costs a bisection each. A feature of cells has a
+    ``radius`` of its own, which is kept.
     """
     first = [executor.run(batch, wants) for batch in _batches(seeds, batch_size)]
     feature.fit(_joined(first, feature.needs))
+    ran = np.concatenate([trace[CRASH] == "" for trace in first])
+    seeds = seeds[ran]
     both = join([seeds, mutants])
     order = np.random.Generator(np.random.PCG64(0)).permutation(len(both))
     again = (executor.run(batch, wants) for batch in _batches(both[order], max(1, 2 * batch_size // 3)))
     points = np.concatenate([feature(trace) for trace in again])[np.argsort(order)]
     fixed: float | None = getattr(feature, "radius", None)
     return calibrate(
-        np.concatenate([feature(trace) for trace in first]), points[: len(seeds)], points[len(seeds) :], fixed
+        np.concatenate([feature(trace) for trace in first])[ran],
+        points[: len(seeds)],
+        points[len(seeds) :],
+        fixed,
     )
 
 

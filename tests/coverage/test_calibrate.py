@@ -6,6 +6,7 @@ import pytest
 from lmfuzz.coverage.calibrate import Calibration, calibrate, measure
 from lmfuzz.coverage.features import HiddenLast, OutputCells, Trajectory
 from lmfuzz.errors import UsageError
+from lmfuzz.executors import CRASH
 from lmfuzz.types import PAD, Batch
 
 
@@ -29,6 +30,18 @@ def test_the_numbers_are_the_distances_they_say():
     assert found.words() == (
         "radius 4 (noise 0.8, mutants 0.25, seeds 19); 95% of the seeds are stable"
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("stability", "end"),
+    [
+        (0.9, "; 90% of the seeds are stable"),
+        (0.4, "; only 40% of the seeds lead to the same state when run again: the target is not "
+        "deterministic, findings may be flaky"),
+    ],
+)  # fmt: skip
+def test_a_target_that_is_not_deterministic_is_said(stability, end):
+    assert Calibration(0.1, 1, 1, 1, stability).words().endswith(end)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +109,7 @@ class Echo:
         texts = np.array(["".join(chr(97 + s) for s in row) for row in self.batches[-1]], dtype=object)
         return {
             "hidden_last": hidden + np.float32(self.noise * len(batch)),
-            "hidden_steps": steps, "text": texts, "tokens": tokens,
+            "hidden_steps": steps, "text": texts, "tokens": tokens, CRASH: np.full(len(batch), "", object),
         }  # fmt: skip
 
 
@@ -126,6 +139,24 @@ def test_seeds_are_measured_among_themselves_and_shuffled_among_the_mutants():
     assert quiet.stability == 1
     points = {tuple(seeds.row(i)) for i in range(20)}
     assert (quiet.mutants == 0) == all(tuple(mutants.row(i)) in points for i in range(13))
+
+
+def test_seeds_that_crash_are_run_once():
+    class Crashing(Echo):
+        def run(self, batch, wants):
+            trace = super().run(batch, wants)
+            bad = np.array([6 in batch.row(i) for i in range(len(batch))])
+            trace["hidden_last"][bad] = np.nan
+            return {**trace, CRASH: np.where(bad, "boom", "").astype(object)}
+
+    seeds, mutants = rows(20, 0), rows(13, 1)
+    crashed = sum(6 in seeds.row(i) for i in range(20))
+    echo = Crashing(0.0)
+    found = measure(echo, HiddenLast(0), seeds, mutants, WANTS, 8)
+    assert 0 < crashed < 20
+    assert sum(map(len, echo.batches)) == 20 + (20 - crashed) + 13
+    assert found.stability == 1
+    assert math.isfinite(found.radius)
 
 
 def test_one_seed_is_measured_with_other_neighbours_too():
