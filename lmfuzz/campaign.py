@@ -152,11 +152,13 @@ class Campaign:
     def calibrate(self) -> None:
         """Try the objectives on a few seeds, fit the feature, and find the radius.
 
-        UsageError when an objective returns a wrong shape, or no seed can be placed.
+        UsageError when an objective returns a wrong shape, or asks for what the target cannot grade (a
+        phrase outside its alphabet), or no seed can be placed.
         """
         self.budget = replace(self.budget, started=time.perf_counter())  # what came before was loading
         few = self.setting.seeds[:FEW]
         self.panel.check(few, self.executor.run(few, self.judged_by))
+        self.executor.run(few, self.judged_by.union(*self.panel.grades))  # what no model can grade shows now
         measured = self._measure(self._mutants())
         radius = self.spec.radius
         self.calibration = replace(measured, radius=radius) if radius else measured

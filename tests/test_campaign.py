@@ -157,6 +157,18 @@ def test_what_a_target_cannot_grade_is_judged_all_the_same(spec: Spec, tmp_path:
     assert not campaign.panel.errors
 
 
+def test_what_no_model_can_grade_is_refused_before_anything_is_written(spec: Spec) -> None:
+    class Plain(Toy):
+        def run(self, batch: Batch, wants: frozenset[str]) -> Trace:
+            for name in wants:
+                if name.startswith("phrase_gap/"):
+                    self.space.encode(name.rpartition("/")[2])
+            return super().run(batch, wants)
+
+    odd = spec.model_copy(update={"objectives": ['phrases:words=["sesame","\u00e9"]']})
+    assert said(odd, Plain()) == "character '\u00e9' is not in the model's alphabet"
+
+
 def test_lengths_are_those_of_target_and_spec_together(spec: Spec) -> None:
     assert Campaign(spec.model_copy(update={"max_length": 30}), easy()).space.max_length == 30
     assert Campaign(spec, easy()).space.max_length == 32
