@@ -14,12 +14,13 @@ from rich.text import Text
 from lmfuzz.campaign import Campaign
 from lmfuzz.findings import Finding
 from lmfuzz.loop import Step
-from lmfuzz.show import counted, duration, escaped, line, marked, shortened
+from lmfuzz.show import AFTER, BEFORE, counted, duration, line, pieces, shortened, title
 
 EVERY = 5.0  # seconds between lines
 REFRESH = 0.5  # seconds between pictures: one takes some 5 ms, so they cost about 1 %
 WINDOW = 10.0  # seconds that speed and novelty are averaged over
 BUCKETS, OPERATORS = 10, 8  # rows of the live view's tables
+WIDE = 90  # columns of a terminal that has room for these tables
 
 
 class Pace:
@@ -86,7 +87,7 @@ class Lines:
         self.note(
             f"{c.budget.elapsed():.0f} s, {step.executions} executions, {self._pace.speed:.0f}/s, "
             f"corpus {len(c.corpus)}, archive {len(c.archive)}, "
-            f"novel {100 * self._pace.novelty:.1f} %, {findings}"
+            f"novel {self._pace.novelty:.1%}, {findings}"
         )
 
 
@@ -113,19 +114,24 @@ class Screen:
         self._console.print(Text(f"lmfuzz: {line}"))
 
     def found(self, number: int, finding: Finding) -> None:
-        """The finding on a line above the picture, its bad part in red."""
-        before, bad, after = marked(finding)
-        room = max(20, self._console.width // 2 - 20)
+        """The finding on a line above the picture, its bad part in red, or between marks without colours."""
+        plain = self._console.no_color or self._console.color_system is None
+        marks = (BEFORE, AFTER) if plain else ("", "")
+        confirmed = finding.label == "confirmed"
+        label = "" if confirmed else f" ({finding.label})"
+        bucket = shortened(title(finding.bucket), max(12, self._console.width // 4))[1:-1]
+        left = self._console.width - len(f"{number:>4} {bucket}{label}   -> ") - 4  # the quotes
+        room = max(8, left // 3 if left > 45 else left // 4)
+        before, bad, after = pieces(finding, max(8, left - room - 12 - 2 * len(marks[0])), least=3)
         self._console.print(
             Text.assemble(
                 (f"{number:>4} ", "dim"),
-                (escaped(finding.bucket), "bold" if finding.label == "confirmed" else "yellow"),
-                ("" if finding.label == "confirmed" else f" ({finding.label})"),
-                f"  {shortened(finding.prompt, room)} ",
+                (bucket, "bold" if confirmed else "yellow"),
+                f"{label}  {shortened(finding.prompt, room)} ",
                 ("-> ", "dim"),
-                before[-room // 2 :],
-                (bad[:room], "bold red"),
-                after[: room // 2],
+                f'"{before}',
+                (f"{marks[0]}{bad}{marks[1]}" if bad else "", "bold red"),
+                f'{after}"',
             ),
             no_wrap=True,
             overflow="ellipsis",
@@ -141,11 +147,19 @@ class Screen:
 
     def _picture(self) -> RenderableType:
         tables = Table.grid(padding=(0, 4))
-        tables.add_row(self._numbers(), self._yields(), self._buckets())
+        wide = self._console.width >= WIDE
+        tables.add_row(self._numbers(), *((self._yields(), self._buckets()) if wide else ()))
         budget = Table.grid(padding=(0, 1))
         c = self._campaign
         left = Text(f"{duration(c.budget.elapsed())} of {c.spec.budget}", "dim")
-        budget.add_row(ProgressBar(total=1.0, completed=c.budget.share(), width=40), left)
+        budget.add_row(
+            ProgressBar(
+                total=1.0,
+                completed=c.budget.share(),
+                width=max(5, min(40, self._console.width - len(left) - 2)),
+            ),
+            left,
+        )
         return Group(Text(""), tables, Text(""), budget)
 
     def _numbers(self) -> Table:
@@ -180,10 +194,11 @@ class Screen:
     def _buckets(self) -> Table:
         """Buckets by hits."""
         hits = self._campaign.findings.hits
+        room = max(16, min(40, self._console.width - WIDE + 16))
         table = Table.grid(padding=(0, 2))
         table.add_row(Text("hits", "dim"), Text("bucket", "dim"))
         for bucket, count in hits.most_common(BUCKETS):
-            table.add_row(Text(f"{count}"), Text(shortened(bucket, 40)[1:-1]))
+            table.add_row(Text(f"{count}"), Text(shortened(title(bucket), room)[1:-1]))
         if len(hits) > BUCKETS:
             table.add_row("", Text(f"and {len(hits) - BUCKETS} more", "dim"))
         return table
