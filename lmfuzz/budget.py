@@ -11,10 +11,10 @@ _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 @dataclass
 class Budget:
-    """``executions`` counts rows the target ran, for whatever reason; ``seconds`` is wall time.
+    """``executions`` limits rows that search and confirmations run; ``seconds`` is wall time.
 
-    What a campaign spent before it was resumed is passed as ``executions_before`` and
-    ``seconds_before``.
+    ``spent_executions`` counts all rows, those of ``calibration`` included, which the limit does not.
+    What a campaign spent before it was resumed is passed as ``spent_executions`` and ``seconds_before``.
     """
 
     executions: int | None = None
@@ -22,6 +22,7 @@ class Budget:
     findings: int | None = None
     seconds_before: float = 0.0
     spent_executions: int = 0
+    calibration: int = 0  # executions
     spent_findings: int = 0
     started: float = field(default_factory=time.perf_counter)
 
@@ -47,7 +48,7 @@ class Budget:
         """Why the budget is spent: ``executions``, ``seconds``, ``findings``, or '' when it is not."""
         if self.findings is not None and self.spent_findings >= self.findings:
             return "findings"
-        if self.executions is not None and self.spent_executions >= self.executions:
+        if self.executions is not None and self.spent_executions - self.calibration >= self.executions:
             return "executions"
         if self.seconds is not None and self.elapsed() >= self.seconds:
             return "seconds"
@@ -61,7 +62,7 @@ class Budget:
         """How much of it is spent, 0 to 1."""
         shares = [0.0]
         if self.executions:
-            shares.append(self.spent_executions / self.executions)
+            shares.append((self.spent_executions - self.calibration) / self.executions)
         if self.seconds:
             shares.append(self.elapsed() / self.seconds)
         return min(1.0, max(shares))

@@ -163,6 +163,7 @@ class Campaign:
         radius = self.spec.radius
         self.calibration = replace(measured, radius=radius) if radius else measured
         self._open_archive()
+        self.budget.calibration = self.budget.spent_executions = self.executor.executions
 
     def _mutants(self) -> Batch:
         rng = self.streams["calibration"]
@@ -184,7 +185,8 @@ class Campaign:
         store = Store.create(directory, {
             "seeds": len(self.setting.seeds), "operators": self.operators, "targets": self.panel.targets,
             "identity": self.target.identity, "symbols": self.space.symbols,
-            "calibration": asdict(self.calibration), **self._about_spec(),
+            "calibration": asdict(self.calibration), "calibration_executions": self.budget.calibration,
+            **self._about_spec(),
         })  # fmt: skip
         store.commit(self.state(), self.corpus, self.operators)
         self.write_spec(directory)
@@ -229,6 +231,7 @@ class Campaign:
         self.budget = replace(
             self.budget, seconds_before=state["seconds"], spent_executions=state["executions"],
             spent_findings=len(self.kept), started=time.perf_counter(),
+            calibration=meta["calibration_executions"],
         )  # fmt: skip
         if spec_changed := meta["spec"] != self.spec.model_dump():
             store.describe(self._about_spec())
@@ -324,7 +327,8 @@ def resumed(directory: Path, budget: str | None = None, stop_after: int | None =
     spec = specs.resolve(spec.model_dump(exclude_none=True), {k: v for k, v in more.items() if v is not None})
     limit = replace(
         Budget.parse(spec.budget), findings=spec.stop_after, seconds_before=state["seconds"],
-        spent_executions=state["executions"], spent_findings=found,
+        spent_executions=state["executions"], calibration=meta["calibration_executions"],
+        spent_findings=found,
     )  # fmt: skip
     if limit.spent():
         option = f"--stop-after {found + 1}" if limit.reason() == "findings" else "--budget"

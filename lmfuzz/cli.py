@@ -79,7 +79,7 @@ _SPEC_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--feature", metavar="NAME", help="Where in state space a row went (default: hidden_last)."),
     click.option("--operator", "operators", multiple=True, metavar="NAME", help="Mutations (default: all)."),
     click.option("--dictionary", "--dict", "dictionary", metavar="FILE", help="In the format of libFuzzer."),
-    click.option("--budget", metavar="AMOUNT", help="90s, 5m, 1.5h, or 200000x rows run (default: 1m)."),
+    click.option("--budget", metavar="AMOUNT", help="90s, 5m, 1.5h, or 200000x rows searched (default: 1m)."),
     click.option("--stop-after", type=int, metavar="N", help="End after N findings."),
     click.option("--seed", type=int, help="Of all random choices (default: 0)."),
     click.option("--batch", type=int, help="Rows run at once (default: 64)."),
@@ -127,7 +127,7 @@ def fuzz(config: Path | None, output: Path | None, as_json: bool, **options: Any
     """Search for prompts on which MODEL misbehaves.
 
     MODEL is a checkpoint folder, file.py:factory or module:factory (default: the bundled model).
-    A budget counts wall time, or every row that the model runs, calibration and re-runs included.
+    A budget counts wall time, or every row that the model runs after calibration, re-runs included.
     """
     from lmfuzz import spec as specs
 

@@ -86,6 +86,16 @@ def test_executions_and_findings_are_spent_when_they_are_reached():
     assert budget.reason() == "findings"
 
 
+def test_what_calibration_ran_does_not_count():
+    budget = Budget(executions=100, calibration=500, spent_executions=500)
+    assert budget.share() == 0
+    budget.spent_executions = 599
+    assert not budget.spent()
+    assert budget.share() == 0.99
+    budget.spent_executions = 600
+    assert budget.reason() == "executions"
+
+
 def test_the_share_is_that_of_what_is_nearest_to_its_end(clock):
     budget = Budget(executions=100, seconds=10, started=1000.0)
     assert budget.share() == 0

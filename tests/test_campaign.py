@@ -292,6 +292,20 @@ def test_a_larger_budget_goes_on_and_is_written_down(spec: Spec, tmp_path: Path)
         resumed(directory)
 
 
+def test_a_small_budget_is_for_the_search_alone(spec: Spec, tmp_path: Path) -> None:
+    small = spec.model_copy(update={"budget": "300x", "search": "random"})
+    campaign, ear = ran(small, tmp_path / "c")
+    assert sum(len(step.batch) for step in ear.steps) >= 300
+    assert 300 <= campaign.executor.executions - campaign.budget.calibration < 300 + spec.batch
+    with pytest.raises(UsageError, match="the budget of 300x"):
+        resumed(tmp_path / "c")
+    with Store.resume(tmp_path / "c") as store:
+        more = Campaign(resumed(tmp_path / "c", "400x"), easy(), store)
+        more.restore(store)
+        assert more.budget.calibration == campaign.budget.calibration
+        assert 0.7 < more.budget.share() < 1
+
+
 def test_replay_says_what_still_fails(spec: Spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Moody(Toy):
         """Fixed for the phrase; fails every other time with the loop."""

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import sqlite3
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -171,6 +172,28 @@ def test_nothing_found_is_0_and_enough_found_ends_it(sh: Shell) -> None:
     assert "findings of the campaign in one is spent" in sh("resume", "one").err
 
 
+def test_a_detector_that_never_scored_a_row_is_2(sh: Shell) -> None:
+    Path("raises.py").write_text("def raises(batch, trace):\n    raise ValueError('no luck')\n")
+    result = sh.fuzz("--objective", "raises.py:raises", "-o", "c", budget="100x")
+    assert result.code == 2
+    assert result.err == (
+        "lmfuzz: nothing was found, but raises never scored a row (ValueError: no luck):"
+        " fix it and run again\n"
+    )
+    assert Path("c").is_dir()
+
+
+def test_a_finding_that_cannot_be_judged_is_not_fixed(sh: Shell) -> None:
+    good = "def mine(batch, trace):\n    return [1.0] * len(batch)\n"
+    Path("mine.py").write_text(good)
+    assert sh.fuzz("--objective", "mine.py:mine", "-o", "c", budget="100x").code == 1
+    Path("mine.py").write_text(good.replace("1.0", "float('nan')"))
+    forget_files()
+    result = sh("replay", "c", "1")
+    assert result.code == 1
+    assert "finding 1: could not be judged (NaN)" in result.out
+
+
 def test_a_campaign_is_resumed_to_a_larger_budget_only(sh: Shell) -> None:
     sh.fuzz("-o", "c", budget="1500x")
     assert sh.refused("resume", "c") == (
@@ -179,7 +202,7 @@ def test_a_campaign_is_resumed_to_a_larger_budget_only(sh: Shell) -> None:
     assert "1200x" in sh.refused("resume", "c", "--budget", "1200x")
     more = sh("resume", "c", "--budget", "3000x", "--json")
     assert more.code in (0, 1)
-    assert more.out.startswith("lmfuzz: going on with c after 15")
+    assert more.out.startswith("lmfuzz: going on with c after 20"), "of which calibration took some 550"
     assert json.loads(more.out.splitlines()[-1])["executions"] >= 3000
     whole = sh.fuzz("-o", "whole", budget="3000x")
     assert whole.code == more.code
@@ -344,6 +367,23 @@ def test_a_bug_is_70_with_its_traceback(sh: Shell, monkeypatch: pytest.MonkeyPat
     assert done.err.endswith("\nlmfuzz: this is a bug in lmfuzz; the campaign on disk is kept\n")
 
 
+@pytest.mark.parametrize(
+    "reason", [("SQLITE_FULL", "database or disk is full"), ("SQLITE_IOERR_WRITE", "disk I/O error")]
+)
+def test_resume_on_a_full_disk_is_4(
+    sh: Shell, monkeypatch: pytest.MonkeyPatch, reason: tuple[str, str]
+) -> None:
+    def full(*_: object) -> None:
+        error = sqlite3.OperationalError(reason[1])
+        error.sqlite_errorname = reason[0]
+        raise error
+
+    sh.fuzz("-o", "c", budget="1000x")
+    monkeypatch.setattr(stores.Store, "resume", full)
+    said = sh.refused("resume", "c", "--budget", "2000x", code=4)
+    assert said == f"cannot write the campaign: {reason[1]}"
+
+
 def test_interrupted_before_the_first_step_says_how_to_go_on(
     sh: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -372,17 +412,8 @@ def test_version_and_help(sh: Shell) -> None:
     assert "130  interrupted" in sh("--help").out
     text = sh("fuzz", "-h").out
     for name in (
-        "--objective",
-        "--dict",
-        "--allow-pickle",
-        "--decode-seed",
-        "--json",
-        "--radius",
-        "--config",
-        "repetition",
-        "corpora:words/blacklist.txt",
-        "default: directed",
-        "re-runs included",
-    ):
+        "--objective", "--dict", "--allow-pickle", "--decode-seed", "--json", "--radius", "--config",
+        "repetition", "corpora:words/blacklist.txt", "default: directed", "re-runs included",
+    ):  # fmt: skip
         assert name in " ".join(text.split())
     assert sh().code in (0, 2)

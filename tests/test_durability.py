@@ -89,7 +89,7 @@ def spec(tmp_path: Path) -> Spec:
         seeds=[str(tmp_path / "seeds.txt")],
         objectives=["repetition", 'phrases:words=["sesame"]', f"{tmp_path}/frail.py:frail"],
         search="tensorfuzz",
-        budget="4500x",
+        budget="9000x",
     )
 
 
