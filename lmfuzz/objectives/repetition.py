@@ -96,7 +96,9 @@ class Repetition:
         # As the model would go on: a loop of one word is that word's bucket, however short it was cut.
         word = self._word(block * (self.times + 1))
         signature = word.signature if word else f"loop {canonical_period(block)!r}"
-        words = f"{block!r} {length / period:.1f} times over (a loop of {period} characters)"
+        words = (
+            f"{block!r} {length / period:.1f} times over (a loop of {period} character{'s' * (period > 1)})"
+        )
         return Evidence(signature, words, (start, start + length))
 
 

@@ -132,7 +132,7 @@ def test_the_span_is_where_the_repetition_stands():
 
 def test_words_tell_how_often():
     assert why("no no no no no").words == "the word 'no' 5 times in a row"
-    assert why("." * 30).words == "'.' 30.0 times over (a loop of 1 characters)"
+    assert why("." * 30).words == "'.' 30.0 times over (a loop of 1 character)"
 
 
 def test_margins_climb_towards_a_hit_and_beyond():

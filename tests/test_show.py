@@ -1,0 +1,46 @@
+"""What a person reads: names that say a thing once, lines that fit, numbers with their plurals."""
+
+import pytest
+
+from lmfuzz.show import summary_lines, title, wrapped
+
+
+@pytest.mark.parametrize(
+    ("bucket", "shown"),
+    [
+        ("Shouting: Shouting", "Shouting"),
+        ("regex/a|b: a|b", "regex/a|b"),
+        ("regex/a: b: a: b", "regex/a: b"),
+        ("repetition: the", "repetition: the"),
+        ("phrases/sesame: same", "phrases/sesame: same"),
+        ("regex/\x1b: \x1b", "regex/\\x1b"),
+    ],
+)
+def test_a_bucket_says_a_thing_once(bucket: str, shown: str) -> None:
+    assert title(bucket) == shown
+
+
+@pytest.mark.parametrize("text", ["", "a  b " * 40, "x" * 200, 'prompt      "a   b"'])
+def test_wrapped_lines_fit_and_lose_nothing(text: str) -> None:
+    lines = wrapped(text, 40)
+    assert all(len(line) <= 40 for line in lines)
+    assert lines[0] + "".join(line.removeprefix("    ") for line in lines[1:]) == text
+
+
+def test_one_of_a_thing_is_singular_and_unwritten_findings_are_counted() -> None:
+    bucket = {"kept": 1, "hits": 1, "labels": ["confirmed"]}
+    lines = list(summary_lines({
+        "executions": 1, "seconds": 1.0, "executions_per_second": 1.0, "time_in_target": 0.5,
+        "corpus_size": 1, "archive_size": 1, "novelty_rate": 0.07, "stability": 1.0,
+        "findings": {"Shouting": {"Shouting: Shouting": bucket}}, "unwritten": 1, "unscored": {"entropy": 1},
+        "errors": {"entropy": {"Traceback": 1}}, "exit_reason": "disk full",
+    }))  # fmt: skip
+    assert lines[0].startswith("1 execution in 1.0 s ")
+    assert "novel 7.0%" in lines[0]
+    assert lines[1] == "1 finding in 1 bucket:"
+    assert lines[3] == "     1        1  Shouting"
+    assert lines[4:7] == [
+        "1 finding of these could not be written",
+        "not scored by entropy: 1 row (neither safe nor a finding)",
+        "the objective entropy raised 1 time; the first traceback:",
+    ]
