@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from lmfuzz.types import Batch, BoolArray, FloatArray, IntArray, State, join
+from lmfuzz.types import Batch, BoolArray, FloatArray, IntArray, State
 
 COLDEST, HOTTEST = 0.03, 1.5  # temperatures in nats of margin, spaced geometrically
 
@@ -61,11 +61,12 @@ class Chains:
                 margins[i], margins[i + 1] = margins[i + 1], margins[i]
         self.rows, self.margins = self.rows[np.array(order)], self.margins[order]
 
-    def widened(self, rows: Batch, margins: FloatArray, most: int) -> "Chains":
-        """Chains with ``rows`` at the hot end, at most ``most``: the hottest of these then give way."""
-        kept = min(len(self), most - len(rows))
-        joined = join([self.rows[:kept], rows])
-        return Chains(joined, np.concatenate([self.margins[:kept], margins]), self.scale)
+    def renew(self, rows: Batch, margins: FloatArray) -> None:
+        """Replace the hottest chains by ``rows``; what the cold ones have reached stays."""
+        hottest = slice(len(self) - len(rows), None)
+        self.rows.data[hottest, : rows.data.shape[1]] = rows.data
+        self.rows.lengths[hottest], self.rows.parent[hottest] = rows.lengths, rows.parent
+        self.margins[hottest] = margins
 
     def state(self) -> State:
         """The rows, their margins and the scale of the temperatures."""

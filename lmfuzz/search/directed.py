@@ -34,10 +34,8 @@ class Directed:
 
     Every batch is bred for one niche, drawn by how near it is to its target, or, with probability
     ``explore``, from rows whose hidden state was new. Where a niche's chains did not get nearer for
-    ``patience`` batches, as many again start from other seeds, and when there are as many as a batch
-    has rows, the hotter half gives way to them: few chains are fast, many get out of what few are
-    stuck in (the idea of IPOP-CMA-ES, Auger & Hansen 2005). Of a batch only the margins of its own
-    niche are graded, which keeps the target fast; hits count in whatever niche they fall.
+    ``patience`` batches, their hotter half starts again from other seeds. Of a batch only the margins
+    of its own niche are graded, which keeps the target fast; hits count in whatever niche they fall.
     """
 
     def __init__(
@@ -143,9 +141,8 @@ class Directed:
         niche.stuck = 0 if best > niche.record else niche.stuck + 1
         niche.record = max(niche.record, best)
         if niche.stuck > self.patience:
-            ids = self._rng.integers(self._breeder.seeded, size=min(len(niche.chains), len(batch) // 2))
-            fresh = self._setting.corpus.parents(ids)
-            niche.chains = niche.chains.widened(fresh, niche.seeds[ids], most=len(batch))
+            ids = self._rng.integers(self._breeder.seeded, size=len(niche.chains) // 2)
+            niche.chains.renew(self._setting.corpus.parents(ids), niche.seeds[ids])
             niche.stuck = 0
 
     def state(self) -> State:

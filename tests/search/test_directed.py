@@ -61,14 +61,11 @@ def test_better_rows_move_to_colder_chains():
     assert sorted(some.margins.tolist()) == [-9.0, -8.0, -7.0, -1.0]
 
 
-def test_widening_keeps_the_cold_chains():
+def test_renewing_leaves_the_cold_half_alone():
     some = chains(-1.0, -2.0, -3.0, -4.0)
-    wider = some.widened(rows(20, 21), np.array([-8.0, -9.0]), most=8)
-    assert wider.rows.data[:, 0].tolist() == [0, 1, 2, 3, 20, 21]
-    assert wider.margins.tolist() == [-1.0, -2.0, -3.0, -4.0, -8.0, -9.0]
-    assert np.isclose(wider.temperatures[[0, -1]], [COLDEST, HOTTEST]).all()
-    full = wider.widened(rows(30, 31, 32), np.array([-5.0, -6.0, -7.0]), most=6)
-    assert full.rows.data[:, 0].tolist() == [0, 1, 2, 30, 31, 32], "the hottest give way"
+    some.renew(rows(20, 21), np.array([-8.0, -9.0]))
+    assert some.rows.data[:, 0].tolist() == [0, 1, 20, 21]
+    assert some.margins.tolist() == [-1.0, -2.0, -8.0, -9.0]
 
 
 def test_the_bandit_prefers_what_pays_and_forgets_nothing_for_good():
