@@ -332,7 +332,11 @@ def resumed(directory: Path, budget: str | None = None, stop_after: int | None =
     )  # fmt: skip
     if limit.spent():
         option = f"--stop-after {found + 1}" if limit.reason() == "findings" else "--budget"
-        spent = f"{found} findings" if limit.reason() == "findings" else f"the budget of {spec.budget}"
+        spent = (
+            f"{found} finding{'s' * (found != 1)}"
+            if limit.reason() == "findings"
+            else f"the budget of {spec.budget}"
+        )
         raise UsageError(
             f"{spent} of the campaign in {directory} is spent; give a larger one: lmfuzz resume {directory} "
             f"{option}{'' if limit.reason() == 'findings' else ' MORE'}"

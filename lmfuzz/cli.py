@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from io import TextIOWrapper
 from pathlib import Path
 from shutil import get_terminal_size
@@ -44,6 +45,13 @@ _FULL = {"SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE", "SQLITE_IO
 
 class _Commands(click.Group):
     """Commands that are suggested when one is mistyped, and that end when nobody reads on."""
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        try:
+            return super().make_context(*args, **extra)
+        except BrokenPipeError:  # of --help and --version
+            _discard()
+            sys.exit(NOTHING)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -132,12 +140,11 @@ def fuzz(config: Path | None, output: Path | None, as_json: bool, **options: Any
     from lmfuzz import spec as specs
 
     spec = specs.resolve(specs.load(config) if config else {}, options)
-    directory = output or _dated()
-
-    from lmfuzz.campaign import Campaign
+    from lmfuzz.campaign import Campaign, default_directory
     from lmfuzz.show import counted
     from lmfuzz.store import free
 
+    directory = output or default_directory(datetime.now().strftime("%Y%m%d-%H%M%S"))
     free(directory)
     campaign = Campaign(spec)
     model = f"model {spec.model}" if spec.model else "the bundled model"
@@ -311,14 +318,6 @@ def _report(full: "Unwritten") -> NoReturn:
         click.echo(json.dumps(record(finding)), err=True)
     lost = counted(len(full.findings), "finding")
     _fail(f"{full}{f'; {lost} could not be written, see above' if full.findings else ''}", DISK)
-
-
-def _dated() -> Path:
-    from datetime import datetime
-
-    from lmfuzz.campaign import default_directory
-
-    return default_directory(datetime.now().strftime("%Y%m%d-%H%M%S"))
 
 
 def _say(line: str) -> None:

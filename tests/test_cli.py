@@ -88,7 +88,7 @@ def test_nothing_found_is_0_and_enough_found_ends_it(sh: Shell) -> None:
     enough = sh.fuzz("--stop-after", "1", "-o", "one", "--json", budget="1h")
     assert enough.code == 1
     assert json.loads(enough.out.splitlines()[-1])["exit_reason"] == "findings"
-    assert "findings of the campaign in one is spent" in sh("resume", "one").err
+    assert "1 finding of the campaign in one is spent" in sh("resume", "one").err
 
 
 def test_a_detector_that_never_scored_a_row_is_2(sh: Shell) -> None:

@@ -12,6 +12,7 @@ import pytest
     [
         ("list > /dev/full", 4, "lmfuzz: cannot read or write: No space left on device\n"),
         ("list | (read -r first)", 0, ""),
+        ("--help | true", 0, ""),
     ],
 )
 def test_a_list_into_a_full_device_or_a_closed_pipe(command: str, code: int, said: str) -> None:
