@@ -245,7 +245,7 @@ class Campaign:
 
         Unwritten when the disk takes no more; the store then holds the commit before.
         """
-        self.reason, self._interrupted = "", False
+        self.reason = ""
         with closing(self._steps()) as steps:
             for step in steps:
                 seconds = self.budget.elapsed()
