@@ -208,5 +208,5 @@ def test_rows_in_different_cells_are_at_least_one_apart():
 
 @pytest.mark.parametrize("make", [lambda: HiddenLast(-1), lambda: HiddenMean(-1), lambda: Trajectory(0)])
 def test_impossible_parameters_are_refused(make):
-    with pytest.raises(UsageError, match="must be (at least|between)"):
+    with pytest.raises(UsageError, match=r"must be (at least|between)"):
         make()
