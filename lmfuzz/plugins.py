@@ -68,8 +68,8 @@ _BUILT_IN: Mapping[Kind, Mapping[str, str]] = {
         "directed": "lmfuzz.search.directed:Directed",
     },
     "features": {
-        "hidden_last": "lmfuzz.coverage.features:HiddenLast",
-        "hidden_mean": "lmfuzz.coverage.features:HiddenMean",
+        "hidden_last": "lmfuzz.coverage.features:hidden_last",
+        "hidden_mean": "lmfuzz.coverage.features:hidden_mean",
         "trajectory": "lmfuzz.coverage.features:Trajectory",
         "output_cells": "lmfuzz.coverage.features:OutputCells",
     },

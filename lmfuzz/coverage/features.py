@@ -21,45 +21,36 @@ _TAIL = 256  # characters from the end of a text in which loops and repetition a
 Map = Callable[[FloatArray], FloatArray]
 
 
-class HiddenLast:
-    """The complete state after the prompt, float32 (B, project): did the prompt lead somewhere new?
+class Hidden:
+    """A channel of hidden states (B, D) as points float32 (B, min(project, D)).
 
     Every unit is standardised with the seeds' statistics and clipped to +-6, since otherwise a few
     huge units own the distance; then an orthogonal map, the same on every machine, takes the units to
     ``project`` dimensions (0, or no more units than that: it is left out).
     """
 
-    needs = frozenset({"hidden_last"})
-
-    def __init__(self, project: int = 64) -> None:
-        self._project = _at_least(0, "project", project)
+    def __init__(self, channel: str, project: int) -> None:
+        self.needs = frozenset({channel})
+        self._channel, self._project = channel, _at_least(0, "project", project)
         self._map: Map
 
     def fit(self, trace: Trace) -> None:
         """Statistics of the seeds' finite rows; UsageError when there is none."""
-        self._map = _standard(trace["hidden_last"], self._project)
+        self._map = _standard(trace[self._channel], self._project)
 
     def __call__(self, trace: Trace) -> FloatArray:
         """Points float32 (B, min(project, D)); NaN where a state is not finite."""
-        return self._map(trace["hidden_last"])
+        return self._map(trace[self._channel])
 
 
-class HiddenMean:
-    """The mean state over the output, float32 (B, project), made as HiddenLast makes its points."""
+def hidden_last(project: int = 64) -> Hidden:
+    """The complete state after the prompt: did the prompt lead somewhere new?"""
+    return Hidden("hidden_last", project)
 
-    needs = frozenset({"hidden_mean"})
 
-    def __init__(self, project: int = 64) -> None:
-        self._project = _at_least(0, "project", project)
-        self._map: Map
-
-    def fit(self, trace: Trace) -> None:
-        """Statistics of the seeds' finite rows; UsageError when there is none."""
-        self._map = _standard(trace["hidden_mean"], self._project)
-
-    def __call__(self, trace: Trace) -> FloatArray:
-        """Points float32 (B, min(project, D)); NaN where a state is not finite."""
-        return self._map(trace["hidden_mean"])
+def hidden_mean(project: int = 64) -> Hidden:
+    """The mean state over the output: did the model go through something new?"""
+    return Hidden("hidden_mean", project)
 
 
 class Trajectory:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lmfuzz.coverage.calibrate import Calibration, calibrate, measure
-from lmfuzz.coverage.features import HiddenLast, OutputCells, Trajectory
+from lmfuzz.coverage.features import OutputCells, Trajectory, hidden_last
 from lmfuzz.errors import UsageError
 from lmfuzz.executors import CRASH
 from lmfuzz.types import PAD, Batch
@@ -124,7 +124,7 @@ def rows(number, seed):
 def test_seeds_are_measured_among_themselves_and_shuffled_among_the_mutants():
     seeds, mutants = rows(20, 0), rows(13, 1)
     echo = Echo(0.01)
-    found = measure(echo, HiddenLast(0), seeds, mutants, WANTS, 8)
+    found = measure(echo, hidden_last(0), seeds, mutants, WANTS, 8)
     assert [len(b) for b in echo.batches] == [8, 8, 4, 5, 5, 5, 5, 5, 5, 3]
     assert sorted(row for batch in echo.batches[3:] for row in batch) == sorted(
         tuple(b.row(i)) for b in (seeds, mutants) for i in range(len(b))
@@ -134,7 +134,7 @@ def test_seeds_are_measured_among_themselves_and_shuffled_among_the_mutants():
     assert 0.02 * np.linalg.norm(1 / scale) < found.noise_floor < 1.05 * most
     assert 0 < found.mutants < math.inf
 
-    quiet = measure(Echo(0.0), HiddenLast(0), seeds, mutants, WANTS, 8)
+    quiet = measure(Echo(0.0), hidden_last(0), seeds, mutants, WANTS, 8)
     assert quiet.noise_floor == 0
     assert quiet.stability == 1
     points = {tuple(seeds.row(i)) for i in range(20)}
@@ -152,7 +152,7 @@ def test_seeds_that_crash_are_run_once():
     seeds, mutants = rows(20, 0), rows(13, 1)
     crashed = sum(6 in seeds.row(i) for i in range(20))
     echo = Crashing(0.0)
-    found = measure(echo, HiddenLast(0), seeds, mutants, WANTS, 8)
+    found = measure(echo, hidden_last(0), seeds, mutants, WANTS, 8)
     assert 0 < crashed < 20
     assert sum(map(len, echo.batches)) == 20 + (20 - crashed) + 13
     assert found.stability == 1
@@ -160,7 +160,7 @@ def test_seeds_that_crash_are_run_once():
 
 
 def test_one_seed_is_measured_with_other_neighbours_too():
-    found = measure(Echo(0.5), HiddenLast(0), rows(1, 0), rows(7, 1), WANTS, 6)
+    found = measure(Echo(0.5), hidden_last(0), rows(1, 0), rows(7, 1), WANTS, 6)
     assert found.noise_floor == pytest.approx(0.5 * 3 * 2, rel=1e-4)  # four rows instead of one, 4 units
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lmfuzz.coverage.features import HiddenLast, HiddenMean, OutputCells, Trajectory
+from lmfuzz.coverage.features import OutputCells, Trajectory, hidden_last, hidden_mean
 from lmfuzz.errors import UsageError
 from lmfuzz.types import PAD, take
 
@@ -27,7 +27,7 @@ def seen(texts, steps=None, seed=0):
 
 
 FULL = ["abcdefghijklmnopqrst"] * 40
-FEATURES = [HiddenLast(), HiddenLast(0), HiddenMean(), Trajectory(), OutputCells(), OutputCells(False)]
+FEATURES = [hidden_last(), hidden_last(0), hidden_mean(), Trajectory(), OutputCells(), OutputCells(False)]
 
 
 @pytest.mark.parametrize("feature", FEATURES, ids=lambda f: type(f).__name__)
@@ -62,7 +62,7 @@ def test_a_row_that_is_not_finite_is_lost_alone_and_teaches_nothing(feature, val
 
 
 @pytest.mark.parametrize(
-    "feature", [HiddenLast(), HiddenMean(), Trajectory()], ids=lambda f: type(f).__name__
+    "feature", [hidden_last(), hidden_mean(), Trajectory()], ids=lambda f: type(f).__name__
 )
 def test_seeds_of_which_none_is_finite_are_refused(feature):
     trace = {name: np.full_like(a, np.nan) if a.dtype.kind == "f" else a for name, a in seen(FULL).items()}
@@ -72,7 +72,7 @@ def test_seeds_of_which_none_is_finite_are_refused(feature):
 
 def test_units_are_standardised_and_clipped():
     seeds = np.random.default_rng(0).standard_normal((200, 3)) * [1, 1000, 1e-3] + [0, 5000, 1]
-    feature = HiddenLast(0)
+    feature = hidden_last(0)
     feature.fit({"hidden_last": seeds.astype(np.float32)})
     points = feature({"hidden_last": seeds.astype(np.float32)})
     assert np.allclose(points.mean(axis=0), 0, atol=0.01)
@@ -84,7 +84,7 @@ def test_units_are_standardised_and_clipped():
 def test_the_noise_of_a_constant_unit_is_no_jump():
     seeds = np.random.default_rng(0).standard_normal((50, 4)).astype(np.float32)
     seeds[:, 2] = 0.25 + 3e-8 * seeds[:, 1]
-    feature = HiddenLast(0)
+    feature = hidden_last(0)
     feature.fit({"hidden_last": seeds})
     noisy = seeds[:1] + np.float32(4e-7)
     same, moved = feature({"hidden_last": seeds[:1]}), feature({"hidden_last": noisy})
@@ -95,13 +95,13 @@ def test_the_noise_of_a_constant_unit_is_no_jump():
 
 def test_the_projection_is_fixed_orthogonal_and_left_out_where_it_would_not_reduce():
     trace = seen(FULL)
-    plain, projected, narrow = HiddenLast(0), HiddenLast(64), HiddenLast(80)
+    plain, projected, narrow = hidden_last(0), hidden_last(64), hidden_last(80)
     for feature in (plain, projected, narrow):
         feature.fit(trace)
     assert plain(trace).shape == narrow(trace).shape == (40, 80)
     assert (plain(trace) == narrow(trace)).all()
     assert projected(trace).shape == (40, 64)
-    again = HiddenLast(64)
+    again = hidden_last(64)
     again.fit(trace)
     assert (again(trace) == projected(trace)).all()
     units = np.eye(80, dtype=np.float32)
@@ -206,7 +206,7 @@ def test_rows_in_different_cells_are_at_least_one_apart():
     assert OutputCells.radius < 1
 
 
-@pytest.mark.parametrize("make", [lambda: HiddenLast(-1), lambda: HiddenMean(-1), lambda: Trajectory(0)])
+@pytest.mark.parametrize("make", [lambda: hidden_last(-1), lambda: hidden_mean(-1), lambda: Trajectory(0)])
 def test_impossible_parameters_are_refused(make):
     with pytest.raises(UsageError, match=r"must be (at least|between)"):
         make()
