@@ -1,8 +1,9 @@
-"""Checkpoint folders of character RNNs: ``config.json`` beside ``model.safetensors``."""
+"""Checkpoint folders of our own networks: ``config.json`` beside ``model.safetensors``."""
 
 import json
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import ValidationError
@@ -11,14 +12,23 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lmfuzz.errors import TargetError, nearest
-from lmfuzz.targets.char_rnn import CharRNN, CharRNNConfig, shapes
+from lmfuzz.targets import char_rnn, networks
+from lmfuzz.targets.char_rnn import CharRNN, CharRNNConfig
+from lmfuzz.targets.networks import Classifier, ClassifierConfig
 from lmfuzz.typed import complaint
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 PICKLES = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt")
 
 
-def save(model: CharRNN, folder: Path) -> None:
+Config = CharRNNConfig | ClassifierConfig
+Network = CharRNN | Classifier
+CONFIGS: dict[str, type[Config]] = {
+    kind.model_fields["format"].default: kind for kind in (CharRNNConfig, ClassifierConfig)
+}
+
+
+def save(model: Network, folder: Path) -> None:
     """Write ``model`` as a checkpoint folder, made when it does not exist."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
@@ -27,8 +37,8 @@ def save(model: CharRNN, folder: Path) -> None:
     (folder / CONFIG).write_text(config + "\n", encoding="utf-8")
 
 
-def load(folder: Path, *, allow_pickle: bool = False) -> CharRNN:
-    """The character RNN in ``folder``, in evaluation mode.
+def load(folder: Path, *, allow_pickle: bool = False) -> Network:
+    """The network in ``folder``, in evaluation mode.
 
     Raises TargetError, with one sentence for a person, when the folder is not a sound checkpoint:
     a file missing, a field or tensor missing, extra or misshapen, weights that are not finite, or
@@ -36,13 +46,21 @@ def load(folder: Path, *, allow_pickle: bool = False) -> CharRNN:
     """
     config = _config(folder / CONFIG)
     tensors = _tensors(folder, allow_pickle)
-    _check(tensors, shapes(config), folder)  # first: a wrong size in the config must not fill the memory
-    model = CharRNN(config)
+    _check(tensors, _shapes(config), folder)  # first: a wrong size in the config must not fill the memory
+    model = _network(config)
     model.load_state_dict(tensors)
     return model.eval()
 
 
-def _config(path: Path) -> CharRNNConfig:
+def _shapes(config: Config) -> dict[str, tuple[int, ...]]:
+    return char_rnn.shapes(config) if isinstance(config, CharRNNConfig) else networks.shapes(config)
+
+
+def _network(config: Config) -> Network:
+    return CharRNN(config) if isinstance(config, CharRNNConfig) else Classifier(config)
+
+
+def _config(path: Path) -> Config:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -51,15 +69,20 @@ def _config(path: Path) -> CharRNNConfig:
         raise TargetError(f"cannot read {path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise TargetError(f"{path} is not JSON: {error}") from None
-    fields = CharRNNConfig.model_fields
     said = content.get("format") if isinstance(content, dict) else None
-    if said != fields["format"].default:
+    if not isinstance(said, str) or said not in CONFIGS:
+        formats = " or ".join(f'"{name}"' for name in CONFIGS)
         raise TargetError(
-            f'{path} is not a character RNN\'s: it must be a JSON object with "format": '
-            f'"{fields["format"].default}"{f", not {said!r:.80}" if said else ""}'
+            f"{path} is not one of lmfuzz's: it must be a JSON object with "
+            f'"format": {formats}{f", not {said!r:.80}" if said else ""}'
         )
+    return _validated(content, CONFIGS[said], path)
+
+
+def _validated(content: dict[str, Any], kind: type[Config], path: Path) -> Config:
+    fields = kind.model_fields
     try:
-        return CharRNNConfig.model_validate(content)
+        return kind.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         key = str(first["loc"][0])

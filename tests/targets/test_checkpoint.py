@@ -190,7 +190,7 @@ def test_a_wrong_config_is_refused_in_words_of_its_own(folder, changes, sentence
 
 def test_a_foreign_config_is_told_the_right_format(folder):
     (folder / "config.json").write_text('{"alphabet": "abc", "hidden": 3}')
-    refused(folder, "is not a character RNN's", 'with "format": "lmfuzz-char-rnn"')
+    refused(folder, "is not one of lmfuzz's", 'with "format": "lmfuzz-char-rnn" or "lmfuzz-classifier"')
 
 
 def test_a_config_without_an_alphabet_names_it(folder):
