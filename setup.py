@@ -21,8 +21,8 @@ setup(
     packages=[*find_packages(include=["lmfuzz", "lmfuzz.*"]), "lmfuzz.corpora"],
     package_dir={"lmfuzz.corpora": "corpora"},
     package_data={
-        "lmfuzz": ["models/*/*.safetensors", "models/*/*.json", "models/*/*.md"],
-        "lmfuzz.corpora": ["*.txt", "*.md", "*/*.txt", "*/*.dict"],
+        "lmfuzz": ["models/*/*.safetensors", "models/*/*.json", "models/*/*.md", "models/*/*/*"],
+        "lmfuzz.corpora": ["*.txt", "*.md", "*/*.txt", "*/*.dict", "*/*.py"],
     },
     install_requires=[
         "torch>=2.6",
@@ -32,6 +32,10 @@ setup(
         "pydantic>=2.8",
         "rich>=13",
         "safetensors>=0.4",
+        "opencv-python-headless>=4.8",
+        "pillow>=10",
+        "rapidfuzz>=3",
+        "scikit-learn>=1.3",
         "tomli_w>=1.0",
     ],
     extras_require={"test": ["pytest>=8", "hypothesis>=6", "ruff>=0.9", "mypy>=1.13", "scipy>=1.13"]},

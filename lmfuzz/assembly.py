@@ -1,52 +1,120 @@
-"""What a spec names, made: its target, objectives and operators, and whether they fit each other."""
+"""What a spec names, made: its target, seeds, objectives, operators and search, and whether they fit."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
 from lmfuzz import plugins
+from lmfuzz.bounds import Edits, Linf
 from lmfuzz.calls import Call, parse
 from lmfuzz.errors import UsageError
-from lmfuzz.executors import CRASH
+from lmfuzz.executors import CRASH, OWN
 from lmfuzz.objectives.combine import Panel
-from lmfuzz.protocols import Feature, Operator, Target
+from lmfuzz.protocols import Bound, Feature, Operator, Search, Setting, Target
+from lmfuzz.search.per_seed import PerSeed
+from lmfuzz.seeds import Seeds, read, read_box
+from lmfuzz.spaces import BoxSpace, Space, TextSpace
 from lmfuzz.spec import Spec
-from lmfuzz.types import TextSpace, unknown
+from lmfuzz.types import Batch, unknown
+
+_TEXT_NAMES = {"disagreement": "parting"}  # what an objective for labels is called for texts
 
 
 def load_target(spec: Spec) -> Target:
-    """The target that the spec's ``model`` names; TargetError when it cannot be loaded."""
+    """The target that the spec's ``model`` names, a pair where it names a twin, too.
+
+    TargetError when one cannot be loaded.
+    """
     from lmfuzz.targets import loading  # only where it is used: it may load torch
 
     return loading.load_target(spec)
 
 
-def objectives(spec: Spec) -> Panel:
-    """The objectives, each under its own name: the class's alone where it comes from a file."""
+def objectives(spec: Spec, space: Space | None = None) -> Panel:
+    """The objectives, each under its own name: the class's alone where it comes from a file.
+
+    space: what they are to judge, where it is known: disagreement means another thing of texts.
+    """
     parts: dict[str, object] = {}
     for text in spec.objectives:
         call = parse(text)
         short = call.name.rpartition(":")[2]
         taken = sum(name.partition("#")[0] == short for name in parts)
+        if isinstance(space, TextSpace):
+            call = replace(call, name=_TEXT_NAMES.get(call.name, call.name))
         parts[f"{short}#{taken + 1}" if taken else short] = plugins.build("objectives", call)
     return Panel(parts)
 
 
 def operators(spec: Spec, target: Target) -> dict[str, Operator]:
-    """The operators of the spec; all there are where it names none, those apart that lack something."""
+    """The operators of the spec; all that fit the target where it names none."""
     calls = [parse(text) for text in spec.operators]
+    if wrong := [call.name for call in calls if not _fits(call.name, target)]:
+        fitting = [name for name in plugins.names("operators") if _fits(name, target)]
+        raise UsageError(
+            f"the operator {wrong[0]} does not fit what the model takes; those that do: {', '.join(fitting)}"
+        )
     if not calls:
         without = {"dictionary"} | (set() if hasattr(target, "sample") else {"tail"})
-        calls = [Call(name) for name in plugins.names("operators") if name not in without]
+        names = (name for name in plugins.names("operators") if name not in without)
+        calls = [Call(name) for name in names if _fits(name, target)]
     if spec.dictionary:
         calls.append(Call("dictionary", (("file", spec.dictionary),)))
-    names = Counter(call.name for call in calls)
+    names_ = Counter(call.name for call in calls)
     return {
-        call.name if names[call.name] == 1 else str(call): plugins.build("operators", call) for call in calls
+        call.name if names_[call.name] == 1 else str(call): plugins.build("operators", call) for call in calls
     }
 
 
-def narrowed(space: TextSpace, spec: Spec) -> TextSpace:
-    """The target's space within the lengths of the spec."""
+def _fits(name: str, target: Target) -> bool:
+    """Whether an operator is for rows of this kind; nobody knows of one that is not built in."""
+    space = target.space
+    if (box := plugins.on_boxes(name)) is None:
+        return True
+    if isinstance(space, TextSpace) or not box:
+        return isinstance(space, TextSpace) and not box
+    return space.image or not plugins.find("operators", name).images_only
+
+
+def seeds(spec: Spec, space: Space) -> Seeds:
+    """The seeds of the spec; ``count`` of them where it says so."""
+    found = (
+        read_box(spec.seeds, space, spec.count, spec.seed)
+        if isinstance(space, BoxSpace)
+        else read(spec.seeds, space, spec.unknown)
+    )
+    return replace(found, batch=found.batch[: spec.count])
+
+
+def bound(spec: Spec, space: Space, start: Batch) -> Bound | None:
+    """How far rows may be from their seeds; UsageError for a bound that does not fit the space."""
+    for value, option, right in ((spec.linf, "--linf", BoxSpace), (spec.edits, "--edits", TextSpace)):
+        if value is not None and not isinstance(space, right):
+            other = "edits" if right is BoxSpace else "linf"
+            raise UsageError(f"{option} does not fit what this model takes; --{other} bounds its rows")
+    if spec.linf is not None and isinstance(space, BoxSpace):
+        return Linf(spec.linf, space, start)
+    if spec.edits is not None and isinstance(space, TextSpace):
+        return Edits(spec.edits, space, start)
+    return None
+
+
+def search(spec: Spec, setting: Setting) -> Search:
+    """The search of the spec, for each seed by itself where the spec or the search wants that."""
+    call = parse(spec.search)
+
+    def make(setting: Setting) -> Search:
+        made: Search = plugins.build("searches", call, setting)
+        return made
+
+    by_itself = getattr(plugins.find("searches", call.name), "per_seed", False)
+    return make(setting) if by_itself or spec.per_seed is None else PerSeed(setting, make)
+
+
+def narrowed(space: Space, spec: Spec) -> Space:
+    """The target's space within the lengths, or with the resolution, of the spec."""
+    if isinstance(space, BoxSpace):
+        return replace(space, step=(space.high - space.low) / 255) if _in_bytes(space, spec) else space
     least, most = max(space.min_length, spec.min_length), min(space.max_length, spec.max_length)
     if least > most:
         raise UsageError(
@@ -56,13 +124,26 @@ def narrowed(space: TextSpace, spec: Spec) -> TextSpace:
     return replace(space, min_length=least, max_length=most)
 
 
-def check_channels(target: Target, panel: Panel, feature: Feature) -> None:
-    """UsageError when the target lacks a channel that is wanted, with those that it has."""
-    have = target.channels | {CRASH, "prompt"}
-    judged = panel.needs | {"text"}
-    for what, wants in (("the objectives need", judged), ("the feature needs", feature.needs)):
+def _in_bytes(space: BoxSpace, spec: Spec) -> bool:
+    return space.image and spec.resolution == "byte" and not space.step
+
+
+def check_channels(target: Target, needs: Sequence[tuple[str, frozenset[str]]]) -> None:
+    """UsageError when the target lacks a channel that somebody ``needs``, with those that it has."""
+    have = target.channels | OWN | {CRASH}
+    for what, wants in needs:
         if missing := unknown(wants, have):
             shown = ", ".join(dict.fromkeys(name.split("/", 1)[0] for name in missing))
+            twin = "; give a model to compare it with (--twin)" if shown in ("base", "twin") else ""
             raise UsageError(
-                f"{what} {shown}, which the target does not show; it has {', '.join(sorted(target.channels))}"
+                f"{what} {shown}, which the target does not show; it has "
+                f"{', '.join(sorted(target.channels))}{twin}"
             )
+
+
+def needs(judged: frozenset[str], feature: Feature, search: object) -> list[tuple[str, frozenset[str]]]:
+    """Who needs which channels, for ``check_channels``."""
+    own: frozenset[str] = getattr(search, "needs", frozenset())
+    return [
+        ("the objectives need", judged), ("the feature needs", feature.needs), ("the search needs", own),
+    ]  # fmt: skip

@@ -18,13 +18,15 @@ from lmfuzz.calls import parse
 from lmfuzz.corpus import Corpus
 from lmfuzz.coverage.archive import Archive
 from lmfuzz.coverage.calibrate import Calibration, measure
+from lmfuzz.coverage.plain import Apart
 from lmfuzz.errors import UsageError
 from lmfuzz.executors import CRASH, LocalExecutor
 from lmfuzz.findings import Finding, Findings
-from lmfuzz.protocols import Feature, Search, Setting, Target
+from lmfuzz.protocols import Feature, Setting, Target
 from lmfuzz.rng import Streams
 from lmfuzz.search.breeding import Breeder
-from lmfuzz.seeds import read
+from lmfuzz.search.trials import Trials
+from lmfuzz.spaces import describe
 from lmfuzz.spec import Spec
 from lmfuzz.store import CAMPAIGN, Sample, Store, Unwritten
 from lmfuzz.types import Batch, State, join, unknown
@@ -96,18 +98,15 @@ class Campaign:
 
     def __init__(self, spec: Spec, target: Target | None = None, store: Store | None = None) -> None:
         self.spec = spec
-        self.panel = assembly.objectives(spec)
+        panel = None if spec.twin else assembly.objectives(spec)  # before a model is loaded for minutes
         self.feature: Feature = plugins.build("features", parse(spec.feature))
         self.target = target or assembly.load_target(spec)
+        self.panel = panel or assembly.objectives(spec, self.target.space)
         self.space = assembly.narrowed(self.target.space, spec)
-        self.notes: list[str] = []
-        self.judged_by = self.panel.needs | {"text"}  # channels
-        assembly.check_channels(self.target, self.panel, self.feature)
-        self._grade()
+        self.notes: list[str] = [*getattr(self.target, "notes", ())]
         self.executor = LocalExecutor(self.target)
-        self.findings = Findings(self.panel, self.executor, self.judged_by, spec.confirm, spec.keep)
         self.kept: list[Finding] = []
-        self.corpus = Corpus(self.space.max_length)
+        self.corpus = Corpus(self.space)
         seeds = self._seeds(store)
         operators = assembly.operators(spec, self.target)
         self.operators = list(operators)
@@ -115,8 +114,19 @@ class Campaign:
         self.setting = Setting(
             self.space, seeds, operators, self.panel.targets, self.corpus, self.streams["search"],
             self.executor if hasattr(self.target, "sample") else None,
+            bound=assembly.bound(spec, self.space, seeds), queries=spec.per_seed,
+            gradients=getattr(self.target, "margin_gradients", None),
         )  # fmt: skip
-        self.search: Search = plugins.build("searches", parse(spec.search), self.setting)
+        self.search = assembly.search(spec, self.setting)
+        self.trials: Trials | None = getattr(self.search, "trials", None)
+        self.judged_by = self.panel.needs | {"text"}  # channels
+        wanted = assembly.needs(self.judged_by, self.feature, self.search)
+        assembly.check_channels(self.target, wanted)
+        self._grade()
+        self.wants = frozenset[str]().union(*(names for _, names in wanted))
+        self.findings = Findings(
+            self.panel, self.executor, self.judged_by, seeds, spec.confirm, spec.keep, self.trials is not None
+        )
         self.tally = Tally(len(self.operators))
         self.budget = replace(Budget.parse(spec.budget), findings=spec.stop_after)
         self.reason = ""  # why the last run ended
@@ -137,8 +147,8 @@ class Campaign:
             rows = store.rows()
             self.corpus.add(rows)
             seeds = rows[: store.meta["seeds"]]
-            return replace(seeds, data=seeds.data[:, : int(seeds.lengths.max())])
-        found = read(self.spec.seeds, self.space, self.spec.unknown)
+            return seeds.changed(seeds.data[:, : int(seeds.lengths.max())])
+        found = assembly.seeds(self.spec, self.space)
         for count, what in (
             (found.dropped, "characters outside the model's alphabet, dropped from the seeds"),
             (found.left_out, "seeds left out because they do not fit the model"),
@@ -167,16 +177,20 @@ class Campaign:
 
     def _mutants(self) -> Batch:
         rng = self.streams["calibration"]
-        breeder = Breeder(replace(self.setting, rng=rng, corpus=Corpus(self.space.max_length)))
+        breeder = Breeder(replace(self.setting, rng=rng, corpus=Corpus(self.space)))
         size = MUTANTS // 16  # many small batches, so that every operator takes part
         return join([breeder.mutate(rng.integers(breeder.seeded, size=size)) for _ in range(16)])
 
     def _measure(self, mutants: Batch) -> Calibration:
-        seeds = self.setting.seeds
-        return measure(self.executor, self.feature, seeds, mutants, self.feature.needs, self.spec.batch)
+        wants, compare = self.feature.needs | self.panel.noise_needs, self.panel.measure_noise
+        return measure(
+            self.executor, self.feature, self.setting.seeds, mutants, wants, self.spec.batch, compare
+        )
 
     def _open_archive(self) -> None:
         one = self.setting.seeds[:1]
+        if self.trials is not None:
+            self.feature = Apart(self.feature, self.calibration.radius)
         dimensions = self.feature(self.executor.run(one, self.feature.needs)).shape[1]
         self.archive = Archive(self.calibration.radius, dimensions)
 
@@ -184,7 +198,7 @@ class Campaign:
         """Begin on disk; UsageError when the directory is not free, Unwritten when the disk is full."""
         store = Store.create(directory, {
             "seeds": len(self.setting.seeds), "operators": self.operators, "targets": self.panel.targets,
-            "identity": self.target.identity, "symbols": self.space.symbols,
+            "identity": self.target.identity, "space": describe(self.space),
             "calibration": asdict(self.calibration), "calibration_executions": self.budget.calibration,
             **self._about_spec(),
         })  # fmt: skip
@@ -258,14 +272,14 @@ class Campaign:
                 watch.step(step)
                 if self._interrupted:
                     break
-        self.reason = "interrupted" if self._interrupted else self.budget.reason()
+        self.reason = "interrupted" if self._interrupted else self.budget.reason() or "done"
         self._commit(store, watch)
         self.archive.close()
 
     def _steps(self) -> Generator[loop.Step]:
         return loop.run(
             self.search, self.executor, self.feature, self.panel, self.archive, self.findings, self.budget,
-            self.spec.batch,
+            self.spec.batch, self.wants,
         )  # fmt: skip
 
     def stop(self) -> None:
@@ -290,6 +304,7 @@ class Campaign:
             "executions": self.executor.executions, "seconds": self.budget.elapsed(),
             "time_in_target": self.executor.seconds, "reason": self.reason,
             "corpus_size": len(self.corpus), "archive_size": len(self.archive),
+            "trials": None if self.trials is None else self.trials.state(),
         }  # fmt: skip
 
     @property

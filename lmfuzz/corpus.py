@@ -2,19 +2,20 @@
 
 import numpy as np
 
+from lmfuzz.spaces import Space
 from lmfuzz.types import Array, Batch, IntArray
 
 
 class Corpus:
-    """A growing table of rows: id i was the i-th row added.
+    """A growing table of rows of a ``space``: id i was the i-th row added.
 
-    Symbols are held as int32 (N, width); an id, once given, always names the same row.
+    An id, once given, always names the same row.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, space: Space) -> None:
         self._rows = Batch(
-            np.zeros((256, width), np.int32), np.zeros(256, np.int32),
-            np.zeros(256, np.int64), np.zeros(256, np.int32),
+            space.empty(256), np.zeros(256, np.int32), np.zeros(256, np.int64), np.zeros(256, np.int32),
+            np.zeros(256, np.int64),
         )  # fmt: skip
         self._size = 0
 
@@ -28,20 +29,19 @@ class Corpus:
             self._rows = _doubled(self._rows)
         width = batch.data.shape[1]
         self._rows.data[start:stop, :width] = batch.data
-        self._rows.lengths[start:stop] = batch.lengths
-        self._rows.parent[start:stop] = batch.parent
-        self._rows.operator[start:stop] = batch.operator
+        for name in ("lengths", "parent", "operator", "origin"):
+            getattr(self._rows, name)[start:stop] = getattr(batch, name)
         self._size = stop
         return np.arange(start, stop, dtype=np.int64)
 
     def __getitem__(self, ids: IntArray | slice) -> Batch:
-        """The rows with these ids, each with its own parent and operator."""
+        """The rows with these ids, each with its own parent, operator and origin."""
         return self._rows[: self._size][ids]
 
     def parents(self, ids: IntArray) -> Batch:
         """The rows with these ids, to be mutated: their ``parent`` is their own id."""
         rows = self[ids]
-        return Batch(rows.data, rows.lengths, np.asarray(ids, np.int64), rows.operator)
+        return Batch(rows.data, rows.lengths, np.asarray(ids, np.int64), rows.operator, rows.origin)
 
     def lineage(self, i: int) -> list[int]:
         """The ids from row ``i`` back to its seed."""
@@ -55,4 +55,4 @@ def _doubled(rows: Batch) -> Batch:
     def twice(array: Array) -> Array:
         return np.concatenate([array, np.zeros_like(array)])
 
-    return Batch(twice(rows.data), twice(rows.lengths), twice(rows.parent), twice(rows.operator))
+    return Batch(*(twice(getattr(rows, name)) for name in Batch.__slots__))

@@ -6,13 +6,15 @@ import numpy as np
 
 from lmfuzz.errors import INTERRUPTS, TargetError, UsageError, one_line
 from lmfuzz.protocols import Sampler, Target
+from lmfuzz.spaces import TextSpace
 from lmfuzz.types import PAD, Array, Batch, IntArray, Trace
 
 CRASH = "crash"  # channel (B,) of str: what the target raised on this row, '' where it did not
+OWN = frozenset({"prompt", "origin"})  # channels that need no target
 
 
 class LocalExecutor:
-    """One target in this process; the channel ``prompt`` (the rows' texts) it adds itself.
+    """One target in this process; the channels ``prompt`` (the rows' texts) and ``origin`` it adds itself.
 
     A batch on which the target raises is split in halves until the rows to blame stand alone: their
     ``crash`` says what was raised, and their other channels hold what cannot be scored (NaN, PAD,
@@ -27,13 +29,15 @@ class LocalExecutor:
 
     def run(self, batch: Batch, wants: frozenset[str]) -> Trace:
         """As Target.run, with the channel ``crash``; TargetError when no row ever ran."""
-        trace = self._run(batch, wants - {"prompt"})
-        for name in wants - {"prompt"} - trace.keys():  # no row of the batch ran
+        trace = self._run(batch, wants - OWN)
+        for name in wants - OWN - trace.keys():  # no row of the batch ran
             if "/" not in name:
                 raise TargetError(f"the target raises on every row, first with {trace[CRASH][0]}")
             trace[name] = np.full(len(batch), np.nan, np.float32)  # one of a family, never asked for before
         if "prompt" in wants:
             trace["prompt"] = np.array(self.target.space.texts(batch), dtype=object)
+        if "origin" in wants:
+            trace["origin"] = batch.origin
         return trace
 
     def _run(self, batch: Batch, wants: frozenset[str]) -> dict[str, Array]:
@@ -79,7 +83,8 @@ class LocalExecutor:
         except INTERRUPTS:
             raise
         except BaseException:  # which row is to blame shows when the rows are run
-            return rng.integers(len(self.target.space.symbols), size=(len(batch), new), dtype=np.int32)
+            space: TextSpace = self.target.space  # type: ignore[assignment]  # only texts are sampled
+            return rng.integers(len(space.symbols), size=(len(batch), new), dtype=np.int32)
         finally:
             self.seconds += time.perf_counter() - started
 

@@ -1,13 +1,13 @@
 """Hits, confirmed alone, sorted into buckets, and kept with all that is needed to replay them."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from lmfuzz.executors import LocalExecutor
 from lmfuzz.protocols import Executor, Objective
-from lmfuzz.types import Batch, Evidence, FloatArray, IntArray, State, Trace
+from lmfuzz.types import SEED, Array, Batch, Evidence, FloatArray, State, Trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Finding:
     objective: str  # the column of the margins, e.g. "phrases/zounds"
     margin: float
     evidence: Evidence
-    symbols: IntArray  # (T,) the prompt that ran
+    row: Array  # the prompt that ran, symbols (T,), or the values of a box
     prompt: str
     output: str
     parent: int  # corpus id, SEED for a seed
@@ -29,6 +29,8 @@ class Finding:
     failed: int
     runs: int
     unscored: int = 0  # re-runs that could not be judged
+    origin: int = SEED  # corpus id of the seed it descends from
+    distance: float = 0.0  # from that seed: edits, or of a box the largest change of a value
 
     @property
     def bucket(self) -> str:
@@ -63,21 +65,21 @@ def confirm(
 
 
 class Findings:
-    """Considers hits: at most ``keep`` findings are confirmed per bucket, all hits are counted."""
+    """Considers hits: at most ``keep`` findings are confirmed per bucket, all hits are counted.
+
+    seeds: what the rows descend from. per_seed: buckets are full for each seed by itself.
+    """
 
     def __init__(
-        self,
-        objective: Objective,
-        executor: LocalExecutor,
-        wants: frozenset[str],
-        runs: int = 3,
-        keep: int = 3,
-    ) -> None:
+        self, objective: Objective, executor: LocalExecutor, wants: frozenset[str], seeds: Batch,
+        runs: int = 3, keep: int = 3, per_seed: bool = False,
+    ) -> None:  # fmt: skip
         self.objective, self.executor, self.wants = objective, executor, wants
-        self.runs, self.keep = runs, keep
+        self.seeds, self.runs, self.keep, self.per_seed = seeds, runs, keep, per_seed
         self.hits: Counter[str] = Counter()  # bucket -> rows that fell into it, confirmed or not
         self.kept: Counter[str] = Counter()  # bucket -> findings kept
-        self._prompts: set[tuple[str, bytes]] = set()
+        self._filled: Counter[tuple[str, int]] = Counter()  # bucket and seed (SEED: all) -> findings kept
+        self._rows: set[tuple[str, bytes]] = set()
 
     def consider(self, batch: Batch, trace: Trace, margins: FloatArray, execution: int) -> list[Finding]:
         """The findings among the rows of a batch whose bucket is not full yet, each confirmed."""
@@ -86,31 +88,37 @@ class Findings:
             evidence = self.objective.evidence(batch, trace, row, column)
             bucket = f"{self.objective.targets[column]}: {evidence.signature}"
             self.hits[bucket] += 1
-            symbols = batch.row(row)
-            key = bucket, symbols.tobytes()
-            if self.kept[bucket] >= self.keep or key in self._prompts:
+            key = bucket, batch.row(row).tobytes()
+            place = bucket, int(batch.origin[row]) if self.per_seed else SEED
+            if self._filled[place] >= self.keep or key in self._rows:
                 continue
-            again = confirm(
-                batch[row : row + 1], column, self.objective, self.executor, self.wants, self.runs
-            )
-            finding = Finding(
-                objective=self.objective.targets[column], margin=float(margins[row, column]),
-                evidence=evidence, symbols=symbols.copy(), prompt=self.executor.target.space.decode(symbols),
-                output=str(trace["text"][row]), parent=int(batch.parent[row]),
-                operator=int(batch.operator[row]), execution=execution, failed=again.failed,
-                runs=self.runs, unscored=again.unscored,
-            )  # fmt: skip
-            self._prompts.add(key)
+            finding = self._finding(batch[row : row + 1], column, float(margins[row, column]), evidence)
+            found.append(replace(finding, output=str(trace["text"][row]), execution=execution))
+            self._rows.add(key)
+            self._filled[place] += 1
             self.kept[bucket] += 1
-            found.append(finding)
         return found
 
+    def _finding(self, one: Batch, column: int, margin: float, evidence: Evidence) -> Finding:
+        """The row of a batch of one as a finding, confirmed."""
+        again = confirm(one, column, self.objective, self.executor, self.wants, self.runs)
+        row, origin, space = one.row(0).copy(), int(one.origin[0]), self.executor.target.space
+        distance = space.distance(row, self.seeds.row(origin))
+        return Finding(
+            objective=self.objective.targets[column], margin=margin, evidence=evidence, row=row,
+            prompt=space.name(row, origin, distance), output="", parent=int(one.parent[0]),
+            operator=int(one.operator[0]), execution=0, failed=again.failed, runs=self.runs,
+            unscored=again.unscored, origin=origin, distance=distance,
+        )  # fmt: skip
+
     def state(self) -> State:
-        """Counts and the prompts kept, for resume."""
-        prompts = [[bucket, symbols.hex()] for bucket, symbols in sorted(self._prompts)]
-        return {"hits": dict(self.hits), "kept": dict(self.kept), "prompts": prompts}
+        """Counts and the rows kept, for resume."""
+        rows = [[bucket, row.hex()] for bucket, row in sorted(self._rows)]
+        filled = [[bucket, seed, count] for (bucket, seed), count in self._filled.items()]
+        return {"hits": dict(self.hits), "kept": dict(self.kept), "filled": filled, "rows": rows}
 
     def restore(self, state: State) -> None:
         """Go on from ``state``."""
         self.hits, self.kept = Counter(state["hits"]), Counter(state["kept"])
-        self._prompts = {(bucket, bytes.fromhex(symbols)) for bucket, symbols in state["prompts"]}
+        self._filled = Counter({(bucket, seed): count for bucket, seed, count in state["filled"]})
+        self._rows = {(bucket, bytes.fromhex(row)) for bucket, row in state["rows"]}

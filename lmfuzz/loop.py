@@ -27,12 +27,17 @@ class Step:
 
 def run(
     search: Search, executor: LocalExecutor, feature: Feature, objective: Objective,
-    archive: Archive, findings: Findings, budget: Budget, batch_size: int,
+    archive: Archive, findings: Findings, budget: Budget, batch_size: int, always: frozenset[str],
 ) -> Generator[Step]:  # fmt: skip
-    """Search until the budget is spent; a generator of steps, which disk and screen consume."""
-    always = feature.needs | objective.needs | {"text"}
+    """Search until the budget is spent, or the search has nothing left to try; a generator of steps.
+
+    always: the channels that feature, objective and search need of every row. Disk and screen consume the
+    steps.
+    """
     while not budget.spent():
         batch = search.ask(batch_size)  # which rows to try next
+        if not len(batch):  # nothing is left to try
+            return
         wants = always.union(*(objective.grades[column] for column in search.focus))
         trace = executor.run(batch, wants)  # the only expensive line
         margins = objective(batch, trace)  # did it misbehave, or how far from it?

@@ -44,6 +44,13 @@ Kind = Literal["objectives", "operators", "searches", "features", "targets"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 _CHARACTERS = ("insert", "delete", "substitute", "swap", "repeat", "erase", "copy", "shift", "case")
+_PIXELS = {
+    "noise": "Noise", "step": "Step", "mix": "Mix", "gaussian_noise": "GaussianNoise",
+    "salt_pepper": "SaltPepper", "multiplicative": "Multiplicative", "pixels": "Pixels",
+    "mean_blur": "MeanBlur", "gaussian_blur": "GaussianBlur", "median_blur": "MedianBlur",
+    "brightness": "Brightness", "contrast": "Contrast", "move": "Move", "rotate": "Rotation",
+    "cutout": "CutOut",
+}  # fmt: skip
 _BUILT_IN: Mapping[Kind, Mapping[str, str]] = {
     "objectives": {
         "phrases": "lmfuzz.objectives.phrases:Phrases",
@@ -51,6 +58,10 @@ _BUILT_IN: Mapping[Kind, Mapping[str, str]] = {
         "repetition": "lmfuzz.objectives.repetition:Repetition",
         "nonfinite": "lmfuzz.objectives.numeric:Nonfinite",
         "entropy": "lmfuzz.objectives.numeric:Entropy",
+        "disagreement": "lmfuzz.objectives.disagreement:LabelDisagreement",
+        "parting": "lmfuzz.objectives.disagreement:TextDisagreement",
+        "divergence": "lmfuzz.objectives.disagreement:Divergence",
+        "regression": "lmfuzz.objectives.regression:Regression",
         "all": "lmfuzz.objectives.combine:All",
         "any": "lmfuzz.objectives.combine:Any",
     },
@@ -60,18 +71,24 @@ _BUILT_IN: Mapping[Kind, Mapping[str, str]] = {
         "dictionary": "lmfuzz.operators.dictionary:Dictionary",
         "tail": "lmfuzz.operators.tail:Tail",
         "havoc": "lmfuzz.operators.havoc:Havoc",
+        **{name: f"lmfuzz.operators.pixels:{made}" for name, made in _PIXELS.items()},
     },
     "searches": {
         "random": "lmfuzz.search.random:Random",
         "walk": "lmfuzz.search.walk:Walk",
         "tensorfuzz": "lmfuzz.search.tensorfuzz:TensorFuzz",
         "directed": "lmfuzz.search.directed:Directed",
+        "boundary": "lmfuzz.search.boundary:Boundary",
+        "triggerfinder": "lmfuzz.search.triggerfinder:TriggerFinder",
+        "diffchaser": "lmfuzz.search.diffchaser:DiffChaser",
     },
     "features": {
         "hidden_last": "lmfuzz.coverage.features:hidden_last",
         "hidden_mean": "lmfuzz.coverage.features:hidden_mean",
         "trajectory": "lmfuzz.coverage.features:Trajectory",
         "output_cells": "lmfuzz.coverage.features:OutputCells",
+        "channels": "lmfuzz.coverage.plain:Channels",
+        "total": "lmfuzz.coverage.plain:Total",
     },
     "targets": {},
 }
@@ -107,6 +124,11 @@ class Entry:
 def names(kind: Kind) -> list[str]:
     """The names of one kind: the built-in ones, then those of installed packages."""
     return [*_BUILT_IN[kind], *_installed(kind)]
+
+
+def on_boxes(operator: str) -> bool | None:
+    """Whether a built-in operator changes numbers (else symbols); None for one that is not built in."""
+    return operator in _PIXELS if operator in _BUILT_IN["operators"] else None
 
 
 def find(kind: Kind, name: str) -> Any:

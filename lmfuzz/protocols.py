@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from lmfuzz.types import Batch, BoolArray, Evidence, FloatArray, IntArray, State, TextSpace, Trace
+from lmfuzz.errors import UsageError
+from lmfuzz.spaces import BoxSpace, Space, TextSpace
+from lmfuzz.types import Batch, BoolArray, Evidence, FloatArray, IntArray, State, Trace
 
 if TYPE_CHECKING:
     from lmfuzz.corpus import Corpus
@@ -15,9 +17,12 @@ if TYPE_CHECKING:
 class Target(Protocol):
     """A model under test behind one verb."""
 
-    space: TextSpace  # what a legal row is; operators see this, never the model
     channels: frozenset[str]  # what it can show; "phrase_gap/" is a family that takes an argument
     identity: str  # hash of weights, alphabet and decoding: findings name it
+
+    @property
+    def space(self) -> Space:
+        """What a legal row is; operators see this, never the model."""
 
     def run(self, batch: Batch, wants: frozenset[str]) -> Trace:
         """The wanted channels for every row."""
@@ -34,10 +39,24 @@ class Sampler(Protocol):
 class Surroundings:
     """What an operator may use besides the rows it changes."""
 
-    space: TextSpace
+    space: Space
     pool: Batch  # other rows to borrow from: seeds and corpus, at least one
     rng: np.random.Generator
     sampler: Sampler | None = None
+
+    @property
+    def text(self) -> TextSpace:
+        """The space of an operator that changes symbols; UsageError where rows are numbers."""
+        if isinstance(self.space, TextSpace):
+            return self.space
+        raise UsageError("an operator on symbols cannot change rows of numbers; take others with --operator")
+
+    @property
+    def box(self) -> BoxSpace:
+        """The space of an operator that changes numbers; UsageError where rows are texts."""
+        if isinstance(self.space, BoxSpace):
+            return self.space
+        raise UsageError("an operator on numbers cannot change texts; take others with --operator")
 
 
 class Operator(Protocol):
@@ -77,17 +96,37 @@ class Objective(Protocol):
         """Why ``margins[row, column]`` was > 0."""
 
 
+class Gradients(Protocol):
+    """How sure a classifier is of a label, and which change of its input would change that most."""
+
+    def __call__(self, batch: Batch, labels: IntArray) -> tuple[FloatArray, FloatArray]:
+        """Of log p[label] - the largest other log p: its value (B,) and gradient (B, *shape); of a pair both
+        models' summed.
+        """
+
+
+class Bound(Protocol):
+    """How far a row may be from the seed it descends from."""
+
+    def hold(self, rows: Batch, rng: np.random.Generator) -> Batch:
+        """The rows, those that are too far away moved back within reach; all of them stay legal."""
+
+
 @dataclass(frozen=True)
 class Setting:
     """What a search is given to work with."""
 
-    space: TextSpace
+    space: Space
     seeds: Batch
     operators: Mapping[str, Operator]  # ids of operators are positions in this mapping
     targets: tuple[str, ...]  # the columns of the margins it will be told
     corpus: "Corpus"
     rng: np.random.Generator
     sampler: Sampler | None = None
+    bound: Bound | None = None  # None: legal rows may be anywhere
+    pool: Batch | None = None  # rows to borrow from; None: the seeds
+    queries: int | None = None  # in a campaign per seed: rows to run for each seed at most
+    gradients: "Gradients | None" = None  # None: the models have none
 
 
 class Search(Protocol):
@@ -96,7 +135,7 @@ class Search(Protocol):
     focus: Sequence[int]  # the columns whose distances it wants to know of the rows last asked for
 
     def ask(self, size: int) -> Batch:
-        """``size`` rows to try next (seeds first)."""
+        """At most ``size`` rows to try next (seeds first); none when nothing is left to try."""
 
     def tell(self, batch: Batch, trace: Trace, margins: FloatArray, novel: BoolArray) -> None:
         """Learn from margins (B, N) and novelty (B,) of the rows last asked for."""

@@ -1,4 +1,4 @@
-"""Seed prompts from files and folders, checked against the space they must be legal in."""
+"""Seeds from files and folders, checked against the space they must be legal in."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -6,11 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from lmfuzz.errors import UsageError
 from lmfuzz.resources import PREFIX, resource
-from lmfuzz.types import Batch, TextSpace
+from lmfuzz.spaces import BoxSpace, TextSpace
+from lmfuzz.types import Batch, FloatArray
 
 BUNDLED = f"{PREFIX}seeds"
+SAMPLES = 64  # random rows that a function of numbers is started from
 Unknown = Literal["error", "drop"]
 
 
@@ -59,6 +63,45 @@ def read(paths: Sequence[str], space: TextSpace, unknown: Unknown = "error") -> 
             f"{space.max_length} characters of the model's alphabet; give others with --seeds"
         )
     return Seeds(Batch.of([space.encode(row) for row in rows]), dropped, left_out, repeated)
+
+
+def read_box(paths: Sequence[str], space: BoxSpace, count: int | None, seed: int) -> Seeds:
+    """Images (scikit-learn's digits where ``paths`` is empty), or rows of numbers from .npy files.
+
+    Where a space that is no image has no files: ``count`` (64) random rows, drawn with ``seed``, the
+    middle of the box the first. UsageError for whatever does not fit the space.
+    """
+    if paths and all(path.endswith(".npy") for path in paths):
+        return Seeds(space.batch(space.settle(np.concatenate([_rows(path, space) for path in paths]))))
+    if space.image:
+        from lmfuzz.images import fitted, read_images  # only where it is used: it loads Pillow
+
+        images = fitted(read_images(paths, count), (space.shape[0], space.shape[1], space.shape[2]))
+        values = space.low + (space.high - space.low) * (images.values / np.float32(255))
+        return Seeds(space.batch(space.settle(values)))
+    if paths:
+        raise UsageError(f"{paths[0]} is no .npy file; seeds of a function are arrays (N, *{space.shape})")
+    rng = np.random.Generator(np.random.PCG64(seed))
+    drawn = rng.uniform(space.low, space.high, size=(count or SAMPLES, *space.shape))
+    drawn[0] = (space.low + space.high) / 2
+    return Seeds(space.batch(space.settle(drawn)))
+
+
+def _rows(path: str, space: BoxSpace) -> FloatArray:
+    try:
+        rows = np.load(resource(path), allow_pickle=False)
+    except FileNotFoundError:
+        raise UsageError(f"there is no file {path}") from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} is not an array as numpy.save writes it: {error}") from None
+    if rows.shape[1:] != space.shape or not len(rows) or rows.dtype.kind not in "fiu":
+        raise UsageError(
+            f"{path} holds {rows.dtype} {rows.shape}; seeds are numbers {('N', *space.shape)}"
+        )
+    if not space.legal(space.batch(rows)).all() and not space.step:
+        raise UsageError(f"{path} holds values outside {space.low:g} to {space.high:g}, or not finite")
+    found: FloatArray = rows.astype(np.float32)
+    return found
 
 
 def _wrong(text: str, space: TextSpace) -> str:

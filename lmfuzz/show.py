@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from lmfuzz.errors import UsageError
 from lmfuzz.findings import Finding
+from lmfuzz.spaces import BoxSpace, Space
 from lmfuzz.store import Store
-from lmfuzz.types import IntArray
 
 if TYPE_CHECKING:
     from lmfuzz.replay import Verdict
@@ -110,9 +110,9 @@ def wrapped(text: str, columns: int) -> list[str]:
 
 
 def record(finding: Finding, number: int | None = None) -> dict[str, Any]:
-    """A finding for machines; symbols are numbers, ``span`` places in the output."""
+    """A finding for machines; its row is numbers, ``span`` places in the output."""
     about = {} if number is None else {"number": number}
-    texts = {"bucket": finding.bucket, "label": finding.label, "symbols": finding.symbols.tolist()}
+    texts = {"bucket": finding.bucket, "label": finding.label, "row": finding.row.tolist()}
     return {**about, **asdict(finding), **texts}
 
 
@@ -212,14 +212,22 @@ def detail_lines(store: Store, number: int) -> Iterator[str]:
     yield f"output      {output(finding)}"
     yield f"evidence    {escaped(finding.evidence.words)}"
     yield f"margin      {finding.margin:.4g}"
+    yield f"distance    {distance(finding, store.space)}"
     yield f"found       at execution {finding.execution}, model {meta['identity']}"
     yield "lineage"
     last = names[finding.operator] if finding.operator >= 0 else "seed"
     for ancestor in store.lineage(finding.parent):
-        text = _text(meta["symbols"], ancestor.symbols)
+        text = store.space.decode(ancestor.row)
         yield f'  #{ancestor.id:<7} {ancestor.operator or "seed":<12} "{escaped(text)}"'
     yield f'  {"this":<8} {last:<12} "{escaped(finding.prompt)}"'
     yield f"replay it with: {replay_command(store.directory, number)}"
+
+
+def distance(finding: Finding, space: Space) -> str:
+    """How far a finding is from its seed."""
+    if isinstance(space, BoxSpace):
+        return f"{finding.distance:.4g} from seed {finding.origin} (L-infinity)"
+    return f"{counted(round(finding.distance), 'edit')} from seed {finding.origin}"
 
 
 def replay_command(directory: Path, number: int) -> str:
@@ -247,7 +255,3 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} m {rest:02d} s"
     return f"{minutes // 60} h {minutes % 60:02d} m"
-
-
-def _text(symbols: list[str], row: IntArray) -> str:
-    return "".join(symbols[i] for i in row.tolist())

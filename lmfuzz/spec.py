@@ -33,7 +33,11 @@ class Spec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     model: str = ""  # checkpoint folder, file.py:factory or module:factory; '' is the bundled model
+    twin: str = ""  # the model to compare it with, or a recipe such as int8; '' is none
+    shape: list[int] = []  # (H, W, C) of the images that a model takes which does not say so itself
+    resolution: Literal["byte", "float"] = "byte"  # values that pixels can have: 256, or any
     seeds: list[str] = []  # files and folders; empty means the bundled ones
+    count: int | None = Field(default=None, ge=1)  # seeds to take; None is all
     objectives: list[str] = Field(
         default=["repetition", "phrases:file=corpora:words/blacklist.txt"], min_length=1
     )
@@ -53,6 +57,9 @@ class Spec(BaseModel):
     max_length: int = Field(default=64, ge=1, le=_LONGEST)
     unknown: Literal["error", "drop"] = "error"  # characters of seeds outside the alphabet
     allow_pickle: bool = False
+    linf: float | None = Field(default=None, gt=0, allow_inf_nan=False)  # largest change of a value
+    edits: int | None = Field(default=None, ge=1)  # largest change of a prompt
+    per_seed: int | None = Field(default=None, ge=1)  # rows to run for each seed by itself; None: all as one
     confirm: int = Field(default=3, ge=1, le=1000)  # re-runs per finding
     keep: int = Field(default=3, ge=1)  # findings per bucket
     radius: float | None = Field(default=None, gt=0, allow_inf_nan=False)  # None is calibrated

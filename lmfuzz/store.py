@@ -12,7 +12,8 @@ import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,11 @@ from lmfuzz.corpus import Corpus
 from lmfuzz.errors import UsageError
 from lmfuzz.findings import Finding
 from lmfuzz.loop import Step
-from lmfuzz.types import Batch, Evidence, FloatArray, IntArray, State
+from lmfuzz.spaces import Space, described
+from lmfuzz.types import Array, Batch, Evidence, FloatArray, State
 
 DATABASE, CAMPAIGN, LOCK = "campaign.db", "campaign.toml", "lock"
-FORMAT = 2
+FORMAT = 3
 QUIET = 3.0  # seconds after which a commit is due although nothing was found
 SHARE = 100  # a commit waits for this many times what the last one took, so they cost 1 % at most
 SAMPLE = 1.0  # seconds between rows of the table steps
@@ -34,14 +36,14 @@ SAMPLE = 1.0  # seconds between rows of the table steps
 _TABLES = (
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
     "CREATE TABLE rows (id INTEGER PRIMARY KEY, parent INTEGER NOT NULL, operator TEXT NOT NULL,"
-    " execution INTEGER NOT NULL, symbols BLOB NOT NULL)",
-    "CREATE TABLE states (n INTEGER PRIMARY KEY, execution INTEGER NOT NULL, symbols BLOB NOT NULL,"
+    " origin INTEGER NOT NULL, execution INTEGER NOT NULL, row BLOB NOT NULL)",
+    "CREATE TABLE states (n INTEGER PRIMARY KEY, execution INTEGER NOT NULL, row BLOB NOT NULL,"
     " point BLOB NOT NULL)",
     "CREATE TABLE findings (id INTEGER PRIMARY KEY, bucket TEXT NOT NULL, objective TEXT NOT NULL,"
     " margin REAL NOT NULL, signature TEXT NOT NULL, words TEXT NOT NULL, span TEXT NOT NULL,"
-    " symbols BLOB NOT NULL, prompt TEXT NOT NULL, output TEXT NOT NULL, parent INTEGER NOT NULL,"
+    " row BLOB NOT NULL, prompt TEXT NOT NULL, output TEXT NOT NULL, parent INTEGER NOT NULL,"
     " operator TEXT NOT NULL, execution INTEGER NOT NULL, failed INTEGER NOT NULL, runs INTEGER NOT NULL,"
-    " unscored INTEGER NOT NULL)",
+    " unscored INTEGER NOT NULL, origin INTEGER NOT NULL, distance REAL NOT NULL)",
     "CREATE TABLE steps (executions INTEGER PRIMARY KEY, seconds REAL NOT NULL, time_in_target REAL NOT NULL,"
     " corpus INTEGER NOT NULL, archive INTEGER NOT NULL, findings INTEGER NOT NULL, novelty REAL NOT NULL)",
     "CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), value TEXT NOT NULL)",
@@ -76,7 +78,7 @@ class Ancestor:
     id: int
     operator: str
     execution: int
-    symbols: IntArray
+    row: Array
 
 
 class Store:
@@ -159,7 +161,7 @@ class Store:
         if step.novel.any():
             points = step.points[step.novel].astype("<f4")
             for i, point in zip(np.flatnonzero(step.novel).tolist(), points, strict=True):
-                self._states.append((step.executions, _blob(step.batch.row(i)), point.tobytes()))
+                self._states.append((step.executions, self.space.pack(step.batch.row(i)), point.tobytes()))
 
     def sample(self, sample: Sample) -> None:
         """Take note of how the campaign stands, at most once a second of its time."""
@@ -187,7 +189,9 @@ class Store:
             with self._transaction():
                 self._insert("rows", self._new_rows(corpus, names))
                 self._insert("states", [(None, *row) for row in self._states])
-                self._insert("findings", [_finding_row(n, f, names) for n, f in numbered])
+                self._insert(
+                    "findings", [_finding_row(n, f, names, self.space.pack(f.row)) for n, f in numbered]
+                )
                 self._insert("steps", [astuple(sample) for sample in self._samples])
                 self._db.execute("INSERT OR REPLACE INTO state VALUES (1, ?)", (encode(state),))
         except (OSError, sqlite3.Error) as error:
@@ -226,8 +230,9 @@ class Store:
                 until, execution = next(births, (stop, execution))
             at = 0 if rows.operator[i] < 0 else execution  # seeds were there before any execution
             found.append(
-                (start + i, int(rows.parent[i]), names[int(rows.operator[i])], at, _blob(rows.row(i)))
-            )
+                (start + i, int(rows.parent[i]), names[int(rows.operator[i])], int(rows.origin[i]), at,
+                 self.space.pack(rows.row(i)))
+            )  # fmt: skip
         return found
 
     @contextmanager
@@ -245,8 +250,13 @@ class Store:
 
     @property
     def meta(self) -> dict[str, Any]:
-        """What never changes: spec, identity, alphabet, operators, targets, calibration ..."""
+        """What never changes: spec, identity, space, operators, targets, calibration ..."""
         return {key: json.loads(value) for key, value in self._db.execute("SELECT key, value FROM meta")}
+
+    @cached_property
+    def space(self) -> Space:
+        """What its rows are."""
+        return described(self.meta["space"])
 
     def state(self) -> State:
         """The state last committed; UsageError when there is none yet."""
@@ -258,12 +268,15 @@ class Store:
 
     def rows(self) -> Batch:
         """All rows of the corpus, in the order of their ids."""
-        rows = self._db.execute("SELECT parent, operator, symbols FROM rows ORDER BY id").fetchall()
+        query = "SELECT parent, operator, origin, row FROM rows ORDER BY id"
+        parents, operators, origins, blobs = zip(*self._db.execute(query), strict=True)
         ids = self._operators()
-        batch = Batch.of([_symbols(blob) for _, _, blob in rows])
-        parents = np.array([parent for parent, _, _ in rows], np.int64)
-        operators = np.array([ids[name] for _, name, _ in rows], np.int32)
-        return Batch(batch.data, batch.lengths, parents, operators)
+        return replace(
+            self.space.batch([self.space.unpack(blob) for blob in blobs]),
+            parent=np.array(parents, np.int64),
+            operator=np.array([ids[name] for name in operators], np.int32),
+            origin=np.array(origins, np.int64),
+        )  # fmt: skip
 
     def points(self, dimensions: int) -> FloatArray:
         """The points of the archive float32 (N, dimensions), in the order of admission."""
@@ -274,17 +287,17 @@ class Store:
         """All findings; number n is at place n - 1."""
         ids = self._operators()
         query = (
-            "SELECT objective, margin, signature, words, span, symbols, prompt, output, parent, operator,"
-            " execution, failed, runs, unscored FROM findings ORDER BY id"
+            "SELECT objective, margin, signature, words, span, row, prompt, output, parent, operator,"
+            " execution, failed, runs, unscored, origin, distance FROM findings ORDER BY id"
         )
         found = []
-        for objective, margin, signature, words, span, symbols, *rest in self._db.execute(query):
+        for objective, margin, signature, words, span, row, *rest in self._db.execute(query):
             prompt, output, parent, operator, *reruns = rest
             place = json.loads(span)
             evidence = Evidence(signature, words, tuple(place) if place else None)
             found.append(
-                Finding(objective, margin, evidence, _symbols(symbols), prompt, output, parent, ids[operator],
-                        *reruns)
+                Finding(objective, margin, evidence, self.space.unpack(row), prompt, output, parent,
+                        ids[operator], *reruns)
             )  # fmt: skip
         return found
 
@@ -293,12 +306,12 @@ class Store:
         path: list[Ancestor] = []
         while row >= 0:
             found = self._db.execute(
-                "SELECT parent, operator, execution, symbols FROM rows WHERE id = ?", (row,)
+                "SELECT parent, operator, execution, row FROM rows WHERE id = ?", (row,)
             ).fetchone()
             if found is None:
                 break
-            parent, operator, execution, symbols = found
-            path.append(Ancestor(row, operator, execution, _symbols(symbols)))
+            parent, operator, execution, content = found
+            path.append(Ancestor(row, operator, execution, self.space.unpack(content)))
             row = parent
         return path[::-1]
 
@@ -334,26 +347,18 @@ def free(directory: Path) -> None:
         raise UsageError(f"{directory} is not empty and no campaign; give a new directory with -o")
 
 
-def _blob(symbols: IntArray) -> bytes:
-    return symbols.astype("<i4").tobytes()
-
-
-def _symbols(blob: bytes) -> IntArray:
-    return np.frombuffer(blob, "<i4").astype(np.int32)
-
-
 def _clean(text: str) -> str:
     """``text`` as UTF-8 can hold it: what a model wrote need not be."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _finding_row(number: int, finding: Finding, names: Mapping[int, str]) -> tuple[Any, ...]:
+def _finding_row(number: int, finding: Finding, names: Mapping[int, str], row: bytes) -> tuple[Any, ...]:
     evidence = finding.evidence
     return (
         number, _clean(finding.bucket), _clean(finding.objective), finding.margin, _clean(evidence.signature),
-        _clean(evidence.words), json.dumps(evidence.span), _blob(finding.symbols), _clean(finding.prompt),
+        _clean(evidence.words), json.dumps(evidence.span), row, _clean(finding.prompt),
         _clean(finding.output), finding.parent, names[finding.operator], finding.execution, finding.failed,
-        finding.runs, finding.unscored,
+        finding.runs, finding.unscored, finding.origin, finding.distance,
     )  # fmt: skip
 
 

@@ -15,9 +15,20 @@ NAMES = [path.relative_to(ROOT).as_posix() for path in FILES]
 
 # The rooms, lowest first: a module imports from its own room and from those before it.
 ROOMS = (
-    ("__init__", "errors", "types", "rng", "resources"),
+    ("__init__", "errors", "types", "spaces", "rng", "resources"),
     ("protocols", "calls", "coding"),
-    ("coverage", "objectives", "operators", "corpus", "executors", "budget", "typed"),
+    (
+        "coverage",
+        "objectives",
+        "operators",
+        "corpus",
+        "executors",
+        "budget",
+        "typed",
+        "bounds",
+        "images",
+        "recipes",
+    ),
     ("findings", "plugins", "seeds", "loop"),
     ("spec", "search", "store"),
     ("targets",),

@@ -416,7 +416,7 @@ def test_a_pipe_gets_lines_and_a_terminal_a_picture(spec: Spec, tmp_path: Path) 
         screen.step(ear.steps[-1])
         screen.found(7, replace(FINDING, failed=2, prompt="[bold]not markup[/bold]"))
     shown = console.file.getvalue()  # type: ignore[attr-defined]
-    for word in ("executions/s", "last new state", "stability", "yield per 1 000", "havoc", "of 12000x"):
+    for word in ("executions/s", "last new state", "stability", "yield per 1 000", "of 12000x"):
         assert word in shown
     assert "flaky 2/3" in shown
     assert "[bold]not markup[/bold]" in shown

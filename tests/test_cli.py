@@ -54,7 +54,7 @@ def test_findings_are_shown_and_summed_up(sh: Shell) -> None:
     assert everything == summary
     assert [record["number"] for record in records] == list(range(1, len(shown) + 1))
     assert json.loads(sh("show", "c", "1", "--json").out) == records[0]
-    assert {"bucket", "label", "prompt", "output", "evidence", "margin", "symbols"} < set(records[0])
+    assert {"bucket", "label", "prompt", "output", "evidence", "margin", "row"} < set(records[0])
     one = sh("show", "c", "1")
     assert one.code == 0
     assert one.out.splitlines()[-1] == "replay it with: lmfuzz replay c 1"

@@ -3,8 +3,13 @@
 import numpy as np
 import pytest
 
-from lmfuzz.corpus import Corpus
+from lmfuzz.corpus import Corpus as Table
+from lmfuzz.spaces import TextSpace
 from lmfuzz.types import SEED, Batch
+
+
+def Corpus(width):  # noqa: N802  # a corpus of rows of at most so many symbols
+    return Table(TextSpace(tuple("abcdefghij"), 1, width))
 
 
 def rows(count, width, seed=0, parent=SEED, operator=SEED):

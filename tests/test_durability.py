@@ -255,4 +255,4 @@ def test_a_file_size_limit_ends_the_campaign_with_one_sentence(spec: Spec, tmp_p
     assert len(shown) == written
     for row in map(json.loads, rows):
         assert row["bucket"].startswith(row["objective"])
-        assert len(row["symbols"]) == len(row["prompt"])
+        assert len(row["row"]) == len(row["prompt"])

@@ -5,7 +5,8 @@ import pytest
 
 from lmfuzz.errors import TargetError, UsageError
 from lmfuzz.executors import CRASH, LocalExecutor
-from lmfuzz.types import PAD, Batch, TextSpace
+from lmfuzz.spaces import TextSpace
+from lmfuzz.types import PAD, Batch
 
 BAD = ValueError("bad row 17")
 WANTS = frozenset({"text", "hidden", "tokens", "hit", "name"})

@@ -8,7 +8,8 @@ import pytest
 
 from lmfuzz.executors import LocalExecutor
 from lmfuzz.findings import Finding, Findings, Reruns, confirm
-from lmfuzz.types import SEED, Batch, Evidence, TextSpace
+from lmfuzz.spaces import TextSpace
+from lmfuzz.types import SEED, Batch, Evidence
 
 WANTS = frozenset({"text", "value"})
 
@@ -65,8 +66,11 @@ def of(*texts, **changes):
     return replace(Batch.of([Echo.space.encode(text) for text in texts]), **changes)
 
 
+SEEDS = Batch.of([np.array([0], np.int32)] * 8)
+
+
 def fresh(script=None, **settings):
-    return Findings(Large(script), LocalExecutor(Echo()), WANTS, **settings)
+    return Findings(Large(script), LocalExecutor(Echo()), WANTS, SEEDS, **settings)
 
 
 def test_a_finding_holds_the_row_that_ran_and_what_it_showed():
@@ -76,7 +80,7 @@ def test_a_finding_holds_the_row_that_ran_and_what_it_showed():
         finding, objective="large", margin=1.0, evidence=Evidence("odd", "value 5", (0, 1)), prompt="abcdf",
         output="fdcba", parent=7, operator=3, execution=64, failed=3, runs=3,
     )  # fmt: skip
-    assert finding.symbols.tolist() == [0, 1, 2, 3, 5]
+    assert finding.row.tolist() == [0, 1, 2, 3, 5]
     assert finding.bucket == "large: odd"
     assert finding.label == "confirmed"
 
@@ -85,7 +89,7 @@ def test_a_findings_symbols_are_its_own():
     batch = of("abcdf")
     (finding,) = considered(fresh(), batch)
     batch.data[:] = 0
-    assert finding.symbols.tolist() == [0, 1, 2, 3, 5]
+    assert finding.row.tolist() == [0, 1, 2, 3, 5]
 
 
 def test_rows_without_a_positive_margin_are_none():

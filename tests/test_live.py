@@ -23,7 +23,7 @@ OPERATORS = ["insert", "havoc", "splice", "duplicate_a_piece"]
 def finding(output: str, span: tuple[int, int] | None, bucket: str = "regex/zounds") -> Finding:
     known = {
         "objective": bucket, "margin": 1.0, "evidence": Evidence("zounds", "says zounds", span),
-        "symbols": np.zeros(3, np.int32), "prompt": "p" * 90, "output": output, "label": "confirmed",
+        "row": np.zeros(3, np.int32), "prompt": "p" * 90, "output": output, "label": "confirmed",
         "bucket": f"{bucket}: zounds",
     }  # fmt: skip
     return cast(Finding, SimpleNamespace(**known))

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from lmfuzz.errors import UsageError
 from lmfuzz.seeds import Seeds, Unknown, read, read_seeds
-from lmfuzz.types import SEED, TextSpace
+from lmfuzz.spaces import TextSpace
+from lmfuzz.types import SEED
 
 SPACE = TextSpace(tuple("abcdefghijklmnopqrstuvwxyz \\\n\r\u2028"), min_length=2, max_length=12)
 ENGLISH = TextSpace(tuple(map(chr, [10, *range(32, 127)])))

@@ -1,5 +1,6 @@
 """The store: states as text, one consistent checkpoint per commit, locks, and a disk that is full."""
 
+import json
 import os
 import sqlite3
 from pathlib import Path
@@ -18,11 +19,13 @@ from lmfuzz.errors import UsageError
 from lmfuzz.findings import Finding
 from lmfuzz.loop import Step
 from lmfuzz.rng import Streams
+from lmfuzz.spaces import TextSpace, describe
 from lmfuzz.store import Sample, Store, Unwritten
 from lmfuzz.types import Batch, Evidence
 
 OPERATORS = ["insert", "splice"]
-META = {"operators": OPERATORS, "identity": "toy"}
+SPACE = TextSpace(tuple("abcdefghij"), 1, 8)
+META = {"operators": OPERATORS, "identity": "toy", "space": json.loads(json.dumps(describe(SPACE)))}
 
 leaves = (
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
@@ -74,7 +77,7 @@ def test_a_state_holds_numpy_scalars_and_random_streams_and_nothing_stranger() -
 def finding(name: str = "zounds", **more: Any) -> Finding:
     fields: dict[str, Any] = {
         "objective": "phrases/zounds", "margin": 1.0, "evidence": Evidence(name, "said it", (1, 3)),
-        "symbols": np.array([1, 2], np.int32), "prompt": "ab", "output": "zounds!", "parent": 0,
+        "row": np.array([1, 2], np.int32), "prompt": "ab", "output": "zounds!", "parent": 0,
         "operator": 1, "execution": 64, "failed": 2, "runs": 3,
     }  # fmt: skip
     return Finding(**{**fields, **more})
@@ -93,7 +96,7 @@ def rows(*lists: list[int], parent: int = -1, operator: int = -1) -> Batch:
 
 @pytest.fixture
 def corpus() -> Corpus:
-    corpus = Corpus(8)
+    corpus = Corpus(SPACE)
     corpus.add(rows([1], [2, 3]))
     return corpus
 
@@ -115,7 +118,7 @@ def test_everything_committed_reads_back(tmp_path: Path, corpus: Corpus) -> None
     assert [number for number, _ in numbered] == [1, 2, 3]
     with Store.read(tmp_path / "a" / "c") as store:
         assert store.state() == {"n": 1}
-        assert store.meta == {**META, "format": 2}
+        assert store.meta == {**META, "format": 3}
         back = store.rows()
         for name in ("lengths", "parent", "operator"):
             assert getattr(back, name).tolist() == getattr(corpus[:4], name).tolist()
@@ -123,7 +126,7 @@ def test_everything_committed_reads_back(tmp_path: Path, corpus: Corpus) -> None
         assert store.points(2).tolist() == [[64, 65], [130, 131]]
         first, second, third = store.findings()
         assert (first.bucket, first.label) == ("phrases/zounds: zounds", "flaky 2/3")
-        assert (first.symbols.tolist(), first.evidence.span) == ([1, 2], (1, 3))
+        assert (first.row.tolist(), first.evidence.span) == ([1, 2], (1, 3))
         assert (second.parent, second.operator, second.margin) == (-1, -1, np.inf)
         assert (second.evidence.signature, second.output) == ("\\ud800 \x00 'é", "\\udcff\x1b[31m\x00")
         assert third.evidence.span is None

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from lmfuzz.errors import UsageError
 from lmfuzz.rng import Streams
-from lmfuzz.types import PAD, SEED, Batch, TextSpace, join, take, unknown
+from lmfuzz.spaces import TextSpace
+from lmfuzz.types import PAD, SEED, Batch, join, take, unknown
 
 texts = st.lists(st.text("abc ", max_size=6), min_size=1, max_size=8)
 quick = settings(max_examples=50, deadline=None, derandomize=True, database=None)

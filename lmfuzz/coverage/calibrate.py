@@ -1,7 +1,7 @@
 """How far apart do points have to be to be different? A radius, and the numbers it comes from."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ from lmfuzz.coverage.index import squared_distances
 from lmfuzz.errors import UsageError
 from lmfuzz.executors import CRASH
 from lmfuzz.protocols import Executor, Feature
-from lmfuzz.types import PAD, Array, Batch, FloatArray, Trace, join
+from lmfuzz.types import PAD, Array, Batch, FloatArray, Trace, join, take
 
 STABLE = 0.9  # share of the seeds below which the target does not seem deterministic
 _LEAST = 1e-6  # a radius, where all distances are zero: any difference is new
@@ -76,14 +76,15 @@ def calibrate(
 
 
 def measure(
-    executor: Executor, feature: Feature, seeds: Batch, mutants: Batch, wants: frozenset[str], batch_size: int
-) -> Calibration:
+    executor: Executor, feature: Feature, seeds: Batch, mutants: Batch, wants: frozenset[str],
+    batch_size: int, compare: Callable[[Trace, Trace], None] | None = None,
+) -> Calibration:  # fmt: skip
     """Run seeds and mutants, fit ``feature`` on the seeds, and calibrate.
 
     The seeds run among themselves, ``batch_size`` at a time, and again shuffled among the mutants in
     batches of two thirds of that: other neighbours, other padding, other sizes. Seeds that crash the
     first time are left out of the second: to find them costs a bisection each. A feature of cells has a
-    ``radius`` of its own, which is kept.
+    ``radius`` of its own, which is kept. compare: is called with what the seeds showed in either run.
     """
     first = [executor.run(batch, wants) for batch in _batches(seeds, batch_size)]
     feature.fit(_joined(first, feature.needs))
@@ -91,8 +92,11 @@ def measure(
     seeds = seeds[ran]
     both = join([seeds, mutants])
     order = np.random.Generator(np.random.PCG64(0)).permutation(len(both))
-    again = (executor.run(batch, wants) for batch in _batches(both[order], max(1, 2 * batch_size // 3)))
-    points = np.concatenate([feature(trace) for trace in again])[np.argsort(order)]
+    again = [executor.run(batch, wants) for batch in _batches(both[order], max(1, 2 * batch_size // 3))]
+    back = np.argsort(order)
+    points = np.concatenate([feature(trace) for trace in again])[back]
+    if compare is not None and len(seeds):
+        compare(take(_joined(first, wants), ran), take(_joined(again, wants), back[: len(seeds)]))
     fixed: float | None = getattr(feature, "radius", None)
     return calibrate(
         np.concatenate([feature(trace) for trace in first])[ran],

@@ -195,15 +195,39 @@ class Panel:
                 except BaseException as error:
                     self._note(part, error)
 
+    @property
+    def noise_needs(self) -> frozenset[str]:
+        """The channels of the objectives that must know the noise floor."""
+        return frozenset[str]().union(*(part.needs for part, _ in self._parts if part.noisy))
+
+    def measure_noise(self, one: Trace, other: Trace) -> None:
+        """Show those objectives what the same rows led to in two batchings."""
+        for part, _ in self._parts:
+            if part.noisy:
+                part.measure_noise(one, other)
+
+    @property
+    def noise(self) -> dict[str, float]:
+        """Objective's name -> its noise floor, in units of its margin."""
+        return {part.name: part.noise for part, _ in self._parts if part.noisy}
+
+    @noise.setter
+    def noise(self, floors: Mapping[str, float]) -> None:
+        for part, _ in self._parts:
+            if part.name in floors:
+                part.noise = floors[part.name]
+
     def state(self) -> State:
-        """Counts and errors, for resume."""
+        """Counts, noise floors and errors, for resume."""
         return {
+            "noise": self.noise,
             "unscored": dict(self.unscored), "scored": self._scored.tolist(), "raised": dict(self._raised),
             "errors": {name: dict(e) for name, e in self.errors.items()},
         }  # fmt: skip
 
     def restore(self, state: State) -> None:
         """Go on from ``state``."""
+        self.noise = state["noise"]
         self.unscored, self._raised = dict(state["unscored"]), dict(state["raised"])
         self._scored = np.array(state["scored"], np.int64)
         self.errors = {name: dict(e) for name, e in state["errors"].items()}

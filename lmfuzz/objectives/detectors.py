@@ -83,6 +83,24 @@ class Detector:
         return replace(evidence, span=(int(start), int(stop)))  # numpy's integers are no JSON
 
     @property
+    def noisy(self) -> bool:
+        """Whether it must know how much the model differs from itself in other batches."""
+        return hasattr(self._detect, "measure_noise")
+
+    @property
+    def noise(self) -> float:
+        """Its noise floor, in units of its margin."""
+        return float(self._detect.noise)
+
+    @noise.setter
+    def noise(self, floor: float) -> None:
+        self._detect.noise = floor
+
+    def measure_noise(self, one: Trace, other: Trace) -> None:
+        """Learn it from what the same rows showed in two batchings."""
+        self._detect.measure_noise(one, other)
+
+    @property
     def about(self) -> str:
         """The first line of its docstring, else its name."""
         return (inspect.getdoc(self._detect) or self.name).partition("\n")[0]

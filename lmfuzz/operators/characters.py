@@ -16,11 +16,12 @@ from lmfuzz.operators.pieces import (
     spans,
 )
 from lmfuzz.protocols import Surroundings
-from lmfuzz.types import Batch, IntArray, TextSpace
+from lmfuzz.spaces import TextSpace
+from lmfuzz.types import Batch, IntArray
 
 
 def _with_data(rows: Batch, data: IntArray) -> Batch:
-    return Batch(data, rows.lengths, rows.parent, rows.operator)
+    return rows.changed(data)
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Insert:
 
     def __call__(self, rows: Batch, near: Surroundings) -> Batch:
         """Changed copies of ``rows``."""
-        fresh = near.rng.integers(len(near.space.symbols), size=(len(rows), 1), dtype=np.int32)
+        fresh = near.rng.integers(len(near.text.symbols), size=(len(rows), 1), dtype=np.int32)
         none = np.zeros(len(rows), np.int64)
         return put(rows, places(rows.lengths + 1, near.rng), none, Piece(fresh, none, none + 1), near)
 
@@ -52,7 +53,7 @@ class Substitute:
 
     def __call__(self, rows: Batch, near: Surroundings) -> Batch:
         """Changed copies of ``rows``."""
-        known = len(near.space.symbols)
+        known = len(near.text.symbols)
         where = np.arange(len(rows)), places(rows.lengths, near.rng)
         data = rows.data.copy()
         data[where] = (data[where] + near.rng.integers(1, max(known, 2), size=len(rows))) % known
@@ -124,7 +125,7 @@ class Shift:
 
 def _spare(rows: Batch, near: Surroundings, longest: int) -> IntArray:
     """How many symbols (B,) a row may lose, ``longest`` at most and 1 at least."""
-    spare: IntArray = np.clip(rows.lengths - near.space.min_length, 1, longest)
+    spare: IntArray = np.clip(rows.lengths - near.text.min_length, 1, longest)
     return spare
 
 
@@ -155,7 +156,7 @@ class Case:
 
     def __call__(self, rows: Batch, near: Surroundings) -> Batch:
         """Changed copies of ``rows``; a row without a letter that has another case stays as it is."""
-        others = self._others(near.space).take(rows.data, mode="clip")
+        others = self._others(near.text).take(rows.data, mode="clip")
         letters = (others != rows.data) & (np.arange(rows.data.shape[1]) < rows.lengths[:, None])
         rank = letters.cumsum(axis=1)  # 1 for the first letter of a row
         first, size = spans(rank[:, -1], self.longest, near.rng)

@@ -9,7 +9,8 @@ import numpy as np
 from lmfuzz.errors import UsageError
 from lmfuzz.operators.pieces import PerSpace, Piece, places, put
 from lmfuzz.protocols import Surroundings
-from lmfuzz.types import Batch, TextSpace
+from lmfuzz.spaces import TextSpace
+from lmfuzz.types import Batch
 
 ENTRY = re.compile(r'(?:[^\s"=#]+\s*=\s*)?"((?:[^"\\]|\\.)*)"')  # name="...", name@level="..." or "..."
 ESCAPE = re.compile(r'\\(?:(["\\])|x([0-9A-Fa-f]{2})|.)')
@@ -77,7 +78,7 @@ class Dictionary:
 
     def __call__(self, rows: Batch, near: Surroundings) -> Batch:
         """Changed copies of ``rows``."""
-        words = self._encoded(near.space)
+        words = self._encoded(near.text)
         words = words[near.rng.integers(len(words), size=len(rows))]
         over = np.where(near.rng.random(len(rows)) < 0.5, words.lengths, 0)
         at = places(np.maximum(rows.lengths - over, 0) + 1, near.rng)

@@ -42,10 +42,10 @@ class Havoc:
         have changes left, in groups of which each draws one operator.
         """
         order = near.rng.permutation(len(rows))
-        width = max(rows.data.shape[1], near.space.max_length)
+        width = max(rows.data.shape[1], near.text.max_length)
         data = np.zeros((len(rows), width), np.int32)
         data[:, : rows.data.shape[1]] = rows.data[order]
-        work = Batch(data, rows.lengths[order], rows.parent[order], rows.operator[order])
+        work = rows[order].changed(data)
         changes = 2 ** near.rng.integers(self.depth + 1, size=len(rows))
         for done in range(2**self.depth):
             active = int((changes > done).sum())
@@ -53,7 +53,7 @@ class Havoc:
             for i in range(groups):
                 self._change(work, slice(active * i // groups, active * (i + 1) // groups), near)
         back = np.argsort(order)
-        return Batch(work.data[back], work.lengths[back], rows.parent, rows.operator)
+        return rows.changed(work.data[back], work.lengths[back])
 
     def _change(self, work: Batch, group: slice, near: Surroundings) -> None:
         """Change the rows of ``group`` in place."""

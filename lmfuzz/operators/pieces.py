@@ -13,7 +13,8 @@ import numpy as np
 
 from lmfuzz.errors import UsageError
 from lmfuzz.protocols import Surroundings
-from lmfuzz.types import Array, Batch, IntArray, TextSpace
+from lmfuzz.spaces import TextSpace
+from lmfuzz.types import Array, Batch, IntArray
 
 NEAR_END = 1 / 8  # chance to stop at each step back from the end: 8 symbols on average
 
@@ -66,13 +67,13 @@ def concatenate(rows: Batch, pieces: Sequence[Piece], near: Surroundings) -> Bat
     lengths = np.array([piece.length for piece in pieces]).T  # (B, K)
     ends = lengths.cumsum(axis=1)
     total = ends[:, -1]
-    missing = near.space.min_length - total
+    missing = near.text.min_length - total
     if (most := int(missing.max(initial=0))) > 0:
-        fresh = near.rng.integers(len(near.space.symbols), size=(len(rows), most), dtype=np.int32)
+        fresh = near.rng.integers(len(near.text.symbols), size=(len(rows), most), dtype=np.int32)
         front = Piece(fresh, np.zeros_like(missing), np.maximum(missing, 0))
         return concatenate(rows, [front, *pieces], near)
     symbols, starts = _side_by_side(pieces)
-    surplus = total - near.space.max_length
+    surplus = total - near.text.max_length
     if surplus.max(initial=0) > 0:
         surplus = np.maximum(surplus, 0)
         kept = np.minimum(lengths, np.maximum(ends - surplus[:, None], 0))
@@ -83,7 +84,7 @@ def concatenate(rows: Batch, pieces: Sequence[Piece], near: Surroundings) -> Bat
     index += np.arange(len(index))
     data = np.zeros((len(rows), int(total.max(initial=1))), np.int32)
     data[np.arange(data.shape[1]) < total[:, None]] = symbols.ravel()[index]
-    return Batch(data, total.astype(np.int32), rows.parent, rows.operator)
+    return rows.changed(data, total.astype(np.int32))
 
 
 def _side_by_side(pieces: Sequence[Piece]) -> tuple[Array, IntArray]:
@@ -106,7 +107,7 @@ def put(rows: Batch, at: IntArray, over: IntArray, piece: Piece, near: Surroundi
     ``piece`` is no longer than a row may be and stands in the result as a whole: where so much of the
     front would give way that it were cut, ``at`` moves to the right.
     """
-    at = np.maximum(at, rows.lengths - over + piece.length - near.space.max_length)
+    at = np.maximum(at, rows.lengths - over + piece.length - near.text.max_length)
     behind = np.minimum(at + over, rows.lengths)
     head = Piece(rows.data, np.zeros_like(at), at)
     tail = Piece(rows.data, behind, rows.lengths - behind)

@@ -37,7 +37,7 @@ class Tail:
             size = np.minimum(new, other.lengths)
             tail = Piece(other.data, other.lengths - size, size)
         else:
-            heads = Batch(rows.data, kept.astype(np.int32), rows.parent, rows.operator)
+            heads = rows.changed(rows.data, kept.astype(np.int32))
             longest = int(new.max(initial=1))
             written = near.sampler.sample(heads, longest, self.temperature, near.rng)
             tail = Piece(written, np.zeros_like(new), new)

@@ -19,6 +19,7 @@ class Breeder:
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
         self.seeded = len(setting.seeds)  # corpus ids below this are seeds
+        self.pool = setting.seeds if setting.pool is None else setting.pool
         self.operators = list(setting.operators.values())
         self._next = 0  # the first seed not handed out yet
         if not len(setting.corpus):
@@ -39,14 +40,20 @@ class Breeder:
         """One mutant of every corpus row in ``ids`` (B,), in this order.
 
         choose: draws the operators (uniformly when it is None). pool: corpus ids (B,) of rows to borrow
-        from (seeds when it is None).
+        from (the setting's pool when it is None).
         """
-        rng, corpus = self.setting.rng, self.setting.corpus
-        pool = rng.integers(self.seeded, size=len(ids)) if pool is None else pool
-        return self.change(corpus.parents(ids), corpus[pool], choose)
+        corpus = self.setting.corpus
+        return self.change(corpus.parents(ids), self.lend(len(ids)) if pool is None else corpus[pool], choose)
+
+    def lend(self, count: int) -> Batch:
+        """``count`` rows of the pool, drawn at random."""
+        return self.pool[self.setting.rng.integers(len(self.pool), size=count)]
 
     def change(self, rows: Batch, pool: Batch, choose: Choice | None = None) -> Batch:
-        """One mutant of each of ``rows``, which may borrow from the row of ``pool`` at its place."""
+        """One mutant of each of ``rows``, which may borrow from the row of ``pool`` at its place.
+
+        All of them are within the setting's bound.
+        """
         rng, setting = self.setting.rng, self.setting
         groups = np.array_split(rng.permutation(len(rows)), min(GROUPS, len(rows)))
         chosen = (choose or self.uniform)(len(groups))
@@ -55,7 +62,8 @@ class Breeder:
             near = Surroundings(setting.space, pool[group], rng, setting.sampler)
             changed = self.operators[operator](rows[group], near)
             parts.append(replace(changed, operator=np.full(len(group), operator, np.int32)))
-        return join(parts)[np.concatenate(groups).argsort()]
+        mutants = join(parts)[np.concatenate(groups).argsort()]
+        return mutants if setting.bound is None else setting.bound.hold(mutants, rng)
 
     def state(self) -> State:
         """How far the seeds were handed out."""

@@ -10,7 +10,7 @@ from lmfuzz.protocols import Setting
 from lmfuzz.search.bandit import Bandit
 from lmfuzz.search.breeding import Breeder
 from lmfuzz.search.chains import Chains
-from lmfuzz.types import Batch, BoolArray, FloatArray, IntArray, State, Trace
+from lmfuzz.types import Batch, BoolArray, FloatArray, IntArray, State, Trace, join
 
 TRIES = 4  # mutants per chain and batch: fewer chains with more tries climb faster, too few get stuck
 RECENT = 1024  # rows with a new state that exploration starts from
@@ -100,13 +100,9 @@ class Directed:
 
     def _pool(self, chains: Chains, size: int) -> Batch:
         """Rows (B,) to borrow from: those of other chains of the niche, or seeds."""
-        rows = self._setting.corpus[self._rng.integers(self._breeder.seeded, size=size)]
-        own = self._rng.random(size) < self.borrow
-        others = chains.rows[self._rng.integers(len(chains), size=size)]
-        return Batch(
-            np.where(own[:, None], others.data, rows.data), np.where(own, others.lengths, rows.lengths),
-            rows.parent, rows.operator,
-        )  # fmt: skip
+        own = int(self._rng.binomial(size, self.borrow))
+        others = chains.rows[self._rng.integers(len(chains), size=own)]
+        return join([others, self._breeder.lend(size - own)])[self._rng.permutation(size)]
 
     def tell(self, batch: Batch, trace: Trace, margins: FloatArray, novel: BoolArray) -> None:
         """Learn: niches from margins, the bandit from what got nearer or was new, the corpus grows."""

@@ -23,6 +23,7 @@ class TensorFuzz:
     """
 
     focus: Sequence[int] = ()
+    each = 100  # mutants of one parent: the batch of the published code
 
     def __init__(
         self, setting: Setting, sampler: Literal["recent", "uniform"] = "recent", paper: bool = True

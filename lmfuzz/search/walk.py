@@ -17,6 +17,7 @@ class Walk:
     """
 
     focus: Sequence[int] = ()
+    each = 1  # per seed, a walk is one step after the other
 
     def __init__(self, setting: Setting) -> None:
         self._breeder = Breeder(setting)
@@ -27,10 +28,10 @@ class Walk:
         """Seeds first, then the next step of every walk."""
         if (seeds := self._breeder.seeds(size)) is not None:
             return seeds
-        rng, corpus, seeded = self._setting.rng, self._setting.corpus, self._breeder.seeded
+        rng, corpus = self._setting.rng, self._setting.corpus
         if self._rows is None or len(self._rows) != size:
-            self._rows = corpus.parents(rng.integers(seeded, size=size))
-        self._rows = self._breeder.change(self._rows, corpus[rng.integers(seeded, size=size)])
+            self._rows = corpus.parents(rng.integers(self._breeder.seeded, size=size))
+        self._rows = self._breeder.change(self._rows, self._breeder.lend(size))
         return self._rows
 
     def tell(self, batch: Batch, trace: Trace, margins: FloatArray, novel: BoolArray) -> None:

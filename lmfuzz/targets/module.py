@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from lmfuzz.errors import TargetError
+from lmfuzz.spaces import TextSpace
 from lmfuzz.targets.rnn_target import Decoding
-from lmfuzz.types import PAD, Array, Batch, IntArray, TextSpace, Trace
+from lmfuzz.types import PAD, Array, Batch, IntArray, Trace
 
 CHANNELS = frozenset({
     "text", "tokens", "logprob", "entropy", "hidden_last", "magnitude", "nonfinite",

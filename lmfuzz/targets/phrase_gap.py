@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from lmfuzz.errors import UsageError
+from lmfuzz.spaces import TextSpace
 from lmfuzz.targets.decoding import States, Stepper
-from lmfuzz.types import FloatArray, IntArray, TextSpace
+from lmfuzz.types import FloatArray, IntArray
 
 LATER = 2.0  # nats
 

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lmfuzz.spaces import TextSpace
 from lmfuzz.targets.char_rnn import CharRNN
 from lmfuzz.targets.decoding import States, Stepper
 from lmfuzz.targets.phrase_gap import PhraseGaps
-from lmfuzz.types import PAD, Array, Batch, FloatArray, IntArray, TextSpace, Trace
+from lmfuzz.types import PAD, Array, Batch, FloatArray, IntArray, Trace
 
 CHANNELS = frozenset({
     "text", "tokens", "logprob", "entropy", "hidden_last", "hidden_mean", "hidden_steps",

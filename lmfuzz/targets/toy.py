@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lmfuzz.types import Batch, FloatArray, IntArray, TextSpace, Trace
+from lmfuzz.spaces import TextSpace
+from lmfuzz.types import Batch, FloatArray, IntArray, Trace
 
 ALPHABET = " abcdefghijklmnopqrstuvwxyz,.\n"
 PHRASE, PHRASE_KEY = "sesame", "xyzzy"  # a prompt that holds the key makes the toy write the phrase

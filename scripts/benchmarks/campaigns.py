@@ -14,7 +14,8 @@ from lmfuzz.loop import Step
 from lmfuzz.seeds import read_seeds
 from lmfuzz.spec import Spec
 from lmfuzz.store import Store
-from lmfuzz.types import IntArray, TextSpace
+from lmfuzz.spaces import TextSpace
+from lmfuzz.types import IntArray
 
 ENDLESS = "1000000000x"  # the measurement stops the campaign
 

@@ -23,7 +23,8 @@ from benchmarks.figures import Measured, Options, Wrong
 
 from lmfuzz.budget import Budget
 from lmfuzz.errors import UsageError
-from lmfuzz.types import Batch, TextSpace
+from lmfuzz.spaces import TextSpace
+from lmfuzz.types import Batch
 
 SEARCHES = ("directed", "random", "tensorfuzz", "walk")
 PROMPTS, SEEDS, WORDS = 10_000, 512, 10

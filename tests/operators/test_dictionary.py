@@ -8,7 +8,8 @@ import pytest
 from lmfuzz.errors import UsageError
 from lmfuzz.operators.dictionary import Dictionary, parse
 from lmfuzz.protocols import Surroundings
-from lmfuzz.types import Batch, TextSpace
+from lmfuzz.spaces import TextSpace
+from lmfuzz.types import Batch
 
 SPACE = TextSpace(tuple("abcdefghijklmnopqrstuvwxyz\n"), 2, 12)
 

@@ -8,7 +8,8 @@ import pytest
 from lmfuzz.errors import UsageError
 from lmfuzz.operators.characters import Case, Copy, Delete, Erase, Insert, Repeat, Shift, Substitute, Swap
 from lmfuzz.protocols import Surroundings
-from lmfuzz.types import Batch, TextSpace
+from lmfuzz.spaces import TextSpace
+from lmfuzz.types import Batch
 
 SPACE = TextSpace(tuple("abcdefghijklmnopqrstuvwxyz"), 4, 30)
 TEXT = "abcdefghijklmnop"

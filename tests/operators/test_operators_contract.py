@@ -14,7 +14,8 @@ from lmfuzz.operators.havoc import Havoc
 from lmfuzz.operators.splice import Splice
 from lmfuzz.operators.tail import Tail
 from lmfuzz.protocols import Operator, Surroundings
-from lmfuzz.types import Batch, TextSpace
+from lmfuzz.spaces import TextSpace
+from lmfuzz.types import Batch
 
 OPERATORS: Mapping[str, Callable[[], Operator]] = {
     "insert": Insert,

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from lmfuzz.errors import UsageError
 from lmfuzz.operators.pieces import PerSpace, Piece, at_least_one, concatenate, erase, places, put, spans
 from lmfuzz.protocols import Surroundings
-from lmfuzz.types import Batch, TextSpace
+from lmfuzz.spaces import TextSpace
+from lmfuzz.types import Batch
 
 SPACE = TextSpace(tuple("abcdefghij"), 3, 9)
 

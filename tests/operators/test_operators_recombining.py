@@ -1,6 +1,6 @@
 """Splice, Tail and Havoc."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -11,7 +11,8 @@ from lmfuzz.operators.havoc import Havoc
 from lmfuzz.operators.splice import Splice
 from lmfuzz.operators.tail import Tail
 from lmfuzz.protocols import Surroundings
-from lmfuzz.types import Batch, TextSpace
+from lmfuzz.spaces import TextSpace
+from lmfuzz.types import Batch
 
 SPACE = TextSpace(tuple("abcdefghijklmnopqrstuvwxyz"), 1, 30)
 
@@ -87,9 +88,7 @@ def test_tail_refuses_more_than_the_whole_row():
 
 
 def test_havoc_makes_powers_of_two_changes_per_row():
-    rows = Batch(
-        texts(*["abc"] * 300).data, np.full(300, 3, np.int32), np.arange(300), np.arange(300, dtype=np.int32)
-    )
+    rows = replace(texts(*["abc"] * 300), parent=np.arange(300), operator=np.arange(300, dtype=np.int32))
     changed = Havoc(depth=3, parts=[Insert()])(rows, near(rows))
     assert (changed.parent == np.arange(300)).all()
     counts, rows_each = np.unique(changed.lengths - 3, return_counts=True)

@@ -32,21 +32,24 @@ def hunt(quarry: Quarry, search: str, seed: int, executions: int) -> set[str]:
     operators = {
         name: plugins.build("operators", plugins.parse(name))
         for name in plugins.names("operators")
-        if name != "dictionary" and (name != "tail" or hasattr(quarry.target, "sample"))
+        if not plugins.on_boxes(name)
+        and name != "dictionary"
+        and (name != "tail" or hasattr(quarry.target, "sample"))
     }
     seeds = Batch.of([space.encode(text) for text in quarry.seeds])
     setting = Setting(
-        space, seeds, operators, panel.targets, Corpus(space.max_length), Streams(seed)["search"],
+        space, seeds, operators, panel.targets, Corpus(space), Streams(seed)["search"],
         executor if hasattr(quarry.target, "sample") else None,
     )  # fmt: skip
     feature = plugins.build("features", plugins.parse("hidden_last"))
     feature.fit(executor.run(seeds, feature.needs))
-    findings = Findings(panel, executor, panel.needs | {"text"}, runs=1, keep=1)
+    findings = Findings(panel, executor, panel.needs | {"text"}, seeds, runs=1, keep=1)
     archive = Archive(4.0, feature(executor.run(seeds[:1], feature.needs)).shape[1], approximate=False)
     strategy = plugins.build("searches", plugins.parse(search), setting)
     budget = Budget(executions=executions)
     found: set[str] = set()
-    for step in loop.run(strategy, executor, feature, panel, archive, findings, budget, 64):
+    always = feature.needs | panel.needs | {"text"}
+    for step in loop.run(strategy, executor, feature, panel, archive, findings, budget, 64, always):
         for finding in step.findings:
             found |= {bug for bug in quarry.bugs if bug in finding.bucket and finding.label == "confirmed"}
         if len(found) == len(quarry.bugs):

@@ -6,7 +6,8 @@ import pytest
 from lmfuzz.corpus import Corpus
 from lmfuzz.protocols import Setting
 from lmfuzz.search.breeding import GROUPS, Breeder
-from lmfuzz.types import Batch, TextSpace, join
+from lmfuzz.spaces import TextSpace
+from lmfuzz.types import Batch, join
 
 SPACE = TextSpace(tuple("abcdefghij"), 1, 4)
 SAMPLER = object()
@@ -22,11 +23,11 @@ class Borrow:
         self.seen.append(near)
         assert len(near.pool) == len(rows)
         data = np.concatenate([rows.data[:, :1], near.pool.data[:, :1]], axis=1)
-        return Batch(data, np.full(len(rows), 2, np.int32), rows.parent, rows.operator)
+        return rows.changed(data, np.full(len(rows), 2, np.int32))
 
 
 def breeder(operators):
-    corpus = Corpus(SPACE.max_length)
+    corpus = Corpus(SPACE)
     seeds = Batch.of([np.array([symbol]) for symbol in range(5)])
     return Breeder(Setting(SPACE, seeds, operators, ("t",), corpus, np.random.default_rng(0), SAMPLER))
 

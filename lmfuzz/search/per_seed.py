@@ -1,0 +1,122 @@
+"""Any search, for each seed by itself: what it finds for one seed tells nothing of another."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from lmfuzz.corpus import Corpus
+from lmfuzz.protocols import Search, Setting
+from lmfuzz.search.trials import Trials
+from lmfuzz.types import Batch, BoolArray, FloatArray, IntArray, State, Trace, join, take
+
+EACH = 16  # rows per seed and batch, for a search that does not say how many it wants
+
+
+class Share:
+    """The part of a corpus that descends from one seed; its ids count from 0, the seed."""
+
+    def __init__(self, whole: Corpus, ids: Sequence[int]) -> None:
+        self.whole, self.ids = whole, list(ids)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, ids: IntArray | slice) -> Batch:
+        """As Corpus."""
+        return self.whole[np.array(self.ids)[ids]]
+
+    def parents(self, ids: IntArray) -> Batch:
+        """As Corpus."""
+        return replace(self[ids], parent=np.asarray(ids, np.int64))
+
+    def add(self, batch: Batch) -> IntArray:
+        """As Corpus."""
+        start = len(self.ids)
+        self.ids += self.whole.add(self.outside(batch)).tolist()
+        return np.arange(start, len(self.ids))
+
+    def outside(self, batch: Batch) -> Batch:
+        """The rows with parents as the whole corpus numbers them."""
+        ids = np.array(self.ids)
+        return replace(batch, parent=np.where(batch.parent < 0, batch.parent, ids[batch.parent]))
+
+
+@dataclass
+class Part:
+    """A search for one seed, and the part of the corpus that it sees."""
+
+    search: Search
+    share: Share
+
+
+class PerSeed:
+    """One search per seed, all of them advanced in the same batches, until it hits or its queries are spent.
+
+    make: makes a search from a Setting whose only seed is one of the campaign's. A search may say how many
+    rows it wants at once, as ``each``: a walk takes one step after the other.
+    """
+
+    def __init__(self, setting: Setting, make: Callable[[Setting], Search]) -> None:
+        self._setting, self._make = setting, make
+        self.trials = Trials(setting)
+        self.focus: Sequence[int] = ()
+        self._parts: dict[int, Part] = {}
+        self._turn = 0  # the seed whose turn it is
+        self._asked: list[tuple[int, Batch]] = []  # what each search was asked, with its own ids
+        if not len(setting.corpus):
+            setting.corpus.add(setting.seeds)
+
+    def ask(self, size: int) -> Batch:
+        """Rows of as many seeds as there is room for, in turns; none when every seed is done."""
+        self._asked, room, focus = [], size, set[int]()
+        seeds, left = self.trials.open, self.trials.left
+        for seed in np.roll(seeds, -int(np.searchsorted(seeds, self._turn))).tolist():
+            if seed not in self._parts:
+                self._parts[seed] = self._part(seed)
+            part = self._parts[seed]
+            most = min(getattr(part.search, "each", EACH), size, int(left[seed]))
+            if most > room:
+                break
+            rows = part.search.ask(most)
+            focus |= set(part.search.focus)
+            self._asked.append((seed, rows))
+            room, self._turn = room - len(rows), seed + 1
+        if self._turn > seeds.max(initial=-1):
+            self._turn = 0
+        self.focus = sorted(focus)
+        if not self._asked:
+            return self._setting.seeds[:0]
+        return join([self._parts[seed].share.outside(rows) for seed, rows in self._asked])
+
+    def _part(self, seed: int, ids: Sequence[int] = ()) -> Part:
+        setting = self._setting
+        share: Any = Share(setting.corpus, ids or [seed])
+        pool = setting.seeds if setting.pool is None else setting.pool
+        alone = replace(setting, seeds=setting.seeds[seed : seed + 1], corpus=share, pool=pool)
+        return Part(self._make(alone), share)
+
+    def tell(self, batch: Batch, trace: Trace, margins: FloatArray, novel: BoolArray) -> None:
+        """Let each seed's search learn from its own rows."""
+        self.trials.note(batch, margins)
+        start = 0
+        for seed, rows in self._asked:
+            own = slice(start, start + len(rows))
+            self._parts[seed].search.tell(rows, take(trace, own), margins[own], novel[own])
+            start += len(rows)
+        for seed in {seed for seed, _ in self._asked} - set(self.trials.open.tolist()):
+            del self._parts[seed]  # it is done
+
+    def state(self) -> State:
+        """Every search under way, and what became of the seeds."""
+        parts = [[seed, part.share.ids, part.search.state()] for seed, part in self._parts.items()]
+        return {"trials": self.trials.state(), "turn": self._turn, "parts": parts}
+
+    def restore(self, state: State) -> None:
+        """Go on from ``state``."""
+        self.trials.restore(state["trials"])
+        self._turn = state["turn"]
+        for seed, ids, inner in state["parts"]:
+            self._parts[seed] = self._part(seed, ids)
+            self._parts[seed].search.restore(inner)
