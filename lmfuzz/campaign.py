@@ -26,7 +26,7 @@ from lmfuzz.protocols import Feature, Setting, Target
 from lmfuzz.rng import Streams
 from lmfuzz.search.breeding import Breeder
 from lmfuzz.search.trials import Trials
-from lmfuzz.spaces import describe
+from lmfuzz.spaces import BoxSpace, describe
 from lmfuzz.spec import Spec
 from lmfuzz.store import CAMPAIGN, Sample, Store, Unwritten
 from lmfuzz.types import Batch, State, join, unknown
@@ -294,7 +294,20 @@ class Campaign:
 
     def _commit(self, store: Store, watch: Watch) -> None:
         for number, finding in store.commit(self.state(), self.corpus, self.operators):
+            self._picture(store.directory, number, finding)
             watch.found(number, finding)
+
+    def _picture(self, directory: Path, number: int, finding: Finding) -> None:
+        """Save a finding that is an image as PNG."""
+        if not (isinstance(self.space, BoxSpace) and self.space.image):
+            return
+        from lmfuzz import pictures  # only where it is used: it loads Pillow
+
+        seed = self.setting.seeds.row(finding.origin)
+        try:
+            pictures.save(directory, number, finding.row, seed, self.space)
+        except OSError as error:
+            raise Unwritten(directory / pictures.FOLDER, str(error), []) from error
 
     def state(self) -> State:
         """Everything that ``restore`` needs but the rows, points and findings."""

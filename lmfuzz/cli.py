@@ -1,12 +1,11 @@
-"""The command line: the only place that knows click, exit codes and signals."""
+"""The command line: the only place that knows exit codes and signals."""
 
-import errno
 import json
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from io import TextIOWrapper
@@ -17,30 +16,17 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 import lmfuzz
-from lmfuzz.errors import TargetError, UsageError, nearest
+from lmfuzz import options
+from lmfuzz.errors import UsageError, nearest
+from lmfuzz.exits import BUG, DISK, EXITS, FOUND, INTERRUPTED, NOTHING, USAGE, discard, fail, sentence
 
 if TYPE_CHECKING:
     from lmfuzz.campaign import Campaign
+    from lmfuzz.spec import Spec
     from lmfuzz.store import Store, Unwritten
 
 for _threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_threads, "1")  # before numpy loads: matrices are small, threads only spin
-
-NOTHING, FOUND, USAGE, TARGET, DISK, BUG, INTERRUPTED = 0, 1, 2, 3, 4, 70, 130
-
-_EXITS = """
-\b
-Exit codes:
-  0    nothing was found (replay: everything is fixed)
-  1    findings (replay: something still fails or could not be judged)
-  2    wrong usage, or nothing was found and an objective never scored a row
-  3    the model could not be loaded
-  4    the disk is full; findings that could not be written are on stderr
-  70   a bug in lmfuzz; its traceback is on stderr
-  130  interrupted
-"""
-
-_FULL = {"SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE", "SQLITE_IOERR_TRUNCATE"}
 
 
 class _Commands(click.Group):
@@ -50,14 +36,14 @@ class _Commands(click.Group):
         try:
             return super().make_context(*args, **extra)
         except BrokenPipeError:  # of --help and --version
-            _discard()
+            discard()
             sys.exit(NOTHING)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except BrokenPipeError:  # click would exit with 1, which says that something was found
-            _discard()
+            discard()
             sys.exit(NOTHING if ctx.invoked_subcommand in ("list", "show") else INTERRUPTED)
 
     def resolve_command(
@@ -70,76 +56,113 @@ class _Commands(click.Group):
         return super().resolve_command(ctx, args)
 
 
-@click.group(cls=_Commands, epilog=_EXITS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Commands, epilog=EXITS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(lmfuzz.__version__, prog_name="lmfuzz", message="%(prog)s %(version)s")
 def cli() -> None:
-    """Search for prompts on which a language model misbehaves."""
+    """Search for inputs on which a model misbehaves: prompts, images, numbers."""
 
 
-_SPEC_OPTIONS: tuple[Callable[[Any], Any], ...] = (
-    click.option("--seeds", multiple=True, metavar="FILE|DIR", help="Seed prompts (default: bundled ones)."),
-    click.option(
-        "--objective", "objectives", multiple=True, metavar="NAME[:ARG=VAL,...]",
-        help="What to look for; may be given several times (`lmfuzz list objectives`; default: repetition, "
-        "and phrases:file=corpora:words/blacklist.txt).",
-    ),
-    click.option("--search", metavar="NAME", help="The strategy (default: directed)."),
-    click.option("--feature", metavar="NAME", help="Where in state space a row went (default: hidden_last)."),
-    click.option("--operator", "operators", multiple=True, metavar="NAME", help="Mutations (default: all)."),
-    click.option("--dictionary", "--dict", "dictionary", metavar="FILE", help="In the format of libFuzzer."),
-    click.option("--budget", metavar="AMOUNT", help="90s, 5m, 1.5h, or 200000x rows searched (default: 1m)."),
-    click.option("--stop-after", type=int, metavar="N", help="End after N findings."),
-    click.option("--seed", type=int, help="Of all random choices (default: 0)."),
-    click.option("--batch", type=int, help="Rows run at once (default: 64)."),
-    click.option("--max-new", type=int, help="Symbols that the model writes per row (default: 50)."),
-    click.option("--temperature", type=float, help="0 is greedy (default)."),
-    click.option("--decode-seed", type=int, help="Of the noise, with a temperature (default: 0)."),
-    click.option("--stop", multiple=True, metavar="TEXT", help="An output ends where this begins."),
-    click.option("--min-length", type=int, help="Symbols of a prompt, at least (default: 1)."),
-    click.option("--max-length", type=int, help="Symbols of a prompt, at most (default: 64)."),
-    click.option("--unknown", metavar="error|drop", help="Characters of seeds that the model does not know."),
-    click.option("--allow-pickle", is_flag=True, default=None, help="Read tensors of a pickled checkpoint."),
-    click.option("--confirm", type=int, help="Re-runs per finding (default: 3)."),
-    click.option("--keep", type=int, help="Findings kept per bucket (default: 3)."),
-    click.option("--radius", type=float, help="How far apart states must be to be new (default: measured)."),
-)  # fmt: skip
+_WHOLE = options.several(options.OUTPUT, options.JSON)  # of every command that begins a campaign
 
-
-def _with(options: Iterable[Callable[[Any], Any]]) -> Callable[[Any], Any]:
-    def add(command: Any) -> Any:
-        for option in reversed(list(options)):
-            command = option(command)
-        return command
-
-    return add
-
-
-_JSON = click.option(
-    "--json", "as_json", is_flag=True, help="Print a machine-readable summary as the last line."
-)
-
-_ONLY_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with everything.")
+_NAN = {"objectives": ["nonfinite"], "search": "directed", "shape": [28, 28, 1]}
+_LABELS = {"objectives": ["disagreement"], "search": "boundary", "shape": [28, 28, 1], "count": 100}
+_TEXTS = {"objectives": ["disagreement"]}
 
 
 @cli.command()
 @click.argument("model", required=False)
-@click.option(
-    "--config", type=click.Path(path_type=Path), metavar="FILE", help="A TOML file with the same things."
-)
-@_with(_SPEC_OPTIONS)
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Default: runs/DATE-TIME."
-)
-@_JSON
-def fuzz(config: Path | None, output: Path | None, as_json: bool, **options: Any) -> None:
+@options.CONFIG
+@options.spec((*options.TEXT, *options.BOX))
+@_WHOLE
+def fuzz(config: Path | None, output: Path | None, as_json: bool, **given: Any) -> None:
     """Search for prompts on which MODEL misbehaves.
 
-    MODEL is a checkpoint folder, file.py:factory or module:factory (default: the bundled model).
+    MODEL is a checkpoint folder, file.py:factory or module:factory (default: the bundled model), or a
+    function of tensors in a file: file.py:function. With no --objective: repetition, and
+    phrases:file=corpora:words/blacklist.txt.
     A budget counts wall time, or every row that the model runs after calibration, re-runs included.
     """
     from lmfuzz import spec as specs
 
-    spec = specs.resolve(specs.load(config) if config else {}, options)
+    _begin(specs.resolve(specs.load(config) if config else {}, given), output, as_json)
+
+
+@cli.command()
+@click.argument("model")
+@click.argument("twin", required=False)
+@options.TWIN
+@options.spec(options.TEXT)
+@_WHOLE
+def diff(twin: str | None, recipe: str | None, output: Path | None, as_json: bool, **given: Any) -> None:
+    """Search for prompts that MODEL and its TWIN answer differently, the model being sure.
+
+    TWIN is another model, or a recipe that makes one: fp16, bf16, int8, int4, prune:0.5, round:4,
+    tflite, dynamic. Objectives: disagreement (default), divergence, regression(OBJECTIVE).
+    """
+    _compare(_TEXTS, {**given, "twin": _twin(twin, recipe)}, output, as_json)
+
+
+@cli.group()
+def image() -> None:
+    """Search for images on which a classifier misbehaves."""
+
+
+@image.command()
+@click.argument("model")
+@options.DOWNLOAD
+@options.spec(options.IMAGE)
+@_WHOLE
+def nan(download: bool, output: Path | None, as_json: bool, **given: Any) -> None:
+    """Search for images that make MODEL compute NaN or infinity.
+
+    MODEL is a checkpoint folder, a TorchScript file or exported program, or file.py:factory.
+    """
+    _fetch(download, given)
+    _compare(_NAN, given, output, as_json)
+
+
+@image.command("diff")
+@click.argument("model")
+@click.argument("twin", required=False)
+@options.TWIN
+@options.DOWNLOAD
+@options.spec(options.IMAGE)
+@_WHOLE
+def image_diff(
+    twin: str | None, recipe: str | None, download: bool, output: Path | None, as_json: bool, **given: Any
+) -> None:
+    """Search for images that MODEL and its TWIN give different labels.
+
+    TWIN is another model, or a recipe that makes one: fp16, bf16, int8, int4, prune:0.5, round:4, tflite.
+    """
+    _fetch(download, given)
+    _compare(_LABELS, {**given, "twin": _twin(twin, recipe)}, output, as_json)
+
+
+def _twin(twin: str | None, recipe: str | None) -> str:
+    if (twin is None) == (recipe is None):
+        raise UsageError("name the twin once: another model, or a recipe such as --twin int8")
+    return twin or recipe or ""
+
+
+def _fetch(download: bool, given: dict[str, Any]) -> None:
+    """Download what --seeds names, where that is wanted."""
+    if not download:
+        return
+    from lmfuzz import images
+
+    for name in sorted({name.partition(":")[0] for name in given["seeds"]} & set(images.DOWNLOADS)):
+        _say(f"{name} is in {images.download(name, images.data_folder())}")
+
+
+def _compare(defaults: dict[str, Any], given: dict[str, Any], output: Path | None, as_json: bool) -> None:
+    from lmfuzz import spec as specs
+
+    _begin(specs.resolve(defaults, given), output, as_json)
+
+
+def _begin(spec: "Spec", output: Path | None, as_json: bool) -> NoReturn:
+    """Begin a campaign, run it, and exit as it ended."""
     from lmfuzz.campaign import Campaign, default_directory
     from lmfuzz.show import counted
     from lmfuzz.store import free
@@ -148,21 +171,25 @@ def fuzz(config: Path | None, output: Path | None, as_json: bool, **options: Any
     free(directory)
     campaign = Campaign(spec)
     model = f"model {spec.model}" if spec.model else "the bundled model"
+    twin = f" and {spec.twin}" if spec.twin else ""
     seeds = counted(len(campaign.setting.seeds), "seed")
-    _say(f"{model}, {seeds}, {', '.join(spec.objectives)}; seed {spec.seed}")
+    _say(f"{model}{twin}, {seeds}, {', '.join(spec.objectives)}; seed {spec.seed}")
     for note in campaign.notes:
         _say(note)
     campaign.calibrate()
     _say(campaign.calibration.words())
+    for name, floor in campaign.panel.noise.items():
+        _say(f"noise floor of {name}: {floor:.3g}; what differs by less is no finding")
     with campaign.create(directory) as store, _resumable(directory):
         _run(campaign, store, as_json)
+    raise AssertionError("a run ends with an exit")
 
 
 @cli.command()
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("--budget", metavar="AMOUNT", help="A larger budget, what was spent before included.")
 @click.option("--stop-after", type=int, metavar="N", help="End after N findings, those before included.")
-@_JSON
+@options.JSON
 def resume(directory: Path, budget: str | None, stop_after: int | None, as_json: bool) -> None:
     """Go on with the campaign in DIRECTORY."""
     from lmfuzz.campaign import Campaign, resumed
@@ -180,7 +207,7 @@ def resume(directory: Path, budget: str | None, stop_after: int | None, as_json:
 @cli.command()
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.argument("finding", type=int, required=False)
-@_ONLY_JSON
+@options.ONLY_JSON
 def show(directory: Path, finding: int | None, as_json: bool) -> None:
     """Show the campaign in DIRECTORY, or one FINDING of it."""
     from lmfuzz import show as texts
@@ -202,7 +229,7 @@ def show(directory: Path, finding: int | None, as_json: bool) -> None:
 @cli.command()
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.argument("finding", type=int, required=False)
-@_ONLY_JSON
+@options.ONLY_JSON
 def replay(directory: Path, finding: int | None, as_json: bool) -> None:
     """Run the findings in DIRECTORY, or one FINDING, again, each alone."""
     from lmfuzz.replay import Replay
@@ -275,7 +302,7 @@ def _run(campaign: "Campaign", store: "Store", as_json: bool) -> NoReturn:
     if interrupted:
         sys.exit(INTERRUPTED)
     if campaign.unjudged:
-        _fail(campaign.unjudged, USAGE)
+        fail(campaign.unjudged, USAGE)
     sys.exit(FOUND if campaign.kept else NOTHING)
 
 
@@ -287,7 +314,7 @@ def _resumable(directory: Path) -> Iterator[None]:
     except KeyboardInterrupt:
         from lmfuzz.show import resume_command
 
-        _fail(f"interrupted; go on with: {resume_command(directory)}", INTERRUPTED)
+        fail(f"interrupted; go on with: {resume_command(directory)}", INTERRUPTED)
 
 
 @contextmanager
@@ -317,7 +344,7 @@ def _report(full: "Unwritten") -> NoReturn:
     for finding in full.findings:
         click.echo(json.dumps(record(finding)), err=True)
     lost = counted(len(full.findings), "finding")
-    _fail(f"{full}{f'; {lost} could not be written, see above' if full.findings else ''}", DISK)
+    fail(f"{full}{f'; {lost} could not be written, see above' if full.findings else ''}", DISK)
 
 
 def _say(line: str) -> None:
@@ -344,51 +371,9 @@ def main() -> NoReturn:
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        _fail("interrupted", INTERRUPTED)
+        fail("interrupted", INTERRUPTED)
     except Exception as error:
-        sentence, code = _sentence(error)
+        words, code = sentence(error)
         if code == BUG:
             traceback.print_exc()
-        _fail(sentence, code)
-
-
-def _sentence(error: Exception) -> tuple[str, int]:
-    """What to say of an error, and the exit code."""
-    from sqlite3 import DatabaseError
-
-    from lmfuzz.store import Unwritten
-
-    match error:
-        case click.ClickException():
-            return error.format_message(), USAGE
-        case UsageError():
-            return str(error), USAGE
-        case TargetError():
-            return str(error), TARGET
-        case Unwritten():
-            return str(error), DISK
-        case DatabaseError() if getattr(error, "sqlite_errorname", "") in _FULL:
-            return f"cannot write the campaign: {error}", DISK
-        case DatabaseError():
-            return f"the campaign's database cannot be read: {error}", USAGE
-        case OSError():
-            place = f" {error.filename}" if error.filename else ""
-            said = error.strerror or str(error) or type(error).__name__
-            return f"cannot read or write{place}: {said}", DISK if error.errno == errno.ENOSPC else USAGE
-        case MemoryError():
-            return "there is not enough memory; a smaller model, --batch or --max-new needs less", USAGE
-    return "this is a bug in lmfuzz; the campaign on disk is kept", BUG
-
-
-def _fail(sentence: str, code: int) -> NoReturn:
-    try:
-        sys.stdout.flush()
-    except OSError:
-        _discard()
-    click.echo(f"lmfuzz: {sentence}", err=True)
-    sys.exit(code)
-
-
-def _discard() -> None:
-    """Send what is left for stdout nowhere: flushing it on the way out would fail again."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        fail(words, code)

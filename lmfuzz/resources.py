@@ -1,28 +1,29 @@
-"""Where bundled files lie: ``corpora:words/blacklist.txt`` is one of them."""
+"""Where bundled files lie: ``corpora:words/blacklist.txt`` and ``models:mnist/lenet1`` are two of them."""
 
 from pathlib import Path
 
 import lmfuzz
 from lmfuzz.errors import UsageError, nearest
 
-PREFIX = "corpora:"
+PREFIX, MODELS = "corpora:", "models:"
 
 
 def resource(text: str) -> Path:
-    """The path that ``text`` names; ``corpora:`` in front stands for the bundled corpora.
+    """The path that ``text`` names; ``corpora:`` and ``models:`` in front stand for what is bundled.
 
-    These are the installed package lmfuzz.corpora, or the folder corpora/ of a checkout. UsageError
+    The corpora are the installed package lmfuzz.corpora, or the folder corpora/ of a checkout. UsageError
     when there is no such bundled file; other paths are not looked at.
     """
-    if not text.startswith(PREFIX):
+    prefix = next((p for p in (PREFIX, MODELS) if text.startswith(p)), None)
+    if prefix is None:
         return Path(text).expanduser()
-    package = Path(lmfuzz.__file__).parent
-    root = next((r for r in (package / "corpora", package.parent / "corpora") if r.is_dir()), None)
+    package, kind = Path(lmfuzz.__file__).parent, prefix.removesuffix(":")
+    root = next((r for r in (package / kind, package.parent / kind) if r.is_dir()), None)
     if root is None:
-        raise UsageError(f"{text} is not there: this installation of lmfuzz has no bundled corpora")
-    name = text.removeprefix(PREFIX).strip("/")
+        raise UsageError(f"{text} is not there: this installation of lmfuzz has no bundled {kind}")
+    name = text.removeprefix(prefix).strip("/")
     path = root / name
     if ".." in path.parts or not path.exists():
         known = sorted(p.relative_to(root).as_posix() for p in root.rglob("*"))
-        raise UsageError(f"the bundled corpora have no {name!r}{nearest(name, known)}")
+        raise UsageError(f"the bundled {kind} have no {name!r}{nearest(name, known)}")
     return path

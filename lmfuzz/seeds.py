@@ -95,9 +95,7 @@ def _rows(path: str, space: BoxSpace) -> FloatArray:
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} is not an array as numpy.save writes it: {error}") from None
     if rows.shape[1:] != space.shape or not len(rows) or rows.dtype.kind not in "fiu":
-        raise UsageError(
-            f"{path} holds {rows.dtype} {rows.shape}; seeds are numbers {('N', *space.shape)}"
-        )
+        raise UsageError(f"{path} holds {rows.dtype} {rows.shape}; seeds are numbers {('N', *space.shape)}")
     if not space.legal(space.batch(rows)).all() and not space.step:
         raise UsageError(f"{path} holds values outside {space.low:g} to {space.high:g}, or not finite")
     found: FloatArray = rows.astype(np.float32)

@@ -9,6 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from lmfuzz.errors import UsageError
 from lmfuzz.findings import Finding
 from lmfuzz.spaces import BoxSpace, Space
@@ -22,6 +24,7 @@ _ENDINGS = {
     "seconds": "the time is spent",
     "executions": "all executions are spent",
     "findings": "enough was found",
+    "done": "every seed is done",
 }
 BEFORE, AFTER = ">>>", "<<<"  # around the bad part of an output
 
@@ -143,6 +146,7 @@ def summary(store: Store, unwritten: Sequence[Finding] = ()) -> dict[str, Any]:
         "novelty_rate": round(tally["novel"] / max(1, tally["rows"]), 6),
         "stability": meta["calibration"]["stability"],
         "findings": findings,
+        "trials": _trials(state["trials"]),
         "unwritten": len(unwritten),
         "unscored": {name: count for name, count in state["panel"]["unscored"].items() if count},
         "errors": state["panel"]["errors"],
@@ -161,6 +165,8 @@ def summary_lines(numbers: dict[str, Any]) -> Iterator[str]:
         f"novel {numbers['novelty_rate']:.1%}, "
         f"stable {numbers['stability']:.0%}; {_ENDINGS.get(numbers['exit_reason'], numbers['exit_reason'])}"
     )
+    if trials := numbers["trials"]:
+        yield trials_line(trials)
     yield from bucket_lines(numbers["findings"])
     if numbers["unwritten"]:
         yield f"{counted(numbers['unwritten'], 'finding')} of these could not be written"
@@ -170,6 +176,34 @@ def summary_lines(numbers: dict[str, Any]) -> Iterator[str]:
         times = counted(sum(errors.values()), "time")
         yield f"the objective {escaped(name)} raised {times}; the first traceback:"
         yield from (f"  {escaped(text)}" for text in next(iter(errors)).rstrip().split("\n"))
+
+
+def _trials(state: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What became of the seeds: how many hit as they are, or were solved, with how many queries."""
+    if state is None:
+        return None
+    natural, solved, queries = state["natural"], state["solved"], state["queries"]
+    used, far = queries[solved], state["distance"][solved]
+    return {
+        "seeds": len(solved), "natural": int(natural.sum()), "solved": int(solved.sum()),
+        "queries": int(queries.sum()),
+        "median_queries": float(np.median(used)) if len(used) else None,
+        "mean_queries": round(float(used.mean()), 3) if len(used) else None,
+        "median_distance": round(float(np.median(far)), 6) if len(far) else None,
+    }  # fmt: skip
+
+
+def trials_line(trials: dict[str, Any]) -> str:
+    """The seeds in words."""
+    tried = trials["seeds"] - trials["natural"]
+    natural = f"; {trials['natural']} hit as they are and were not tried" if trials["natural"] else ""
+    solved = f"{trials['solved']} of {counted(tried, 'seed')} solved"
+    if not trials["solved"]:
+        return f"{solved} with {trials['queries']} queries{natural}"
+    return (
+        f"{solved}, with {trials['median_queries']:g} queries (median; mean {trials['mean_queries']:.3g}), "
+        f"{trials['median_distance']:.3g} from the seed (median){natural}"
+    )
 
 
 def bucket_lines(findings: dict[str, dict[str, Any]]) -> Iterator[str]:

@@ -183,7 +183,7 @@ class BoxSpace:
     def legal(self, batch: Batch) -> BoolArray:
         """Which rows (B,) are inside the space."""
         values = batch.data.reshape(len(batch), -1)
-        inside: BoolArray = (values >= self.low) & (values <= self.high)
+        inside: BoolArray = np.logical_and(values >= self.low, values <= self.high)
         if self.step:
             inside &= self.settle(values) == values
         legal: BoolArray = inside.all(axis=1)

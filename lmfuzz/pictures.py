@@ -1,0 +1,43 @@
+"""Findings that are images, as PNG files: the seed, the input, and what was changed."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from lmfuzz.spaces import BoxSpace
+from lmfuzz.types import Array, FloatArray
+
+FOLDER = "pictures"
+_SMALL = 160  # pixels that the shorter side of the picture of all three has at least
+_GAP = 2  # pixels of the model's between them
+
+
+def save(directory: Path, number: int, row: FloatArray, seed: FloatArray, space: BoxSpace) -> Path:
+    """Write N-seed.png, N-input.png and N-difference.png as the model takes them, and N.png for a person.
+
+    The difference is grey where nothing changed, lighter where a value rose, darker where it fell.
+    """
+    folder = directory / FOLDER
+    folder.mkdir(exist_ok=True)
+    width = space.high - space.low
+    parts = {
+        "seed": (seed - space.low) / width,
+        "input": (row - space.low) / width,
+        "difference": 0.5 + (row - seed) / (2 * width),
+    }
+    bytes_ = {name: np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8) for name, values in parts.items()}
+    for name, pixels in bytes_.items():
+        _image(pixels).save(folder / f"{number}-{name}.png")
+    blank = np.full((space.shape[0], _GAP, space.shape[2]), 255, np.uint8)
+    first, second, third = bytes_.values()
+    side_by_side = _image(np.concatenate([first, blank, second, blank, third], axis=1))
+    scale = max(1, -(-_SMALL // space.shape[0]))
+    size = (side_by_side.width * scale, side_by_side.height * scale)
+    path = folder / f"{number}.png"
+    side_by_side.resize(size, Image.Resampling.NEAREST).save(path)
+    return path
+
+
+def _image(pixels: Array) -> Image.Image:
+    return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
