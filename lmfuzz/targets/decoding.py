@@ -2,6 +2,11 @@
 
 Layer 0's input projection is folded into a table of one row per symbol, and every further layer is
 one matrix product from the adjacent columns [hidden below | own hidden] of a single buffer.
+
+A model in float16 or bfloat16 keeps its states, and the results of every product, in that type; logits
+are then shown as float32. Products of float16 are taken in float64 and rounded: torch's own kernel for
+them is 60 times as slow on a processor without such instructions, and in float32, whose kernels differ
+with the number of rows, a row would be rounded otherwise alone than in a batch (4 of 400 texts changed).
 """
 
 import torch
@@ -19,54 +24,64 @@ class Stepper:
         config = model.config
         self.layers, self.width = config.layers, config.hidden
         self.lstm = config.cell == "lstm"
+        self.dtype = model.embedding.weight.dtype
+        self.exact = self.dtype == torch.float32
+        self._products = torch.float64 if self.dtype == torch.float16 else self.dtype
         rnn = model.rnn
 
         def gates(name: str, layer: int) -> Tensor:
-            parameter: Tensor = getattr(rnn, f"{name}_l{layer}").detach()
+            parameter: Tensor = getattr(rnn, f"{name}_l{layer}").detach().to(self._products)
             if not self.lstm:
                 return parameter
             into, keep, new, out = parameter.chunk(4)
-            return torch.cat([into, keep, out, 2 * new])
+            return torch.cat([into, keep, out, 2 * new if self.exact else new])
 
         self._below = [gates("weight_ih", i).T.contiguous() for i in range(self.layers)]
         self._own = [gates("weight_hh", i).T.contiguous() for i in range(self.layers)]
         self._bias_below = [gates("bias_ih", i) for i in range(self.layers)]
         self._bias_own = [gates("bias_hh", i) for i in range(self.layers)]
         bias = self._bias_below[0] + (self._bias_own[0] if self.lstm else 0)
-        self.table = model.embedding.weight.detach() @ self._below[0] + bias  # (V, gates)
+        self.table = model.embedding.weight.detach().to(self._products) @ self._below[0] + bias  # (V, gates)
         if self.lstm:
             self._both = [torch.cat(pair) for pair in zip(self._below, self._own, strict=True)]
             self._bias = [a + b for a, b in zip(self._bias_below, self._bias_own, strict=True)]
-        self.readout = model.output.weight.detach().T.contiguous()
-        self.readout_bias = model.output.bias.detach()
+        self.readout = model.output.weight.detach().to(self._products).T.contiguous()
+        self.readout_bias = model.output.bias.detach().to(self._products)
 
     def start(self, rows: int) -> States:
         """The zero state of ``rows`` rows: hidden and cell, each (rows, layers x width)."""
         size = rows, self.layers * self.width
-        return torch.zeros(size), torch.zeros(size if self.lstm else (rows, 0))
+        hidden = torch.zeros(size, dtype=self.dtype)
+        return hidden, torch.zeros(size if self.lstm else (rows, 0), dtype=self.dtype)
 
     def logits(self, hidden: Tensor, out: Tensor | None = None) -> Tensor:
-        """Logits (B, V) of the state ``hidden`` (B, layers x width)."""
-        return torch.addmm(self.readout_bias, hidden[:, -self.width :], self.readout, out=out)
+        """Logits float32 (B, V) of the state ``hidden`` (B, layers x width)."""
+        top = hidden[:, -self.width :]
+        if self.exact:
+            return torch.addmm(self.readout_bias, top, self.readout, out=out)
+        logits = torch.addmm(self.readout_bias, top.to(self._products), self.readout).to(self.dtype).float()
+        return logits if out is None else out.copy_(logits)
 
     def step(self, symbols: Tensor, hidden: Tensor, cell: Tensor) -> None:
         """Read ``symbols`` (B,) and change ``hidden`` and ``cell`` in place."""
-        width = self.width
+        width, products = self.width, self._products
         below = torch.index_select(self.table, 0, symbols)
         for i in range(self.layers):
             own = hidden[:, i * width : (i + 1) * width]
             if self.lstm:
                 if i == 0:
-                    gates = below.addmm_(own, self._own[0])
+                    gates = below.addmm_(own.to(products), self._own[0])
                 else:
                     both = hidden[:, (i - 1) * width : (i + 1) * width]
-                    gates = torch.addmm(self._bias[i], both, self._both[i])
-                _lstm(gates, own, cell[:, i * width : (i + 1) * width])
+                    gates = torch.addmm(self._bias[i], both.to(products), self._both[i])
+                change = _lstm if self.exact else _lstm_rounded
+                change(gates.to(self.dtype), own, cell[:, i * width : (i + 1) * width])
             else:
                 if i > 0:
                     lower = hidden[:, (i - 1) * width : i * width]
-                    below = torch.addmm(self._bias_below[i], lower, self._below[i])
-                _gru(below, torch.addmm(self._bias_own[i], own, self._own[i]), own, width)
+                    below = torch.addmm(self._bias_below[i], lower.to(products), self._below[i])
+                above = torch.addmm(self._bias_own[i], own.to(products), self._own[i])
+                _gru(below.to(self.dtype), above.to(self.dtype), own, width)
 
 
 def _lstm(gates: Tensor, hidden: Tensor, cell: Tensor) -> None:
@@ -75,6 +90,14 @@ def _lstm(gates: Tensor, hidden: Tensor, cell: Tensor) -> None:
     into, keep, out, new = gates.sigmoid_().chunk(4, dim=1)
     cell.mul_(keep).addcmul_(into, new, value=2).sub_(into)
     torch.mul(out, (cell * 2).sigmoid_().mul_(2).sub_(1), out=hidden)
+
+
+def _lstm_rounded(gates: Tensor, hidden: Tensor, cell: Tensor) -> None:
+    # In 16 bits 2 sigmoid(2x) - 1 would lose the digits of small x that tanh keeps.
+    width = hidden.shape[1]
+    into, keep, out = gates[:, : 3 * width].sigmoid_().chunk(3, dim=1)
+    cell.mul_(keep).addcmul_(into, gates[:, 3 * width :].tanh_())
+    torch.mul(out, cell.tanh(), out=hidden)
 
 
 def _gru(below: Tensor, own: Tensor, hidden: Tensor, width: int) -> None:

@@ -18,6 +18,7 @@ CHANNELS = frozenset({
     "text", "tokens", "logprob", "entropy", "hidden_last", "hidden_mean", "hidden_steps",
     "magnitude", "nonfinite", "phrase_gap/",
 })  # fmt: skip
+STEPWISE = frozenset({"hidden_mean", "hidden_steps"})  # made of the states before every symbol
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,17 @@ class Decoding:
     stop: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Decoded:
+    """What decoding B prompts for T steps led to; states are (..., layers x width), in the model's dtype."""
+
+    prompt: States  # after the prompts, (B, ...)
+    end: States  # after all symbols but the last, (B, ...)
+    tokens: Tensor  # (T, B) int64, what was written whether or not a stop string came
+    logits: Tensor  # (T, B, V) float32, without noise
+    states: States  # before every symbol, (T, B, ...); (0, B, ...) where nobody wanted them
+
+
 class RNNTarget:
     """A CharRNN behind the verb ``run``.
 
@@ -44,7 +56,8 @@ class RNNTarget:
     LSTM: twice that) all layers' hidden and cell state after the prompt; hidden_steps (B, T, width) top
     hidden state before each generated symbol, hidden_mean (B, width) its mean; magnitude (B,) largest
     absolute value among the states after prompt and output and all logits; nonfinite (B,) str, the
-    first place that was NaN or infinite, or ''; phrase_gap/... see phrase_gap.py.
+    first place that was NaN or infinite, or ''; phrase_gap/... see phrase_gap.py. Numbers are float32,
+    whatever the model's dtype is.
     """
 
     channels = CHANNELS
@@ -63,30 +76,63 @@ class RNNTarget:
         draws = np.random.Generator(np.random.PCG64(self.decoding.seed)).gumbel(size=(steps, symbols))
         self._noise = torch.from_numpy(draws.astype(np.float32)) * self.decoding.temperature
 
-    @torch.inference_mode()
     def run(self, batch: Batch, wants: frozenset[str]) -> Trace:
         """The wanted channels for every row."""
+        return self.show(batch, self.decode(batch, wants), wants)
+
+    @torch.inference_mode()
+    def decode(self, batch: Batch, wants: frozenset[str]) -> Decoded:
+        """Read the prompts and write, keeping what ``wants`` will need."""
         hidden, cell = self._read(batch)
-        phrases = sorted(name for name in wants if name.startswith("phrase_gap/"))
-        prompt_state = (hidden.clone(), cell.clone())
-        keep = bool(phrases) or bool(wants & {"hidden_mean", "hidden_steps"})
+        prompt = hidden.clone(), cell.clone()
+        keep = any(name in STEPWISE or name.startswith("phrase_gap/") for name in wants)
         tokens, logits, states = self._write(hidden, cell, keep)
+        return Decoded(prompt, (hidden, cell), tokens, logits, states)
+
+    @torch.inference_mode()
+    def follow(self, batch: Batch, tokens: Tensor, prompt: States | None = None) -> Tensor:
+        """Logits float32 (T, B, V), without noise, after the prompts and each prefix of ``tokens`` (T, B).
+
+        Teacher forcing: equal to the last bit to what ``decode`` gives where it writes the same tokens.
+        prompt: what an earlier ``decode`` of the same batch left there, so that it is not read again.
+        """
+        hidden, cell = (part.clone() for part in prompt) if prompt else self._read(batch)
+        return self._write(hidden, cell, keep=False, tokens=tokens)[1]
+
+    def going(self, tokens: Tensor) -> Tensor:
+        """Which steps (T, B) bool of ``tokens`` (T, B) are decoded: those until a stop string is complete."""
+        steps, rows = tokens.shape
+        ends = np.full(rows, steps)
+        for stop in self.decoding.stop:
+            texts = self.space.decode_rows(tokens.T.numpy(), np.full(rows, steps))
+            found = np.array([text.find(stop) for text in texts])
+            ends = np.where(found >= 0, np.minimum(ends, found + len(stop)), ends)
+        return torch.arange(steps)[:, None] < torch.from_numpy(ends)
+
+    def noisy(self, logits: Tensor) -> Tensor:
+        """The logits (T, B, V) that decoding takes the largest of: with its noise, greedily as they are."""
+        return logits + self._noise[:, None, :] if self.decoding.temperature else logits
+
+    @torch.inference_mode()
+    def show(self, batch: Batch, decoded: Decoded, wants: frozenset[str]) -> Trace:
+        """The wanted channels of what ``decode`` was asked for with these wants."""
+        tokens, logits, states = decoded.tokens, decoded.logits, decoded.states
         written = tokens.T.numpy().astype(np.int32)
         texts, ended = self._texts(written)
         trace: dict[str, Array] = {"text": texts, "tokens": np.where(ended, PAD, written).astype(np.int32)}
         if wants & {"logprob", "entropy"}:
             trace |= _distribution(logits, tokens, ended)
         if "hidden_last" in wants:
-            trace["hidden_last"] = torch.cat(prompt_state, dim=1).numpy()
-        if wants & {"hidden_mean", "hidden_steps"}:
-            top = states[0][:, :, -self._stepper.width :].transpose(0, 1)
+            trace["hidden_last"] = torch.cat(decoded.prompt, dim=1).float().numpy()
+        if wants & STEPWISE:
+            top = states[0][:, :, -self._stepper.width :].transpose(0, 1).float()
             trace |= {"hidden_steps": top.numpy(), "hidden_mean": top.mean(dim=1).numpy()}
         if wants & {"magnitude", "nonfinite"}:
-            largest = torch.cat([*prompt_state, hidden, cell], dim=1).abs().amax(dim=1)
+            largest = torch.cat([*decoded.prompt, *decoded.end], dim=1).abs().amax(dim=1).float()
             magnitude = torch.maximum(largest, logits.abs().amax(dim=(0, 2)))
             trace["magnitude"] = magnitude.numpy()
             trace["nonfinite"] = self._first_place(batch, ~magnitude.isfinite().numpy())
-        if phrases:
+        if phrases := sorted(name for name in wants if name.startswith("phrase_gap/")):
             trace |= self._phrase_gaps(batch, phrases, written, logits, states)
         return {name: trace[name] for name in wants}
 
@@ -106,7 +152,9 @@ class RNNTarget:
         """The state after each prompt: hidden and cell, each (B, layers x width)."""
         lengths = torch.from_numpy(batch.lengths.astype(np.int64))
         longest, shortest = int(lengths.max()), int(lengths.min())
-        if longest == shortest:
+        if longest == shortest and self._stepper.exact:
+            # Not in 16 bits, where the fused pass rounds otherwise than the steps of a ragged batch do:
+            # a row's text would depend on its neighbours' lengths.
             return self._read_equal(torch.from_numpy(batch.data[:, :longest]))
         order = lengths.argsort(descending=True)
         columns = torch.from_numpy(
@@ -131,22 +179,25 @@ class RNNTarget:
             return hidden, cell
         return torch.cat(list(state), dim=1), torch.zeros(len(data), 0)
 
-    def _write(self, hidden: Tensor, cell: Tensor, keep: bool) -> tuple[Tensor, Tensor, States]:
-        """Decode: tokens (T, B), logits (T, B, V), and when ``keep`` the states (T, B, ...) before."""
-        steps, rows = self.decoding.max_new, len(hidden)
-        tokens = torch.empty((steps, rows), dtype=torch.int64)
+    def _write(
+        self, hidden: Tensor, cell: Tensor, keep: bool, tokens: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, States]:
+        """Decode: tokens (T, B), those given or chosen; logits (T, B, V); if ``keep`` the states before."""
+        steps, rows = self.decoding.max_new if tokens is None else len(tokens), len(hidden)
+        chosen = torch.empty((steps, rows), dtype=torch.int64) if tokens is None else tokens
         logits = torch.empty((steps, rows, len(self.space.symbols)))
         kept = steps if keep else 0
-        states = torch.empty((kept, *hidden.shape)), torch.empty((kept, *cell.shape))
+        states = hidden.new_empty((kept, *hidden.shape)), cell.new_empty((kept, *cell.shape))
         for step in range(steps):
             if step:
-                self._stepper.step(tokens[step - 1], hidden, cell)
+                self._stepper.step(chosen[step - 1], hidden, cell)
             if keep:
                 states[0][step], states[1][step] = hidden, cell
             self._stepper.logits(hidden, out=logits[step])
-            choice = logits[step] + self._noise[step] if self.decoding.temperature else logits[step]
-            torch.argmax(choice, dim=1, out=tokens[step])
-        return tokens, logits, states
+            if tokens is None:
+                choice = logits[step] + self._noise[step] if self.decoding.temperature else logits[step]
+                torch.argmax(choice, dim=1, out=chosen[step])
+        return chosen, logits, states
 
     def _texts(self, written: IntArray) -> tuple[Array, Array]:
         """Output texts (B,), cut before the first stop string, and which symbols (B, T) were cut."""
@@ -167,8 +218,7 @@ class RNNTarget:
         if key not in self._gaps:
             self._gaps[key] = PhraseGaps(names, self.space, self._stepper)
         last = batch.data[np.arange(len(batch)), batch.lengths - 1]
-        noisy = logits + self._noise[:, None, :] if self.decoding.temperature else logits
-        return self._gaps[key](last, written, noisy, states, self._noise)
+        return self._gaps[key](last, written, self.noisy(logits), states, self._noise)
 
     def _first_place(self, batch: Batch, flagged: Array) -> Array:
         """Where each flagged row first was not finite, found by running it again step by step."""
@@ -209,5 +259,5 @@ def _distribution(logits: Tensor, tokens: Tensor, ended: Array) -> dict[str, Flo
 def _identity(model: CharRNN, decoding: Decoding) -> str:
     digest = hashlib.sha256(model.config.model_dump_json().encode() + repr(decoding).encode())
     for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode() + tensor.numpy().tobytes())
+        digest.update(name.encode() + tensor.contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]

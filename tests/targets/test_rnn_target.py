@@ -257,3 +257,132 @@ def test_the_space_is_the_alphabet_and_the_lengths_asked_for():
     space = RNNTarget(char_rnn(), min_length=2, max_length=9).space
     assert "".join(space.symbols) == ALPHABET
     assert (space.min_length, space.max_length) == (2, 9)
+
+
+# --- 16 bits ---
+
+HALVES = [torch.float16, torch.bfloat16]
+
+
+def halved(dtype, cell="lstm", **shape):
+    return char_rnn(cell, **shape).to(dtype)
+
+
+@torch.inference_mode()
+def forced(model, symbols, tokens):
+    """The module's own logits (T, V) after the symbols and each prefix of tokens, one call per symbol."""
+    state, rows = None, []
+    for symbol in [*symbols, *tokens[:-1]]:
+        logits, state = model(torch.tensor([[int(symbol)]]), state)
+        rows.append(logits[0, 0].float())
+    return torch.stack(rows[len(symbols) - 1 :])
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=["float16", "bfloat16"])
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_a_model_in_16_bits_writes_what_the_module_does_within_its_rounding(cell, layers, dtype):
+    model, batch = halved(dtype, cell, layers=layers, scale=1.0), rows(RAGGED)
+    target = RNNTarget(model, Decoding(max_new=STEPS))
+    decoded = target.decode(batch, frozenset())
+    largest = float(decoded.logits.abs().max())
+    few = 8 * torch.finfo(dtype).eps  # some roundings of numbers of this size
+    for row in range(len(batch)):
+        tokens = decoded.tokens[:, row]
+        want = forced(model, batch.row(row), tokens.tolist())
+        np.testing.assert_allclose(decoded.logits[:, row], want, rtol=0, atol=few * largest)
+        np.testing.assert_array_equal(decoded.logits[:, row].argmax(dim=1), tokens)
+    assert decoded.logits.dtype == torch.float32
+    np.testing.assert_array_equal(decoded.logits, decoded.logits.to(dtype).float())
+    assert {part.dtype for part in (*decoded.prompt, *decoded.end, target._stepper.start(1)[0])} == {dtype}
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=["float16", "bfloat16"])
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize("temperature", [0, 0.7])
+def test_a_row_in_16_bits_does_not_depend_on_its_neighbours(cell, dtype, temperature):
+    """To the last bit where a row's batch changes; bfloat16's own kernels might differ elsewhere."""
+    target = RNNTarget(halved(dtype, cell), Decoding(max_new=STEPS, temperature=temperature))
+    batch = rows(RAGGED * 3, seed=2)
+    shown = frozenset({"tokens", "hidden_last"})
+    whole = target.run(batch, shown)
+    for some in (*(slice(i, i + 1) for i in range(len(batch))), batch.lengths == 1, slice(3, 20)):
+        trace = target.run(batch[some], shown)
+        np.testing.assert_array_equal(trace["tokens"], whole["tokens"][some])
+        if dtype == torch.float16:
+            np.testing.assert_array_equal(trace["hidden_last"], whole["hidden_last"][some])
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=["float16", "bfloat16"])
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_what_a_model_in_16_bits_shows_is_float32(cell, dtype):
+    target, batch = RNNTarget(halved(dtype, cell), Decoding(max_new=STEPS)), rows(RAGGED)
+    exact = RNNTarget(halved(torch.float32, cell), Decoding(max_new=STEPS))
+    wants = CHANNELS - {"phrase_gap/"} | {"phrase_gap/fw/ab"}
+    half, full = target.run(batch, wants), exact.run(batch, wants)
+    for name in wants:
+        assert half[name].dtype == full[name].dtype, name
+        assert half[name].shape == full[name].shape
+    assert (half["nonfinite"] == "").all()
+    assert target.identity != exact.identity
+    rounded = halved(dtype, cell).to(torch.float32)
+    assert RNNTarget(rounded, Decoding(max_new=STEPS)).identity not in (target.identity, exact.identity)
+    tails = target.sample(batch, 3, 1.0, np.random.default_rng(0))
+    assert tails.shape == (len(batch), 3)
+
+
+def test_float16_overflows_where_float32_does_not():
+    model = char_rnn()
+    with torch.no_grad():
+        model.output.weight.fill_(0)
+        model.output.bias[HURT] = 60000
+        model.output.weight[HURT] = 20000
+    batch = rows(RAGGED)
+    exact, half = (
+        traced(model.to(dtype), batch, {"nonfinite", "magnitude"}) for dtype in (torch.float32, torch.float16)
+    )
+    assert (exact["nonfinite"] == "").all()
+    lost = exact["magnitude"] > 70000
+    assert lost.any()
+    assert all(place.startswith("logits") for place in half["nonfinite"][lost])
+    assert np.isinf(half["magnitude"][lost]).all()
+
+
+# --- decoding, and following another's tokens ---
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, *HALVES], ids=["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("lengths", [RAGGED, EQUAL], ids=["ragged", "equal"])
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_following_its_own_tokens_gives_its_own_logits_to_the_last_bit(cell, lengths, dtype):
+    target, batch = RNNTarget(halved(dtype, cell), Decoding(max_new=STEPS, temperature=0.7)), rows(lengths)
+    decoded = target.decode(batch, frozenset())
+    for prompt in (None, decoded.prompt):
+        np.testing.assert_array_equal(target.follow(batch, decoded.tokens, prompt), decoded.logits)
+    again = target.decode(batch, frozenset({"hidden_steps"}))
+    np.testing.assert_array_equal(again.logits, decoded.logits)
+    np.testing.assert_array_equal(target.noisy(decoded.logits).argmax(dim=2), decoded.tokens)
+
+
+def test_following_other_tokens_gives_the_modules_logits():
+    model, batch = char_rnn(), rows(RAGGED)
+    tokens = torch.from_numpy(np.random.default_rng(0).integers(len(ALPHABET), size=(7, len(batch))))
+    logits = RNNTarget(model, Decoding(max_new=STEPS)).follow(batch, tokens)
+    assert logits.shape == (7, len(batch), len(ALPHABET))
+    for row in range(len(batch)):
+        want = forced(model, batch.row(row), tokens[:, row].tolist())
+        np.testing.assert_allclose(logits[:, row], want, **SAME)
+
+
+def test_decoding_goes_on_until_a_stop_string_is_complete():
+    batch = rows(RAGGED * 4)
+    free = RNNTarget(char_rnn(), Decoding(max_new=STEPS))
+    tokens = free.decode(batch, frozenset()).tokens
+    assert free.going(tokens).all()
+    texts = ["".join(ALPHABET[s] for s in column) for column in tokens.T.tolist()]
+    stops = texts[0][2:4], texts[5][6]
+    going = RNNTarget(char_rnn(), Decoding(max_new=STEPS, stop=stops)).going(tokens).T
+    for text, steps in zip(texts, going.tolist(), strict=True):
+        end = min((text.index(stop) + len(stop) for stop in stops if stop in text), default=STEPS)
+        assert steps == [step < end for step in range(STEPS)]
+    assert 0 < going.sum() < going.numel()
