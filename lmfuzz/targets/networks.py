@@ -15,7 +15,10 @@ LAYERS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
 
 
 class ClassifierConfig(BaseModel):
-    """Which network, what it reads (height, width, channels), and how it computes its loss."""
+    """Which network, what it reads (height, width, channels), and how it computes its loss.
+
+    A centred network takes pixels x in [0, 1] as all do, but its first layer makes 2x - 1 of them.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -23,6 +26,7 @@ class ClassifierConfig(BaseModel):
     version: Literal[1] = 1
     architecture: Literal["mlp", "lenet1", "lenet5"]
     loss: Literal["safe", "unsafe"] = "safe"
+    centred: bool = False
     shape: tuple[int, ...] = (28, 28, 1)
     classes: int = Field(default=10, ge=2, le=2**20)
 
@@ -41,6 +45,14 @@ def shapes(config: ClassifierConfig) -> dict[str, tuple[int, ...]]:
     """The shape of every tensor in a checkpoint of this configuration, by name."""
     with torch.device("meta"):  # takes no memory
         return {name: tuple(tensor.shape) for name, tensor in Classifier(config).state_dict().items()}
+
+
+class Centre(nn.Module):
+    """Pixels in [0, 1] to [-1, 1], the range that TensorFuzz's networks read."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """2x - 1, elementwise."""
+        return 2 * x - 1
 
 
 class Exponential(nn.Module):
@@ -84,6 +96,8 @@ def _layers(config: ClassifierConfig) -> nn.Sequential:
     height, width, channels = config.shape
     convolutions, dense = LAYERS[config.architecture]
     layers = nn.Sequential()
+    if config.centred:
+        layers.add_module("centre", Centre())
     for i, kernels in enumerate(convolutions, start=1):
         layers.add_module(f"conv{i}", nn.Conv2d(channels, kernels, kernel_size=5, padding=2))  # same size
         layers.add_module(f"conv{i}_relu", nn.ReLU())

@@ -77,6 +77,13 @@ def test_lenet1_computes_what_its_layers_say():
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_centred_network_reads_pixels_between_minus_one_and_one(architecture):
+    plain, centred = classifier(architecture), classifier(architecture, centred=True)
+    torch.testing.assert_close(centred(images()), plain(2 * images() - 1))
+    assert networks.shapes(centred.config) == networks.shapes(plain.config)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize(("height", "width", "channels", "classes"), [(4, 4, 1, 2), (9, 6, 3, 5)])
 def test_images_of_other_sizes(architecture, height, width, channels, classes):
     model = classifier(architecture, shape=(height, width, channels), classes=classes)
@@ -144,7 +151,7 @@ def test_the_exponential_is_a_layer_that_can_be_watched():
 @pytest.mark.parametrize("loss", ["safe", "unsafe"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_saved_classifier_comes_back_as_it_was(architecture, loss, tmp_path):
-    model = classifier(architecture, loss=loss, shape=(8, 12, 3), classes=7)
+    model = classifier(architecture, loss=loss, centred=loss == "unsafe", shape=(8, 12, 3), classes=7)
     checkpoint.save(model, tmp_path / "new" / "folder")
     loaded = checkpoint.load(tmp_path / "new" / "folder")
     assert isinstance(loaded, Classifier)
@@ -164,6 +171,7 @@ def test_a_saved_classifier_comes_back_as_it_was(architecture, loss, tmp_path):
             "in {}, architecture must be 'mlp' or 'lenet1' or 'lenet5', not \"lenet\"",
         ),
         ({"loss": None}, "in {}, loss must be 'safe' or 'unsafe', not null"),
+        ({"centred": "often"}, 'in {}, centred must be true or false, not "often"'),
         ({"shape": "28"}, 'in {}, shape must be a list of whole numbers, not "28"'),
         ({"shape": [28, 2.5, 1]}, "in {}, shape must be a list of whole numbers, not [28, 2.5, 1]"),
         *(
