@@ -260,7 +260,7 @@ class Campaign:
         Unwritten when the disk takes no more; the store then holds the commit before.
         """
         self.reason = ""
-        with closing(self._steps()) as steps:
+        with closing(self.steps()) as steps:
             for step in steps:
                 seconds = self.budget.elapsed()
                 self.tally.add(step, seconds)
@@ -276,7 +276,8 @@ class Campaign:
         self._commit(store, watch)
         self.archive.close()
 
-    def _steps(self) -> Generator[loop.Step]:
+    def steps(self) -> Generator[loop.Step]:
+        """The loop alone, without disk and screen; nothing is written."""
         return loop.run(
             self.search, self.executor, self.feature, self.panel, self.archive, self.findings, self.budget,
             self.spec.batch, self.wants,

@@ -151,8 +151,15 @@ def _fetch(download: bool, given: dict[str, Any]) -> None:
         return
     from lmfuzz import images
 
-    for name in sorted({name.partition(":")[0] for name in given["seeds"]} & set(images.DOWNLOADS)):
-        _say(f"{name} is in {images.download(name, images.data_folder())}")
+    folder = os.environ.get(images.DATA)
+    names = sorted({name.partition(":")[0] for name in given["seeds"]} & images.SUMS.keys())
+    if not (folder and names):
+        wrong = (
+            f"set {images.DATA} to the folder to put it in" if names else "name it: --seeds mnist or cifar10"
+        )
+        raise UsageError(f"--download fetches a data set; {wrong}")
+    for name in names:
+        _say(f"{name} is in {images.download(name, Path(folder).expanduser())}")
 
 
 def _compare(defaults: dict[str, Any], given: dict[str, Any], output: Path | None, as_json: bool) -> None:

@@ -7,6 +7,7 @@ import sys
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ BENCH = ROOT / "scripts" / "bench"
 ENVIRONMENT = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "PYTHONPATH")
 sys.path.append(str(ROOT / "scripts"))
 
-from benchmarks import words  # noqa: E402
+from benchmarks import jobs, words  # noqa: E402
 from benchmarks.figures import FIGURES, Options  # noqa: E402
 
 KEYS = [
@@ -89,10 +90,11 @@ def test_words_are_counted_compared_and_not_measured_twice(
     keys = ["words_directed", "words_random"]
     apart = words.apart
 
-    def partly(file: Path, search: str, number: int) -> words.Trial:
+    def partly(module: str, record: dict[str, Any], name: str) -> words.Trial:
+        search, number = record["search"], record["trial"]
         if search == "directed":
-            return apart(file, search, number)
-        return words.trial(words.Task(**json.loads(file.read_text())), search, number)  # the same, but faster
+            return apart(module, record, name)
+        return words.trial(words.Task(**record["task"]), search, number)  # the same, but faster
 
     monkeypatch.setattr(words, "apart", partly)
     done = words.measure(keys, options)
@@ -142,9 +144,12 @@ def test_every_search_meets_every_neighbour() -> None:
 def test_a_log_of_another_task_or_cut_short_is_no_answer(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     log.write_text('{"search": "walk", "trial": 0, "found": 3, "task": {"budget": "5m"}}\n{"search": "wa')
-    assert words.logged(log, {"budget": "5m"}) == [{"search": "walk", "trial": 0, "found": 3}]
-    assert words.logged(log, {"budget": "4m"}) == []
-    assert words.logged(tmp_path / "none", {}) == []
+    kept = {"search": "walk", "trial": 0, "found": 3, "task": {"budget": "5m"}}
+    assert jobs.logged(log) == [kept]
+    assert jobs.logged(tmp_path / "none") == jobs.logged(None) == []
+    tasks = [("one", {"budget": "5m"})]
+    assert jobs.run_all("no.such.module", tasks, "task", log, 1) == [kept]
+    assert jobs.run_all("no.such.module", [("two", {"budget": "4m"})], "task", log, 1) == [None]
 
 
 def test_comparison() -> None:

@@ -12,9 +12,9 @@ from lmfuzz.campaign import Campaign
 from lmfuzz.findings import Finding
 from lmfuzz.loop import Step
 from lmfuzz.seeds import read_seeds
+from lmfuzz.spaces import TextSpace
 from lmfuzz.spec import Spec
 from lmfuzz.store import Store
-from lmfuzz.spaces import TextSpace
 from lmfuzz.types import IntArray
 
 ENDLESS = "1000000000x"  # the measurement stops the campaign

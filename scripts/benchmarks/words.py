@@ -1,25 +1,24 @@
 """How many of ten rare words does each search make the bundled model write?
 
-One trial is one campaign in a process of its own, run as ``python -m benchmarks.words FILE SEARCH TRIAL``.
+One trial is one campaign in a process of its own, run as ``python -m benchmarks.words FILE``.
 """
 
 import json
 import os
 import re
 import statistics
-import subprocess
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import numpy as np
 from benchmarks.figures import Measured, Options, Wrong
+from benchmarks.jobs import apart, logged, note, together
 
 from lmfuzz.budget import Budget
 from lmfuzz.errors import UsageError
@@ -127,17 +126,6 @@ def trial(task: Task, search: str, number: int) -> Trial:
         }  # fmt: skip
 
 
-def apart(task_file: Path, search: str, number: int) -> Trial:
-    """The trial in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.words", str(task_file), search, str(number)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise Wrong(f"{search}, trial {number}: {last}")
-    result: Trial = json.loads(done.stdout.splitlines()[-1])
-    return result
-
-
 # -- all trials -------------------------------------------------------------------------------------
 
 
@@ -155,47 +143,22 @@ def run_all(task: Task, searches: Sequence[str], options: Options) -> list[Trial
     """All trials, ``options.jobs`` at a time; those in the log are not run again."""
     settings = {**asdict(task), "jobs": options.jobs}
     del settings["prompts"]
-    known = {(t["search"], t["trial"]): t for t in logged(options.log, settings)}
+    known = {(t["search"], t["trial"]): t for t in logged(options.log) if t.get("task") == settings}
     wanted = schedule(searches, options.trials)
     writing = Lock()
-    with tempfile.TemporaryDirectory(prefix="lmfuzz-bench-") as folder:
-        file = Path(folder) / "task.json"
-        file.write_text(json.dumps(asdict(task)), encoding="utf-8")
 
-        def one(search: str, number: int) -> Trial:
-            if (search, number) in known:
-                return known[search, number]
-            done = apart(file, search, number)
-            with writing:
-                print(f"  {search} {number}: {done['found']} words", file=sys.stderr, flush=True)
-                if options.log is not None:
-                    with options.log.open("a", encoding="utf-8") as log:
-                        log.write(json.dumps({**done, "task": settings}) + "\n")
-            return done
+    def one(search: str, number: int) -> Trial:
+        if (search, number) in known:
+            return known[search, number]
+        record = {"task": asdict(task), "search": search, "trial": number}
+        done = apart("benchmarks.words", record, f"{search}, trial {number}")
+        with writing:
+            print(f"  {search} {number}: {done['found']} words", file=sys.stderr, flush=True)
+            if options.log is not None:
+                note(options.log, {**done, "task": settings})
+        return done
 
-        with ThreadPoolExecutor(options.jobs) as pool:
-            running = [pool.submit(one, search, number) for search, number in wanted]
-            try:
-                return [future.result() for future in running]
-            except BaseException:
-                for future in running:
-                    future.cancel()
-                raise
-
-
-def logged(log: Path | None, settings: dict[str, Any]) -> list[Trial]:
-    """The trials of the same task in a log; a last line that was cut short is no trial."""
-    if log is None or not log.exists():
-        return []
-    found = []
-    for line in log.read_text(encoding="utf-8").splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if record.pop("task", None) == settings:
-            found.append(record)
-    return found
+    return together([partial(one, search, number) for search, number in wanted], options.jobs)
 
 
 def measure(keys: list[str], options: Options) -> dict[str, Measured]:
@@ -247,5 +210,5 @@ def checked_budget(text: str) -> str:
 
 
 if __name__ == "__main__":
-    given = Task(**json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
-    print(json.dumps(trial(given, sys.argv[2], int(sys.argv[3]))))
+    given = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    print(json.dumps(trial(Task(**given["task"]), given["search"], given["trial"])))

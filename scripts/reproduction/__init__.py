@@ -1,0 +1,1 @@
+"""The published experiments with twins and images, run again beside lmfuzz's own searches."""

@@ -1,0 +1,128 @@
+"""The experiments: which cells each is made of, with the papers' settings where there are any."""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reproduction.cells import SURE, Cell
+
+KEYS = ("nan", "fp16", "twins", "twins_linf", "text_twins", "images_vs_bare")
+TWINS = ("tflite", "prune:0.5", "int4")
+NETS = ("lenet1", "lenet5")
+INT8 = "tflite"  # the published compressed models are TFLite's hybrid int8
+SEARCHES = ("boundary", "boundary_byte", "triggerfinder", "walk", "random", "tensorfuzz", "diffchaser")
+TEXT_TWINS = ("fp16", "int8", "int4", "prune:0.5")
+CELLS = str(Path(__file__).parent / "cells.py")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How large the experiments are; ``quick`` is a tenth of the trials."""
+
+    initialisations: int = 10
+    fp16_seeds: int = 100
+    twin_seeds: int = 300
+    prompts: int = 200
+    diffchaser_seeds: int = 100
+    cap: int = 100_000  # mutants or queries per trial at most
+    linf_cap: int = 5_000
+    edits_queries: int = 256
+
+    @classmethod
+    def quick(cls) -> "Sizes":
+        """A tenth of the trials."""
+        return cls(1, 10, 30, 20, 10)
+
+
+def nan(sizes: Sizes, unsafe: Path) -> Iterator[Cell]:
+    """TensorFuzz, section 4.1: a non-finite input of the network with the unsafe loss, from one image."""
+    for number in range(sizes.initialisations):
+        for search in ("tensorfuzz", "directed", "random", "walk"):
+            yield Cell("nan", "unsafe loss", search, "first", {
+                "model": str(unsafe / str(number)), "seeds": ["mnist"], "count": 1, "batch": 100,
+                "resolution": "float", "objectives": ["nonfinite"], "operators": ["noise"], "search": search,
+                "feature": "total:channel=logits,radius=0.7071", "budget": f"{sizes.cap}x", "seed": number,
+                "confirm": 1,
+            })  # fmt: skip
+
+
+def fp16(sizes: Sizes) -> Iterator[Cell]:
+    """TensorFuzz, section 4.2: labels that differ in 16 bits, within 0.4 of a seed."""
+    for search in ("tensorfuzz", "boundary", "directed", "walk", "random"):
+        yield Cell("fp16", "mlp", search, "seeds", {
+            **_pair("safe", "fp16", search, sizes.fp16_seeds, sizes.cap // 5), "linf": 0.4,
+            "operators": ["noise"], "resolution": "float", "batch": 250,
+            "feature": 'channels:names=["base/logits"],radius=0.7071',
+        })  # fmt: skip
+
+
+def twins(sizes: Sizes, linf: float | None = None) -> Iterator[Cell]:
+    """TriggerFinder, section 5: labels that differ between a network and its compressed twin."""
+    experiment = "twins" if linf is None else "twins_linf"
+    for net in NETS:
+        for twin in TWINS:
+            for name in SEARCHES:
+                search = name.removesuffix("_byte")
+                seeds = sizes.diffchaser_seeds if search == "diffchaser" else sizes.twin_seeds
+                cap = sizes.cap if linf is None else sizes.linf_cap
+                spec = _pair(net, twin, search, seeds, min(cap, 5_000) if search == "random" else cap)
+                if linf is not None:
+                    spec["linf"] = linf
+                if name == "boundary":
+                    spec["resolution"] = "float"
+                spec["batch"] = 1000 if search == "diffchaser" else seeds
+                if search in ("walk", "random", "triggerfinder"):
+                    spec["operators"] = list(SEVEN)
+                yield Cell(experiment, f"{net} {twin}", name, "seeds", spec)
+
+
+SEVEN = (
+    "gaussian_noise", "salt_pepper", "multiplicative", "pixels", "mean_blur", "gaussian_blur", "median_blur",
+)  # fmt: skip
+
+
+def _pair(net: str, twin: str, search: str, seeds: int, cap: int) -> dict[str, Any]:
+    return {
+        "model": f"models:mnist/{net}", "twin": twin, "seeds": ["mnist"], "count": seeds, "search": search,
+        "objectives": ["disagreement"], "per_seed": cap, "confirm": 1, "keep": 1, "budget": "100h",
+        "feature": 'channels:names=["base/probabilities","twin/probabilities"],radius=0.7071',
+    }  # fmt: skip
+
+
+def text_twins(sizes: Sizes, prompts: Path) -> Iterator[Cell]:
+    """Greedy texts of the bundled LSTM and its twins, at most 3 edits from natural prompts."""
+    for twin in TEXT_TWINS:
+        for search in ("directed", "walk", "random", "tensorfuzz"):
+            common = {"twin": twin, "edits": 3, "seeds": [str(prompts)], "search": search, "budget": "100h"}
+            yield Cell("text_twins", twin, search, "gaps", {
+                **common, "objectives": [f"{CELLS}:gap", f"disagreement:gap={SURE:g}"],
+                "per_seed": sizes.edits_queries,
+            })  # fmt: skip
+            total = sizes.edits_queries * sizes.prompts // 2
+            yield Cell("text_twins", f"{twin}, only the twin", search, "hits", {
+                **common, "budget": f"{total}x",
+                "objectives": [
+                    "regression(repetition)", "regression(phrases:file=corpora:words/blacklist.txt)",
+                ],
+            })  # fmt: skip
+
+
+def write_prompts(text: Path, count: int, file: Path) -> None:
+    """``count`` windows of 16 to 48 characters of the training text's last tenth, which was held out."""
+    content = text.read_text(encoding="utf-8")
+    content, rng = content[len(content) * 9 // 10 :], np.random.default_rng(7)
+    lengths = rng.integers(16, 49, size=count)
+    starts = rng.integers(len(content) - 100, size=count)
+    rows = [content[start : start + n] for start, n in zip(starts.tolist(), lengths.tolist(), strict=True)]
+    file.write_text("".join(json.dumps({"prompt": row}) + "\n" for row in rows), encoding="utf-8")
+
+
+def data_folder() -> Path | None:
+    """The folder that LMFUZZ_DATA names."""
+    named = os.environ.get("LMFUZZ_DATA")
+    return Path(named).expanduser() if named else None
