@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from http.client import HTTPException
 from pathlib import Path
+from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import numpy as np
@@ -309,7 +310,7 @@ def _coloured(values: Bytes, channels: int) -> Bytes:
     if channels == 3:
         return np.repeat(values, 3, axis=3)
     column = Image.fromarray(values.reshape(-1, *values.shape[2:]))  # one below the other: one call
-    return np.asarray(column.convert("L")).reshape(*values.shape[:3], 1)
+    return np.array(column.convert("L")).reshape(*values.shape[:3], 1)
 
 
 def _framed(values: Bytes, height: int, width: int) -> Bytes:
@@ -341,6 +342,9 @@ def _fetch(url: str, file: Path, right: str) -> None:
         if found != right:
             raise UsageError(f"{url} has the sha256 sum {found}, but {right} is right; it was not kept")
         part.replace(file)
+    except HTTPError as error:
+        error.close()  # the connection is still open
+        raise
     finally:
         part.unlink(missing_ok=True)
 
