@@ -1,0 +1,279 @@
+"""Any torch module that classifies images, as a target, and the files that hold one."""
+
+import io
+import warnings
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lmfuzz.errors import TargetError, one_line
+from lmfuzz.spaces import BoxSpace
+from lmfuzz.targets.activations import Peaks, per_row, submodules, watching
+from lmfuzz.targets.probing import answers, examples, fingerprint, frozen, inputs
+from lmfuzz.types import Array, Batch, FloatArray, IntArray, Trace
+
+CHANNELS = frozenset({
+    "text", "logits", "probabilities", "label", "hidden_last", "magnitude", "nonfinite",
+})  # fmt: skip
+ACTIVATION = "activation/"
+_EXTREMES = frozenset({"magnitude", "nonfinite"})
+
+Gradients = Callable[[Batch, IntArray], tuple[FloatArray, FloatArray]]
+
+
+class ImageTarget:
+    """A module from images float32 (B, C, H, W) to logits (B, K), as a target; rows are (B, H, W, C).
+
+    It may give a tuple that begins with the logits, or a mapping with ``logits`` and, where it has
+    them, its own ``probabilities`` (B, K) and ``loss`` (B,). ``classes`` are the names of the K labels,
+    numbers where there are none. Nothing is watched, and so nothing paid for, but what is wanted.
+
+    Channels, for B images: logits and probabilities float32 (B, K); label int64 (B,), the largest
+    logit's; text (B,) such as "7 (0.98)"; loss float32 (B,) where the module has one; activation/NAME
+    float32 (B, ...), the output of each named submodule; hidden_last float32 (B, D), the input of the
+    linear layer that runs last, or the logits where none can be watched; magnitude float32 (B,), the
+    largest absolute value of all outputs and activations, inf where one is NaN; nonfinite (B,) the
+    first of them, in order of execution, that was NaN or infinite, or ''.
+
+    margin_gradients: a method of targets whose module can be differentiated, see _margin_gradients.
+    TargetError when the module cannot be such a target.
+    """
+
+    margin_gradients: Gradients
+
+    def __init__(self, module: nn.Module, space: BoxSpace, name: str, classes: Sequence[str] = ()) -> None:
+        if not space.image:
+            raise TargetError(f"{name}: images are (height, width, 1 or 3), not {space.shape}")
+        self.module, self.space, self.name = frozen(module, name), space, name
+        self._copies = False  # whether the module writes into its input
+        probabilities, loss, labels = self._probe()
+        if classes and len(classes) != labels:
+            raise TargetError(f"{name}: there are {len(classes)} names of classes, the module has {labels}")
+        self.classes = tuple(classes or map(str, range(labels)))
+        self._own = probabilities
+        self._parts, self._last = self._inside()
+        self.channels = CHANNELS | {ACTIVATION + part for part in self._parts} | ({"loss"} if loss else set())
+        self.identity = fingerprint(module, space)
+        self._names = np.array(self.classes, dtype=object)
+        self._shares = np.array([*(f" ({i / 100:.2f})" for i in range(101)), " (nan)"], dtype=object)
+        if self._differentiable():
+            self.margin_gradients = self._margin_gradients
+
+    @torch.inference_mode()
+    def run(self, batch: Batch, wants: frozenset[str]) -> Trace:
+        """The wanted channels for every row."""
+        rows, kept, peaks = len(batch), dict[str, Tensor](), Peaks(len(batch))
+        extremes = bool(wants & _EXTREMES)
+
+        def see(part: str, given: tuple[Any, ...], output: Any) -> None:
+            if extremes and type(self._parts[part]) is not nn.Sequential:  # its last part was seen already
+                peaks.add(part, output)
+            if ACTIVATION + part in wants:  # copied, since the next layer may work in place
+                kept[ACTIVATION + part] = next(per_row(output, rows)).float().clone()
+            if part == self._last and "hidden_last" in wants:
+                kept["hidden_last"] = next(per_row(given, rows)).flatten(1).float().clone()
+
+        with watching(self._watched(wants), see):
+            outputs = self._answer(self._images(batch))
+        logits = outputs["logits"].float()
+        trace: dict[str, Array] = {name: value.numpy() for name, value in kept.items()}
+        trace["logits"] = logits.numpy()
+        if wants & {"probabilities", "text"}:
+            shown = outputs["probabilities"].float() if self._own else logits.softmax(dim=1)
+            trace["probabilities"] = shown.numpy()
+        if wants & {"label", "text"}:
+            trace["label"] = trace["logits"].argmax(axis=1)
+        if "text" in wants:
+            trace["text"] = self._texts(trace["label"], trace["probabilities"])
+        if "loss" in wants:
+            trace["loss"] = outputs["loss"].float().numpy()
+        if "hidden_last" in wants and not self._last:
+            trace["hidden_last"] = trace["logits"]
+        if extremes:
+            for name, value in outputs.items():
+                peaks.add(name, value)
+            trace |= peaks.trace()
+        return {name: trace[name] for name in wants}
+
+    def _watched(self, wants: frozenset[str]) -> dict[str, nn.Module]:
+        """The submodules that have to be watched for what is wanted."""
+        if wants & _EXTREMES:
+            return self._parts
+        wanted = {name.removeprefix(ACTIVATION) for name in wants if name.startswith(ACTIVATION)}
+        if "hidden_last" in wants and self._last:
+            wanted.add(self._last)
+        return {name: self._parts[name] for name in wanted}
+
+    def _images(self, batch: Batch) -> Tensor:
+        """(B, C, H, W), in memory as its shape says: what calls .view() on it must not fail."""
+        values = inputs(batch)
+        rows, height, width, channels = values.shape
+        if channels > 1:
+            return values.permute(0, 3, 1, 2).contiguous()
+        images = values.view(rows, 1, height, width)
+        return images.clone() if self._copies else images
+
+    def _answer(self, images: Tensor) -> dict[str, Tensor]:
+        """The module's outputs by name; TargetError when it gives none that are logits."""
+        given = self.module(images)
+        if isinstance(given, Tensor):
+            return {"logits": given}
+        if isinstance(given, Mapping):
+            named = {str(name): value for name, value in given.items() if isinstance(value, Tensor)}
+        else:
+            several = given if isinstance(given, tuple | list) else ()
+            names = ("logits", *(f"output {i}" for i in range(2, len(several) + 1)))
+            named = {n: value for n, value in zip(names, several, strict=False) if isinstance(value, Tensor)}
+        if "logits" not in named:
+            shown = list(given) if isinstance(given, Mapping) else type(given).__name__
+            raise TargetError(
+                f"{self.name}: the module gives {shown}; right is a tensor of logits, a tuple that begins"
+                " with it, or a mapping that has it as 'logits'"
+            )
+        return named
+
+    def _texts(self, label: IntArray, probabilities: FloatArray) -> Array:
+        share = probabilities[np.arange(len(label)), label]
+        with np.errstate(invalid="ignore"):
+            hundredths = np.rint(np.clip(share, 0, 1) * 100)
+        places = np.where(np.isfinite(share), hundredths, 101).astype(np.int64)
+        texts: Array = self._names[label] + self._shares[places]
+        return texts
+
+    # -- what is found out at the start ------------------------------------------------------------
+
+    @torch.inference_mode()
+    def _probe(self) -> tuple[bool, bool, int]:
+        """Whether the module shows probabilities and a loss, and how many classes it has."""
+        images = self._images(examples(self.space, 2))
+        outputs, self._copies = answers(self.name, self._answer, images)
+        shape = tuple(outputs["logits"].shape)
+        if len(shape) != 2 or shape[0] != 2 or shape[1] < 2:
+            raise TargetError(
+                f"{self.name}: the module gives logits of shape {shape} for images {tuple(images.shape)};"
+                " it must be (2, K), with K >= 2 classes"
+            )
+        has = {n: tuple(value.shape) for n, value in outputs.items()}
+        return has.get("probabilities") == shape, has.get("loss") == (2,), shape[1]
+
+    @torch.inference_mode()
+    def _inside(self) -> tuple[dict[str, nn.Module], str]:
+        """The submodules that say something of every row, and the name of the linear one that ran last."""
+        rows, parts = 3, submodules(self.module)
+        seen: dict[str, nn.Module] = {}
+        last = ""
+
+        def see(part: str, given: tuple[Any, ...], output: Any) -> None:
+            nonlocal last
+            if any(True for _ in per_row(output, rows)):
+                seen[part] = parts[part]
+                linear = "Linear" in type(parts[part]).__name__  # quantised layers are called that, too
+                last = part if linear and any(True for _ in per_row(given, rows)) else last
+
+        with watching(parts, see):
+            self._answer(self._images(examples(self.space, rows)))
+        return seen, last
+
+    def _differentiable(self) -> bool:
+        """Whether two rows have a gradient that is not 0 everywhere, as rounding makes it."""
+        try:
+            return bool(self._margin_gradients(examples(self.space, 2), np.zeros(2, np.int64))[1].any())
+        except Exception:  # quantised kernels, numpy inside: whatever it is, there is no gradient
+            return False
+
+    def _margin_gradients(self, batch: Batch, labels: IntArray) -> tuple[FloatArray, FloatArray]:
+        """Log p[label] - the best other log p: values float32 (B,), and their gradients (B, H, W, C)."""
+        images = self._images(batch).clone().requires_grad_()
+        logits = self._answer(images.clone() if self._copies else images)["logits"].float()
+        chosen = torch.from_numpy(np.asarray(labels, np.int64))[:, None]
+        others = logits.scatter(1, chosen, -torch.inf).max(dim=1).values
+        margins = logits.gather(1, chosen)[:, 0] - others  # the softmax's denominator is the same in both
+        (gradients,) = torch.autograd.grad(margins.sum(), images)
+        return margins.detach().numpy(), gradients.permute(0, 2, 3, 1).contiguous().numpy()
+
+
+class Exported(nn.Module):
+    """An exported program as a module; batches are cut and filled up to the sizes that it takes."""
+
+    def __init__(self, program: torch.export.ExportedProgram) -> None:
+        super().__init__()
+        self.program = program.module()
+        self.training = False  # what it was when it was exported is part of the program
+        self.least, self.most = _batches(program)
+
+    def train(self, mode: bool = True) -> "Exported":
+        """Nothing: a program cannot be changed."""
+        return self
+
+    def forward(self, x: Tensor) -> Any:
+        """What the program gives for x (B, ...)."""
+        if self.least <= len(x) <= self.most:
+            return self.program(x)
+        parts = []
+        for part in torch.split(x, self.most):
+            missing = max(0, self.least - len(part))
+            filled = torch.cat([part, part[-1:].expand(missing, *part.shape[1:])])
+            parts.append(self.program(filled))
+        return _joined(parts, len(x))
+
+
+def _batches(program: torch.export.ExportedProgram) -> tuple[int, int]:
+    """The smallest and the largest batch that the program takes."""
+    many = 2**31 - 1
+    first = next(iter(program.graph_signature.user_inputs), None)
+    for node in program.graph.nodes:
+        if node.op == "placeholder" and node.name == first and isinstance(node.meta.get("val"), Tensor):
+            size = node.meta["val"].shape[0]
+            if isinstance(size, int):
+                return size, size
+            reach = program.range_constraints.get(size.node.expr)
+            return (max(1, int(reach.lower)), int(min(reach.upper, many))) if reach else (1, many)
+    return 1, many
+
+
+def _joined(parts: Sequence[Any], rows: int) -> Any:
+    """The first ``rows`` rows of outputs that were computed in parts."""
+    first = parts[0]
+    if isinstance(first, Tensor):
+        return torch.cat(list(parts))[:rows] if first.ndim else first
+    if isinstance(first, Mapping):
+        return {name: _joined([part[name] for part in parts], rows) for name in first}
+    if isinstance(first, tuple | list):
+        return tuple(_joined(column, rows) for column in zip(*parts, strict=True))
+    return first
+
+
+def load_file(path: Path) -> nn.Module:
+    """The module in a TorchScript file or an exported program, whatever the file is called.
+
+    TargetError for other files, above all for pickled modules, which can run code while they are read.
+    (So can an exported program that someone has tampered with: torch evaluates expressions in it.)
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            inside = [name.partition("/")[2] for name in archive.namelist()]
+    except zipfile.BadZipFile:
+        inside = []
+    except OSError as error:
+        raise TargetError(f"cannot read {path}: {error.strerror or error}") from error
+    script = any(name.startswith("code/") for name in inside)
+    program = any(name.startswith(("models/", "serialized_exported_program")) for name in inside)
+    if not (script or program):
+        raise TargetError(
+            f"{path} is neither TorchScript nor an exported program, and a pickle is not read, since it can"
+            " run code; save the model with torch.export.save, or write file.py:factory that makes it"
+        )
+    try:
+        if program:
+            return Exported(torch.export.load(io.BytesIO(path.read_bytes())))
+        with warnings.catch_warnings():  # it is what people have
+            warnings.filterwarnings("ignore", "`torch.jit.load` is deprecated", DeprecationWarning)
+            module: nn.Module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
+            return module
+    except Exception as error:
+        raise TargetError(f"{path} cannot be loaded: {one_line(error)}") from error

@@ -1,0 +1,105 @@
+"""What has to be known of a module or function before it is a target: does it answer, always the same?"""
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+
+from lmfuzz.errors import TargetError, one_line
+from lmfuzz.spaces import BoxSpace
+from lmfuzz.types import Batch
+
+TOLERANCE = 1e-5  # absolute and relative: above what threads and kernels change, below what dropout does
+
+
+def inputs(batch: Batch) -> Tensor:
+    """The rows of a box as a tensor float32 (B, *shape), in their own memory where that can be."""
+    return torch.from_numpy(np.require(batch.data, np.float32, ["C", "W"]))
+
+
+def examples(space: BoxSpace, count: int) -> Batch:
+    """Legal rows to try a model on, always the same."""
+    rng = np.random.Generator(np.random.PCG64(0))
+    return space.batch(space.settle(rng.uniform(space.low, space.high, (count, *space.shape))))
+
+
+def frozen(module: nn.Module, name: str) -> nn.Module:
+    """The module, whose weights get no gradients from now on.
+
+    TargetError where it would train: in training mode, or with dropout or batch norm that is.
+    """
+    parts = [module, *(part for part in module.modules() if isinstance(part, _DropoutNd | _BatchNorm))]
+    if any(part.training for part in parts):
+        raise TargetError(
+            f"{name}: the module is in training mode, in which dropout and batch norm change what it answers;"
+            " call .eval() on it first"
+        )
+    for weights in module.parameters():  # TorchScript has no module.requires_grad_
+        weights.requires_grad_(False)
+    return module
+
+
+def answers(
+    name: str, ask: Callable[[Tensor], dict[str, Tensor]], x: Tensor
+) -> tuple[dict[str, Tensor], bool]:
+    """What ``ask`` gives for ``x``, and whether it wrote into ``x``.
+
+    TargetError when it raises, or answers the same question in two ways.
+    """
+    before = x.clone()
+    try:
+        one, two = ask(x), ask(before.clone())
+    except TargetError:
+        raise
+    except Exception as error:
+        raise TargetError(
+            f"{name} cannot be run on a float32 tensor of shape {tuple(x.shape)}: it raises {one_line(error)}"
+        ) from error
+    for output, value in one.items():
+        if output not in two or not _same(value, two[output]):
+            raise TargetError(
+                f"{name} gives other {output} each time it is run on the same rows; take what is random"
+                " (dropout, sampling, noise) out of it, or give it a fixed seed"
+            )
+    return one, not torch.equal(x, before)
+
+
+def _same(one: Tensor, two: Tensor) -> bool:
+    return one.shape == two.shape and torch.allclose(
+        one.double(), two.double(), rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True
+    )
+
+
+def fingerprint(module: nn.Module, *more: Any) -> str:
+    """A hash of the module's structure and all its weights, and of ``more`` as it is printed."""
+    digest = hashlib.sha256(repr(more).encode())
+    for name, part in module.named_modules():
+        kind = getattr(part, "original_name", type(part).__name__)  # what it was before TorchScript
+        compiled = isinstance(part, torch.jit.ScriptModule | torch.fx.GraphModule)
+        code = re.sub(r"___torch_mangle_\d+\.", "", str(getattr(part, "code", ""))) if compiled else ""
+        digest.update(repr((name, kind, code)).encode())
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        for content in _contents(value):
+            digest.update(content)
+    return digest.hexdigest()[:16]
+
+
+def _contents(value: Any) -> Iterator[bytes]:
+    """The bytes of an entry of a state_dict: a tensor, a tuple of some (packed weights), or anything."""
+    if isinstance(value, tuple | list):
+        for part in value:
+            yield from _contents(part)
+    elif isinstance(value, Tensor):
+        plain = type(value) in (Tensor, nn.Parameter) and not value.is_quantized
+        numbers = (value if plain else value.dequantize()).detach()
+        yield repr((value.dtype, tuple(value.shape))).encode()
+        yield numbers.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    else:
+        yield repr(value).encode()
