@@ -1,0 +1,153 @@
+"""Any function of tensors as a target, with a declared box of legal values."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from types import CodeType
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lmfuzz.errors import TargetError
+from lmfuzz.spaces import BoxSpace
+from lmfuzz.targets.activations import Peaks, submodules, watching
+from lmfuzz.targets.probing import answers, examples, fingerprint, frozen, inputs
+from lmfuzz.types import Array, Batch, FloatArray, Trace
+
+CHANNELS = frozenset({"text", "hidden_last", "magnitude", "nonfinite", "gradient"})
+SHOWN = 4  # outputs that the text tells of
+_EXTREMES = frozenset({"magnitude", "nonfinite"})
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def on(space: BoxSpace) -> Callable[[F], F]:
+    """Declare the box of legal values of a function: ``@on(BoxSpace((2,), -1.0, 1.0))``."""
+
+    def declare(function: F) -> F:
+        function.space = space  # type: ignore[attr-defined]
+        return function
+
+    return declare
+
+
+class FunctionTarget:
+    """A function of float32 (B, *shape) to a tensor (B, ...), or to a dict of such by name, as a target.
+
+    A torch module is one, too. The function may call autograd itself: it runs with gradients on.
+
+    Channels, for B rows: each output by its name, ``value`` for a bare tensor, float32 (B, ...);
+    hidden_last float32 (B, D), all outputs side by side; text (B,), the first number of each, such as
+    "loss 27.6, slope 0"; magnitude float32 (B,), the largest absolute value of all outputs (of a
+    module: of its submodules', too), inf where one is NaN; nonfinite (B,) the first of them that was
+    NaN or infinite, or ''; gradient float32 (B, *shape), of the sum of the first output by the input,
+    NaN where the function cannot be differentiated; it costs nothing where it is not wanted.
+
+    TargetError when the function cannot be such a target.
+    """
+
+    def __init__(self, function: Callable[[Tensor], Any], space: BoxSpace, name: str) -> None:
+        self.function, self.space, self.name = function, space, name
+        self._parts: dict[str, nn.Module] = {}
+        if isinstance(function, nn.Module):
+            self._parts = submodules(frozen(function, name))
+        self._copies = False  # whether the function writes into its input
+        outputs = self._probe()
+        self.outputs = tuple(outputs)
+        self.channels = CHANNELS | outputs.keys()
+        self.identity = _identity(function, space)
+
+    def run(self, batch: Batch, wants: frozenset[str]) -> Trace:
+        """The wanted channels for every row."""
+        peaks, x = Peaks(len(batch)), inputs(batch)
+        with watching(
+            self._parts if wants & _EXTREMES else {}, lambda part, _, output: peaks.add(part, output)
+        ):
+            outputs, gradient = self._run(x, "gradient" in wants and self._differentiable)
+        trace: dict[str, Array] = {name: value.detach().float().numpy() for name, value in outputs.items()}
+        if wants & _EXTREMES:
+            for name, value in outputs.items():
+                peaks.add(name, value)
+            trace |= peaks.trace()
+        if "hidden_last" in wants:
+            flat = [trace[name].reshape(len(batch), -1) for name in self.outputs]
+            trace["hidden_last"] = np.concatenate(flat, axis=1)
+        if "text" in wants:
+            trace["text"] = self._texts(trace, len(batch))
+        if "gradient" in wants:
+            trace["gradient"] = gradient
+        return {name: trace[name] for name in wants}
+
+    def _run(self, x: Tensor, differentiate: bool) -> tuple[dict[str, Tensor], FloatArray]:
+        """The outputs, and the gradients of the first of them (NaN when not asked for)."""
+        if not differentiate:
+            return self._answer(x.clone() if self._copies else x), np.full(x.shape, np.nan, np.float32)
+        leaf = x.clone().requires_grad_()
+        outputs = self._answer(leaf.clone())  # a function may write into a copy
+        (gradient,) = torch.autograd.grad(next(iter(outputs.values())).sum(), leaf)
+        return outputs, gradient.numpy()
+
+    def _answer(self, x: Tensor) -> dict[str, Tensor]:
+        given = self.function(x)
+        return dict(given) if isinstance(given, Mapping) else {"value": given}
+
+    def _texts(self, trace: Trace, rows: int) -> Array:
+        columns = [
+            [f"{name} {value:.4g}" for value in trace[name].reshape(rows, -1)[:, 0].tolist()]
+            for name in self.outputs[:SHOWN]
+        ]
+        return np.array([", ".join(words) for words in zip(*columns, strict=True)], dtype=object)
+
+    def _probe(self) -> dict[str, Tensor]:
+        """What two rows lead to; TargetError when that is not a number or more for each of them."""
+
+        def ask(x: Tensor) -> dict[str, Tensor]:
+            outputs = self._answer(x)
+            for name, value in outputs.items():
+                if not (isinstance(name, str) and isinstance(value, Tensor)):
+                    raise self._odd(f"{name!r}: {type(value).__name__}")
+            return outputs
+
+        outputs, self._copies = answers(self.name, ask, inputs(examples(self.space, 2)))
+        for name, value in outputs.items():
+            if not value.ndim or len(value) != 2 or not value.numel():
+                raise self._odd(f"{name} of shape {tuple(value.shape)}")
+        if not outputs:
+            raise self._odd("nothing")
+        if taken := sorted(CHANNELS & outputs.keys()):
+            raise TargetError(
+                f"{self.name}: an output is called {taken[0]}, which means something else; rename it"
+            )
+        try:
+            self._run(inputs(examples(self.space, 2)), differentiate=True)
+            self._differentiable = True
+        except Exception:  # whatever it is that autograd does not know
+            self._differentiable = False
+        return outputs
+
+    def _odd(self, what: str) -> TargetError:
+        return TargetError(
+            f"{self.name}: the function gives {what} for 2 rows; right is a tensor with the rows as its first"
+            " axis, or a dict of such tensors by name"
+        )
+
+
+def _identity(function: Callable[..., Any], space: BoxSpace) -> str:
+    module = isinstance(function, nn.Module)
+    made = getattr(type(function), "forward", function) if module else getattr(function, "__func__", function)
+    code = getattr(made, "__code__", None) or getattr(type(function).__call__, "__code__", None)
+    parts = [repr(space).encode(), *(_code(code) if code else [repr(type(function)).encode()])]
+    digest = hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+    return fingerprint(function, digest) if isinstance(function, nn.Module) else digest
+
+
+def _code(code: CodeType) -> Iterator[bytes]:
+    """What a function does, wherever it stands: instructions, names and constants, also of inner ones."""
+    yield code.co_code
+    yield repr(code.co_names).encode()
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _code(constant)
+        else:  # the order of a set is another one in every process
+            yield repr(sorted(map(repr, constant)) if isinstance(constant, frozenset) else constant).encode()
