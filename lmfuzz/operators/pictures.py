@@ -1,0 +1,163 @@
+"""Operators on whole images: filters, and changes of place."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import cv2
+import numpy as np
+
+from lmfuzz.errors import UsageError
+from lmfuzz.operators.pixels import between, image_space, unit
+from lmfuzz.protocols import Surroundings
+from lmfuzz.types import Array, Batch
+
+cv2.setNumThreads(1)  # images are small, and every process has its one core
+
+LARGEST_KERNEL = 31
+LARGEST_FLOAT_MEDIAN = 5  # cv2's median of larger kernels takes bytes only
+
+
+def _odd_kernel(largest: int) -> None:
+    """UsageError when ``largest`` is no size of a kernel that has a middle and changes something."""
+    if not (3 <= largest <= LARGEST_KERNEL and largest % 2):
+        raise UsageError(f"largest must be an odd number between 3 and {LARGEST_KERNEL}, not {largest}")
+
+
+def _each(rows: Batch, near: Surroundings, drawn: Array, change: Callable[..., Array]) -> Batch:
+    """Copies of images changed one by one: cv2 has no filter of batches, and needs microseconds each.
+
+    ``change`` takes an image (H, W, C) and what was drawn for it; it may drop the axis of one channel.
+    """
+    space = image_space(near)
+    changed = [change(image, value) for image, value in zip(rows.data, drawn.tolist(), strict=True)]
+    return rows.changed(space.settle(np.array(changed, np.float32).reshape(rows.data.shape)))
+
+
+@dataclass(frozen=True)
+class MeanBlur:
+    """Blurs: every value becomes the mean of a square, of 1 to ``largest`` pixels each way.
+
+    TriggerFinder's (arXiv 2112.02819).
+    """
+
+    largest: int = 5
+
+    images_only: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        between(1, LARGEST_KERNEL, largest=self.largest)
+
+    def __call__(self, rows: Batch, near: Surroundings) -> Batch:
+        """Changed copies of ``rows``; a square of one pixel changes nothing."""
+        sizes = near.rng.integers(1, self.largest + 1, size=len(rows))
+        return _each(rows, near, sizes, lambda image, size: cv2.blur(image, (size, size)))
+
+
+@dataclass(frozen=True)
+class GaussianBlur:
+    """Blurs with a Gaussian kernel of 1, 3 ... ``largest`` pixels each way.
+
+    TriggerFinder's (arXiv 2112.02819); the deviation follows from the size, as in OpenCV.
+    """
+
+    largest: int = 7
+
+    images_only: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        _odd_kernel(self.largest)
+
+    def __call__(self, rows: Batch, near: Surroundings) -> Batch:
+        """Changed copies of ``rows``; a kernel of one pixel changes nothing."""
+        sizes = 1 + 2 * near.rng.integers((self.largest + 1) // 2, size=len(rows))
+        return _each(rows, near, sizes, lambda image, size: cv2.GaussianBlur(image, (size, size), 0))
+
+
+@dataclass(frozen=True)
+class MedianBlur:
+    """Every value becomes the median of a square of 1, 3 ... ``largest`` pixels each way.
+
+    TriggerFinder's (arXiv 2112.02819). From 7 on, values are rounded to bytes first.
+    """
+
+    largest: int = 7
+
+    images_only: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        _odd_kernel(self.largest)
+
+    def __call__(self, rows: Batch, near: Surroundings) -> Batch:
+        """Changed copies of ``rows``; a square of one pixel changes nothing."""
+        space = image_space(near)
+        low, byte = np.float32(space.low), np.float32(unit(space))
+
+        def median(image: Array, size: int) -> Array:
+            if size <= LARGEST_FLOAT_MEDIAN:
+                return cv2.medianBlur(image, size)
+            whole = np.rint((image - low) / byte).astype(np.uint8)
+            blurred: Array = low + byte * cv2.medianBlur(whole, size)
+            return blurred
+
+        sizes = 1 + 2 * near.rng.integers((self.largest + 1) // 2, size=len(rows))
+        return _each(rows, near, sizes, median)
+
+
+@dataclass(frozen=True)
+class Move:
+    """Moves an image by up to ``most`` pixels down or up and right or left.
+
+    What comes in is the edge's values, or the lowest value where ``replicate`` is false.
+    """
+
+    most: int = 3
+    replicate: bool = True
+
+    images_only: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        between(0, 1000, most=self.most)
+
+    def __call__(self, rows: Batch, near: Surroundings) -> Batch:
+        """Changed copies of ``rows``."""
+        space, many = image_space(near), len(rows)
+        height, width, _ = space.shape
+        far = np.minimum(self.most, [[[height - 1]], [[width - 1]]])  # farther, nothing of the image is left
+        down, right = near.rng.integers(-far, far + 1, size=(2, many, 1))
+        y, x = np.arange(height) - down, np.arange(width) - right  # (B, H), (B, W): where values come from
+        row, column = y.clip(0, height - 1), x.clip(0, width - 1)
+        data = rows.data[np.arange(many)[:, None, None], row[:, :, None], column[:, None, :]]
+        if not self.replicate:
+            data[(row != y)[:, :, None] | (column != x)[:, None, :]] = space.low
+        return rows.changed(space.settle(data))
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """Rotates an image around its middle by up to ``most`` degrees, one way or the other.
+
+    What comes in is the edge's values, or the lowest value where ``replicate`` is false.
+    """
+
+    most: float = 15.0
+    replicate: bool = True
+
+    images_only: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        between(0, 180, most=self.most)
+
+    def __call__(self, rows: Batch, near: Surroundings) -> Batch:
+        """Changed copies of ``rows``."""
+        space = image_space(near)
+        height, width, _ = space.shape
+        middle = (width - 1) / 2, (height - 1) / 2
+        edge = cv2.BORDER_REPLICATE if self.replicate else cv2.BORDER_CONSTANT
+        lowest = [space.low] * 4
+
+        def rotated(image: Array, degrees: float) -> Array:
+            turn = cv2.getRotationMatrix2D(middle, degrees, 1)
+            return cv2.warpAffine(image, turn, (width, height), borderMode=edge, borderValue=lowest)
+
+        return _each(rows, near, near.rng.uniform(-self.most, self.most, len(rows)), rotated)
