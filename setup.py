@@ -33,7 +33,7 @@ setup(
         "rich>=13",
         "safetensors>=0.4",
         "opencv-python-headless>=4.8",
-        "pillow>=10",
+        "pillow>=10.1",
         "rapidfuzz>=3",
         "scikit-learn>=1.3",
         "tomli_w>=1.0",

@@ -45,11 +45,12 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 _CHARACTERS = ("insert", "delete", "substitute", "swap", "repeat", "erase", "copy", "shift", "case")
 _PIXELS = {
-    "noise": "Noise", "step": "Step", "mix": "Mix", "gaussian_noise": "GaussianNoise",
-    "salt_pepper": "SaltPepper", "multiplicative": "Multiplicative", "pixels": "Pixels",
-    "mean_blur": "MeanBlur", "gaussian_blur": "GaussianBlur", "median_blur": "MedianBlur",
-    "brightness": "Brightness", "contrast": "Contrast", "move": "Move", "rotate": "Rotation",
-    "cutout": "CutOut",
+    "noise": "pixels:Noise", "step": "pixels:Step", "mix": "pixels:Mix",
+    "gaussian_noise": "pixels:GaussianNoise", "salt_pepper": "pixels:SaltPepper",
+    "multiplicative": "pixels:Multiplicative", "pixels": "pixels:Pixels", "brightness": "pixels:Brightness",
+    "contrast": "pixels:Contrast", "cutout": "pixels:CutOut", "mean_blur": "pictures:MeanBlur",
+    "gaussian_blur": "pictures:GaussianBlur", "median_blur": "pictures:MedianBlur", "move": "pictures:Move",
+    "rotate": "pictures:Rotation",
 }  # fmt: skip
 _BUILT_IN: Mapping[Kind, Mapping[str, str]] = {
     "objectives": {
@@ -71,7 +72,7 @@ _BUILT_IN: Mapping[Kind, Mapping[str, str]] = {
         "dictionary": "lmfuzz.operators.dictionary:Dictionary",
         "tail": "lmfuzz.operators.tail:Tail",
         "havoc": "lmfuzz.operators.havoc:Havoc",
-        **{name: f"lmfuzz.operators.pixels:{made}" for name, made in _PIXELS.items()},
+        **{name: f"lmfuzz.operators.{made}" for name, made in _PIXELS.items()},
     },
     "searches": {
         "random": "lmfuzz.search.random:Random",

@@ -182,11 +182,10 @@ class BoxSpace:
 
     def legal(self, batch: Batch) -> BoolArray:
         """Which rows (B,) are inside the space."""
-        values = batch.data.reshape(len(batch), -1)
-        inside: BoolArray = np.logical_and(values >= self.low, values <= self.high)
-        if self.step:
-            inside &= self.settle(values) == values
-        legal: BoolArray = inside.all(axis=1)
+        values = batch.data.reshape(len(batch), prod(self.shape))
+        inside = np.logical_and(values >= self.low, values <= self.high)
+        on_grid = np.equal(self.settle(values), values) if self.step else inside
+        legal: BoolArray = np.logical_and.reduce(inside & on_grid, axis=1)
         return legal
 
 

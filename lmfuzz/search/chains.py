@@ -7,6 +7,8 @@ import numpy as np
 from lmfuzz.types import Batch, BoolArray, FloatArray, IntArray, State
 
 COLDEST, HOTTEST = 0.03, 1.5  # temperatures in nats of margin, spaced geometrically
+MEMORY = 50  # batches over which the scale is averaged
+USUAL = 0.2  # nats: mutants of prompts change the gap of a phrase by 0.2 to 1 in the median
 
 
 class Chains:
@@ -15,12 +17,28 @@ class Chains:
     Every chain has some mutants per turn; the best of them takes its parent's place by Metropolis' rule.
     Then neighbouring temperatures swap rows by the replica-exchange rule (Swendsen & Wang 1986): what a
     hot chain stumbles on ends up in a cold one, which refines it.
+
+    scale: what the temperatures are multiplied with, at most 1. Margins need not be nats: the scale follows
+    by how much mutants change them.
     """
 
-    def __init__(self, rows: Batch, margins: FloatArray, scale: float = 1.0) -> None:
-        self.rows, self.margins, self.scale = rows, margins.astype(np.float64), scale
-        steps = np.linspace(0, 1, len(rows)) if len(rows) > 1 else np.zeros(1)
-        self.temperatures = scale * COLDEST * (HOTTEST / COLDEST) ** steps
+    def __init__(self, rows: Batch, margins: FloatArray, scale: float = 1.0, felt: int = 0) -> None:
+        self.rows, self.margins = rows, margins.astype(np.float64)
+        self.scale, self._felt = scale, felt
+
+    @property
+    def temperatures(self) -> FloatArray:
+        """One per chain (M,), coldest first."""
+        steps = np.linspace(0, 1, len(self)) if len(self) > 1 else np.zeros(1)
+        return self.scale * COLDEST * (HOTTEST / COLDEST) ** steps
+
+    def feel(self, changes: FloatArray) -> None:
+        """Let the scale follow by how much mutants changed the margins of their parents (B,)."""
+        if not len(changes):
+            return
+        self._felt = min(self._felt + 1, MEMORY)
+        usual = float(np.median(np.abs(changes))) / USUAL
+        self.scale = min(1.0, max(1e-4, self.scale + (usual - self.scale) / self._felt))
 
     def __len__(self) -> int:
         return len(self.margins)
@@ -71,10 +89,10 @@ class Chains:
     def state(self) -> State:
         """The rows, their margins and the scale of the temperatures."""
         rows = {name: getattr(self.rows, name) for name in Batch.__slots__}
-        return {"rows": rows, "margins": self.margins, "scale": self.scale}
+        return {"rows": rows, "margins": self.margins, "scale": self.scale, "felt": self._felt}
 
     @classmethod
     def from_state(cls, state: State) -> "Chains":
         """The chains as they were."""
         rows = Batch(**{name: np.array(array) for name, array in state["rows"].items()})
-        return cls(rows, np.array(state["margins"]), state["scale"])
+        return cls(rows, np.array(state["margins"]), state["scale"], state["felt"])

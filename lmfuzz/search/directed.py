@@ -93,10 +93,7 @@ class Directed:
         margins = niche.seeds
         ids = np.resize(np.argsort(-margins, kind="stable"), count)
         niche.record = float(margins.max())
-        known = margins[margins > FAR]
-        spread = float(known.std()) if len(known) else 0.0
-        scale = max(spread, -niche.record)  # margins need not be nats: shares go from -1 to 0
-        return Chains(self._setting.corpus.parents(ids), margins[ids], min(max(scale, 1e-3), 1.0))
+        return Chains(self._setting.corpus.parents(ids), margins[ids])
 
     def _pool(self, chains: Chains, size: int) -> Batch:
         """Rows (B,) to borrow from: those of other chains of the niche, or seeds."""
@@ -124,7 +121,9 @@ class Directed:
 
     def _learn(self, niche: Niche, batch: Batch, margins: FloatArray, novel: BoolArray) -> None:
         assert niche.chains is not None, "the batch was bred from these chains"
-        nearer = margins > niche.chains.margins[niche.chains.parents(len(batch))]
+        before = niche.chains.margins[niche.chains.parents(len(batch))]
+        nearer = margins > before
+        niche.chains.feel((margins - before)[(margins > FAR) & (before > FAR)])
         self._climbing.reward(batch.operator, nearer)
         # The corpus keeps what was new and every step of the record: the lineage of findings.
         kept = novel | ((margins > niche.record) & (margins == margins.max()))

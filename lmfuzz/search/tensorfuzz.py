@@ -11,7 +11,8 @@ from lmfuzz.search.breeding import Breeder
 from lmfuzz.types import Batch, BoolArray, FloatArray, State, Trace
 
 RECENT = 5  # the published code's `recent` sampler: one of the last five elements, or a random one
-PAPER = ("insert", "delete", "substitute")  # section 4.4: add, delete or substitute a random character
+# Section 4.4: add, delete or substitute a random character; section 4.1: noise on every pixel.
+PAPER = ("insert", "delete", "substitute", "noise")
 
 
 class TensorFuzz:
