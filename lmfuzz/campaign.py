@@ -115,7 +115,7 @@ class Campaign:
             self.space, seeds, operators, self.panel.targets, self.corpus, self.streams["search"],
             self.executor if hasattr(self.target, "sample") else None,
             bound=assembly.bound(spec, self.space, seeds), queries=spec.per_seed,
-            gradients=getattr(self.target, "margin_gradients", None),
+            gradients=self.executor.gradients if hasattr(self.target, "margin_gradients") else None,
         )  # fmt: skip
         self.search = assembly.search(spec, self.setting)
         self.trials: Trials | None = getattr(self.search, "trials", None)

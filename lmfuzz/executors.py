@@ -5,9 +5,9 @@ import time
 import numpy as np
 
 from lmfuzz.errors import INTERRUPTS, TargetError, UsageError, one_line
-from lmfuzz.protocols import Sampler, Target
+from lmfuzz.protocols import Gradients, Sampler, Target
 from lmfuzz.spaces import TextSpace
-from lmfuzz.types import PAD, Array, Batch, IntArray, Trace
+from lmfuzz.types import PAD, Array, Batch, FloatArray, IntArray, Trace
 
 CRASH = "crash"  # channel (B,) of str: what the target raised on this row, '' where it did not
 OWN = frozenset({"prompt", "origin"})  # channels that need no target
@@ -85,6 +85,16 @@ class LocalExecutor:
         except BaseException:  # which row is to blame shows when the rows are run
             space: TextSpace = self.target.space  # type: ignore[assignment]  # only texts are sampled
             return rng.integers(len(space.symbols), size=(len(batch), new), dtype=np.int32)
+        finally:
+            self.seconds += time.perf_counter() - started
+
+    def gradients(self, batch: Batch, labels: IntArray) -> tuple[FloatArray, FloatArray]:
+        """As Gradients; counted and timed like a run. Only of a target that has ``margin_gradients``."""
+        differentiate: Gradients = self.target.margin_gradients  # type: ignore[attr-defined]
+        started = time.perf_counter()
+        self.executions += len(batch)
+        try:
+            return differentiate(batch, labels)
         finally:
             self.seconds += time.perf_counter() - started
 

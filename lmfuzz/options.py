@@ -28,7 +28,9 @@ _SPEC: dict[str, Option] = {
         "--objective", "objectives", multiple=True, metavar="NAME[:ARG=VAL,...]",
         help="What to look for; may be given several times (`lmfuzz list objectives`).",
     ),
-    "search": click.option("--search", metavar="NAME", help="The strategy (default: directed; of images: boundary)."),
+    "search": click.option(
+        "--search", metavar="NAME", help="The strategy (default: directed; image diff: boundary)."
+    ),
     "feature": click.option(
         "--feature", metavar="NAME", help="Where in state space a row went (default: hidden_last)."
     ),

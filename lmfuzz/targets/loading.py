@@ -10,7 +10,7 @@ from lmfuzz.calls import parse
 from lmfuzz.errors import TargetError, UsageError, nearest
 from lmfuzz.protocols import Target
 from lmfuzz.recipes import is_recipe
-from lmfuzz.resources import MODELS, resource
+from lmfuzz.resources import MODELS, PREFIX, resource
 from lmfuzz.spaces import BoxSpace
 from lmfuzz.spec import Spec
 
@@ -41,9 +41,12 @@ def load_target(spec: Spec) -> Target:
 def _found(model: str, spec: Spec) -> Any:
     """The torch module, the target or the function that a name stands for."""
     try:
-        path = resource(model)
+        file, python, attribute = model.partition(".py:")  # corpora:examples/broken_loss.py:broken_loss, too
+        path = resource(file + ".py") if python else resource(model)
     except UsageError as error:
         raise TargetError(str(error)) from None
+    model = f"{path}:{attribute}" if python and model.startswith(PREFIX) else model
+    path = Path(model) if python else path
     if path.is_dir():
         return _checkpoint(path, spec)
     if path.is_file() and path.suffix in FILES:

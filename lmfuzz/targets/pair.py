@@ -4,10 +4,12 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import fields
 
+import numpy as np
+
 from lmfuzz.errors import TargetError
 from lmfuzz.protocols import Target
 from lmfuzz.spaces import Space, TextSpace
-from lmfuzz.types import Array, Batch, Trace
+from lmfuzz.types import Array, Batch, FloatArray, IntArray, Trace
 
 BASE, TWIN = "base/", "twin/"
 
@@ -19,7 +21,8 @@ class Pair:
     twin's again; families, too (base/phrase_gap/...). text is the twin's, or of two classifiers such as
     "base 7 (0.52), twin 3 (0.51)". A model runs once where something of it is wanted, else not at all.
 
-    sample: the base's, where it can write. TargetError when the two do not take the same rows, or
+    sample: the base's, where it can write. margin_gradients: those of both models added up, where both have
+    them, else of the one that has. TargetError when the two do not take the same rows, or
     have not as many classes.
     """
 
@@ -36,6 +39,9 @@ class Pair:
         self._labels = all({"label", "text"} <= model.channels for model in (base, twin))
         if hasattr(base, "sample"):
             self.sample = base.sample
+        self._smooth = [model for model in (base, twin) if hasattr(model, "margin_gradients")]
+        if self._smooth:
+            self.margin_gradients = self._margin_gradients
 
     def run(self, batch: Batch, wants: frozenset[str]) -> Trace:
         """The wanted channels for every row."""
@@ -50,6 +56,12 @@ class Pair:
         if both:
             trace["text"] = "base " + trace[f"{BASE}text"] + ", twin " + trace[f"{TWIN}text"]
         return {name: trace[name] for name in wants}
+
+    def _margin_gradients(self, batch: Batch, labels: IntArray) -> tuple[FloatArray, FloatArray]:
+        values, gradients = zip(
+            *(model.margin_gradients(batch, labels) for model in self._smooth), strict=True
+        )
+        return np.sum(values, axis=0), np.sum(gradients, axis=0)
 
 
 def named(channels: frozenset[str], prefix: str) -> frozenset[str]:
