@@ -2,7 +2,7 @@
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import copy, deepcopy
 from dataclasses import dataclass
 from functools import partial
@@ -66,16 +66,19 @@ class Twin:
 
 
 class Called(nn.Module):
-    """A CharRNN whose weights do not tell all it computes: to be called, and not stepped in place."""
+    """A module to be called only: a CharRNN that is more than its weights, or one that takes no hooks."""
 
-    def __init__(self, model: CharRNN) -> None:
+    def __init__(self, module: nn.Module) -> None:
         super().__init__()
-        self.model = model
-        self.alphabet = model.config.alphabet
+        self.module = module
 
     def forward(self, *inputs: Any) -> Any:
-        """What the CharRNN gives: logits and state."""
-        return self.model(*inputs)
+        """What the module gives."""
+        return self.module(*inputs)
+
+    def __getattr__(self, name: str) -> Any:
+        told = name in ("alphabet", "config", "shape")  # what targets ask a module
+        return getattr(self.module, name) if told else super().__getattr__(name)
 
 
 @torch.no_grad()
@@ -98,9 +101,9 @@ def make_twin(module: nn.Module, recipe: str) -> Twin:
     before, after = _state(module), _state(twin)
     changed = {name: old for name, old in before.items() if _differs(old, after.get(name))}
     if not changed:
-        why = f"{found} of them come out as they were" if found else "there are none"
+        why = f"whose tensors ({found}) stay as they were" if found else "and there are none"
         raise UsageError(
-            f"{chosen} changes nothing in this {_kind(module)}: it looks for {_SEEKS[chosen.name]}, and {why}"
+            f"{chosen} changes nothing in this {_kind(module)}: it looks for {_SEEKS[chosen.name]}, {why}"
         )
     converted, words = _account(module, changed, chosen)
     if chosen.name in _PRECISIONS:
@@ -254,24 +257,19 @@ def _pack(twin: nn.Module) -> int:
     return len(packed)
 
 
-def _unfold(twin: nn.Module) -> frozenset[str]:
+def _unfold(twin: nn.Module) -> set[str]:
     """Puts Linear in the place of GPT-2's Conv1D, which torch does not quantise; the names of these."""
-    turned = [name for name, layer in twin.named_modules() if name and _is_turned(layer)]
+    turned = {name for name, layer in twin.named_modules() if name and _is_turned(layer)}
     for name in turned:
         old: Any = twin.get_submodule(name)
         new: Any = nn.Linear(*old.weight.shape)
         new.weight, new.bias = nn.Parameter(old.weight.T.contiguous()), old.bias
         twin.set_submodule(name, new.train(old.training))
-    return frozenset(turned)
+    return turned
 
 
 def _unpacked(
-    _: nn.Module,
-    state: dict[str, Any],
-    prefix: str,
-    __: dict[str, Any],
-    packed: Mapping[str, Any],
-    turned: Collection[str],
+    _: nn.Module, state: dict[str, Any], prefix: str, __: Any, packed: Mapping[str, Any], turned: set[str]
 ) -> None:
     """Puts float tensors under the names of the base's in the place of what is packed in a state."""
     for name, layer in packed.items():
@@ -297,11 +295,11 @@ def _present(_: nn.Module, __: tuple[Tensor, ...]) -> None:
 
 def _framed(twin: nn.Module, recipe: Recipe) -> nn.Module:
     """The twin as its caller needs it; the decoder of CharRNNs looks after precisions itself."""
-    if isinstance(twin, CharRNN):
+    if isinstance(twin, CharRNN):  # the decoder would step by its weights alone
         return Called(twin) if recipe.name in _AT_RUN_TIME else twin
     if recipe.name in _PRECISIONS:
         if isinstance(twin, torch.jit.ScriptModule):  # takes no hooks
-            twin = nn.Sequential(twin)
+            twin = Called(twin)
         inwards = partial(_cast_inputs, dtype=_PRECISIONS[recipe.name])
         twin.register_forward_pre_hook(inwards, with_kwargs=True)
         twin.register_forward_hook(_cast_output)
