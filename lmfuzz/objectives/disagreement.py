@@ -1,0 +1,245 @@
+"""A model and its twin that do not do the same: other labels, other texts, other distributions.
+
+In a pair's trace base/NAME is what the base shows, and twin/NAME, or NAME alone, what the twin does. The
+noise floor of each objective, ``noise``, is the largest difference of what it judges between two batchings
+of the same rows; a disagreement that is not larger is no finding.
+"""
+
+from typing import Literal
+
+import numpy as np
+
+from lmfuzz.errors import UsageError
+from lmfuzz.types import PAD, Array, Batch, BoolArray, Evidence, FloatArray, Trace
+
+LOGITS = ("base/logits", "twin/logits")
+AROUND = 16  # characters of a text shown on each side of a parting
+_NEARLY = -1e-6  # margin of a row that is no finding, however near
+
+
+class LabelDisagreement:
+    """The base and its twin give an input different labels; graded by how near they are to that.
+
+    With a the base's label and b the twin's: where they differ, the margin is the smaller of log p(a) -
+    log p(b) of the base and log p(b) - log p(a) of the twin, less the noise floor. Where they agree it is
+    minus the smaller of both models' gaps to their second class, 0 where one is about to change its
+    label. NaN where a label's logit is not finite. The signature is "a -> b".
+    """
+
+    needs = frozenset(LOGITS)
+    targets = ("disagreement",)
+
+    def __init__(self) -> None:
+        self.noise = 0.0
+
+    def __call__(self, batch: Batch, trace: Trace) -> FloatArray:
+        """Margins float32 (B, 1)."""
+        base, twin = (trace[name].astype(np.float64) for name in LOGITS)
+        rows, a, b = np.arange(len(base)), base.argmax(axis=1), twin.argmax(axis=1)
+        with np.errstate(invalid="ignore"):  # inf - inf
+            apart = np.minimum(base[rows, a] - base[rows, b], twin[rows, b] - twin[rows, a]) - self.noise
+            margins = np.where(a == b, np.fmax(_behind_second(base), _behind_second(twin)), apart)
+        scored = np.isfinite(base[rows, a]) & np.isfinite(twin[rows, b])
+        return np.where(scored, margins, np.nan)[:, None]
+
+    def measure_noise(self, one: Trace, other: Trace) -> None:
+        """Learn how much the gap between a label and any class changes, in either model."""
+        self.noise = max(_change(*_gaps(one[name], other[name])) for name in LOGITS)
+
+    def evidence(self, batch: Batch, trace: Trace, row: int, column: int) -> Evidence:
+        """Both labels, with what both models think of them."""
+        return Evidence(*_labels(trace, row))
+
+
+class TextDisagreement:
+    """The twin parts from what its base writes where the base is sure: a confident parting.
+
+    The margin at a parting, the first step at which the two would write different symbols, is the base's
+    gap there between its symbol and the second, in nats, less ``gap`` and the noise floor: nearly every
+    prompt leads to some parting, and an unsure one is no finding. Other rows are graded by the step before
+    the parting that is nearest to a confident one. NaN where a step up to the parting has no numbers. The
+    signature is what the base writes and what the twin does: "'e' -> ' '".
+    """
+
+    needs = frozenset({
+        "base_gap", "twin_lead", "parting", "parting_symbols", "text", "base/text", "base/tokens",
+    })  # fmt: skip
+    targets = ("parting",)
+
+    def __init__(self, gap: float = 1.0) -> None:
+        if not 0 <= gap < np.inf:
+            raise UsageError(f"parting: gap is {gap}, must be nats, 0 or more")
+        self.gap, self.noise = gap, 0.0
+
+    def __call__(self, batch: Batch, trace: Trace) -> FloatArray:
+        """Margins float32 (B, 1)."""
+        gaps, leads, parting = trace["base_gap"], trace["twin_lead"], trace["parting"]
+        rows, steps = np.arange(len(gaps)), np.arange(gaps.shape[1])
+        parted, at = parting >= 0, np.maximum(parting, 0)
+        sure = gaps[rows, at] - self.gap - self.noise
+        # A twin that is torn between two symbols to within the noise has not parted for certain.
+        sure = np.where(leads[rows, at] < -self.noise, sure, np.minimum(sure, _NEARLY))
+        before = steps < np.where(parted, parting, len(steps))[:, None]
+        near = np.minimum(gaps - self.gap, 0) - leads
+        nearest = np.max(near, axis=1, where=before & ~np.isnan(near), initial=-np.inf)
+        margins = np.maximum(np.minimum(nearest, _NEARLY), np.where(parted, sure, -np.inf))
+        lost = np.isnan(near) & (trace["base/tokens"] != PAD) & (before | (steps == parting[:, None]))
+        return np.where(lost.any(axis=1), np.nan, margins)[:, None]
+
+    def measure_noise(self, one: Trace, other: Trace) -> None:
+        """Learn how much the lead of a symbol changes, in either model."""
+        self.noise = max(_change_along(one, other, name) for name in ("base_gap", "twin_lead"))
+
+    def evidence(self, batch: Batch, trace: Trace, row: int, column: int) -> Evidence:
+        """Both symbols, how sure either model is of its own, and both texts; the span is in the twin's."""
+        step = int(trace["parting"][row])
+        base, twin = (str(symbol) for symbol in trace["parting_symbols"][row])
+        texts = str(trace["base/text"][row]), str(trace["text"][row])
+        place = _common(*texts)
+        shown = [repr(text[max(0, place - AROUND) : place + AROUND]) for text in texts]
+        words = (
+            f"at step {step + 1} the base writes {base!r}, ahead by {trace['base_gap'][row, step]:.2f} nats:"
+            f" {shown[0]}; the twin {twin!r}, by {-trace['twin_lead'][row, step]:.2f}: {shown[1]}"
+        )
+        span = (place, min(place + len(twin), len(texts[1])))
+        return Evidence(f"{base!r} -> {twin!r}", words, span if place < len(texts[1]) else None)
+
+
+class Divergence:
+    """The distributions of the base and its twin differ by more than ``threshold`` nats.
+
+    of: "text" compares those of every step along the base's own output, and takes the largest or the
+    mean over them, as ``over`` says; "labels" those of the classes. measure: "js" is the Jensen-Shannon
+    divergence, at most ln 2 = 0.69 nats; "kl" is KL(base || twin), which has no limit.
+
+    Margins: (d - threshold) / (d + threshold) for the divergence d less the noise floor, so between -1 and
+    1. NaN where a step, or a class, has no number, unless another step hits.
+    """
+
+    targets = ("divergence",)
+
+    def __init__(
+        self, threshold: float = 0.1, measure: Literal["js", "kl"] = "js",
+        over: Literal["max", "mean"] = "max", of: Literal["text", "labels"] = "text",
+    ) -> None:  # fmt: skip
+        if not 0 < threshold < np.inf:
+            raise UsageError(f"divergence: threshold is {threshold}, must be a number of nats above 0")
+        self.threshold, self.measure, self.over, self.of = threshold, measure, over, of
+        self.needs = frozenset({measure, "base/text", "base/tokens"} if of == "text" else LOGITS)
+        self.noise = 0.0
+
+    def __call__(self, batch: Batch, trace: Trace) -> FloatArray:
+        """Margins float32 (B, 1)."""
+        distance = np.maximum(self._distance(trace).astype(np.float64) - self.noise, 0)
+        margins = 1 - 2 * self.threshold / (distance + self.threshold)
+        if self.of == "text":
+            lost = (np.isnan(trace[self.measure]) & (trace["base/tokens"] != PAD)).any(axis=1)
+            margins = np.where(lost & ~(margins > 0), np.nan, margins)
+        return margins[:, None]
+
+    def measure_noise(self, one: Trace, other: Trace) -> None:
+        """Learn how much the divergence of a step, or of the classes, changes."""
+        if self.of == "text":
+            self.noise = _change_along(one, other, self.measure)
+        else:
+            self.noise = _change(self._distance(one), self._distance(other))
+
+    def evidence(self, batch: Batch, trace: Trace, row: int, column: int) -> Evidence:
+        """How much they differ, and for the largest where."""
+        distance = float(self._distance({name: trace[name][row : row + 1] for name in self.needs})[0])
+        words = f"{self.measure} {distance:.3g} nats"
+        if self.of == "labels":
+            signature, labels = _labels(trace, row)
+            return Evidence(signature, f"{words}; {labels}")
+        if self.over == "mean":
+            return Evidence(f"mean {self.measure}", f"{words} on average over the base's output")
+        step, text = int(np.nanargmax(trace[self.measure][row])), str(trace["base/text"][row])
+        if len(text) != (trace["base/tokens"][row] != PAD).sum() or step >= len(text):
+            return Evidence(self.measure, f"{words} at step {step + 1} of the base's output")
+        place = f"where the base writes {text[step]!r} after {text[max(0, step - AROUND) : step]!r}"
+        return Evidence(f"{self.measure} at {text[step]!r}", f"{words} at step {step + 1}, {place}")
+
+    def _distance(self, trace: Trace) -> FloatArray:
+        """The divergence (B,) to judge by."""
+        if self.of == "labels":
+            return _divergence(trace[LOGITS[0]], trace[LOGITS[1]], self.measure)
+        steps = trace[self.measure]
+        if self.over == "max":
+            largest: FloatArray = np.fmax.reduce(steps, axis=1)
+            return largest
+        known = ~np.isnan(steps)
+        count = np.where(known.any(axis=1), known.sum(axis=1), np.nan)
+        mean: FloatArray = np.sum(steps, axis=1, where=known, dtype=np.float64) / count
+        return mean
+
+
+def _behind_second(logits: FloatArray) -> FloatArray:
+    """The second largest logit (B,) less the largest, of (B, C); -inf where there is one class alone."""
+    if logits.shape[1] < 2:
+        return np.full(len(logits), -np.inf)
+    largest = np.partition(logits, -2, axis=1)
+    behind: FloatArray = largest[:, -2] - largest[:, -1]
+    return behind
+
+
+def _gaps(one: FloatArray, other: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Logits (B, C) of two runs, each less that of the first run's label."""
+    rows, label = np.arange(len(one)), one.argmax(axis=1)
+    with np.errstate(invalid="ignore"):
+        return one - one[rows, label][:, None], other - other[rows, label][:, None]
+
+
+def _softmax(logits: FloatArray) -> FloatArray:
+    """Probabilities float64 along the last axis."""
+    with np.errstate(invalid="ignore"):
+        exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
+    probabilities: FloatArray = exponentials / exponentials.sum(axis=-1, keepdims=True)
+    return probabilities
+
+
+def _divergence(base: FloatArray, twin: FloatArray, measure: str) -> FloatArray:
+    """KL(base || twin), or their Jensen-Shannon divergence, in nats (B,), of logits (B, C)."""
+    p, q = _softmax(base), _softmax(twin)
+    if measure == "kl":
+        return np.maximum(_relative(p, q), 0)
+    middle = (p + q) / 2
+    return np.maximum((_relative(p, middle) + _relative(q, middle)) / 2, 0)
+
+
+def _relative(p: FloatArray, q: FloatArray) -> FloatArray:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        entropy: FloatArray = np.where(p == 0, 0, p * np.log(p / q)).sum(axis=1)  # 0 log 0 = 0
+    return entropy
+
+
+def _change(one: FloatArray, other: FloatArray, where: BoolArray | bool = True) -> float:
+    """The largest difference of two arrays, as far as both are finite."""
+    with np.errstate(invalid="ignore"):
+        difference = np.abs(one.astype(np.float64) - other)
+    return float(np.max(difference, where=where & np.isfinite(difference), initial=0))
+
+
+def _change_along(one: Trace, other: Trace, channel: str) -> float:
+    """The largest change of a channel (B, T) at steps before which the base wrote the same in both runs."""
+    steps = min(one[channel].shape[1], other[channel].shape[1])
+    same: Array = one["base/tokens"][:, :steps] == other["base/tokens"][:, :steps]
+    same = np.logical_and.accumulate(np.pad(same[:, :-1], [(0, 0), (1, 0)], constant_values=True), axis=1)
+    return _change(one[channel][:, :steps], other[channel][:, :steps], same)
+
+
+def _common(one: str, other: str) -> int:
+    """How many characters two texts begin with alike."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+def _labels(trace: Trace, row: int) -> tuple[str, str]:
+    """Signature and words for the labels of both models."""
+    base, twin = (_softmax(trace[name][row]) for name in LOGITS)
+    a, b = int(base.argmax()), int(twin.argmax())
+    seconds = [b, a] if a != b else [int(part.argsort()[-2:][0]) for part in (base, twin)]
+    said = [
+        f"{name}: {label} {part[label]:.2f}, {second} {part[second]:.2f}"
+        for name, part, label, second in zip(("base", "twin"), (base, twin), (a, b), seconds, strict=True)
+    ]
+    return f"{a} -> {b}", "; ".join(said)

@@ -1,0 +1,51 @@
+"""What a twin does wrong and its base does not: what compression or retraining broke."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lmfuzz.errors import UsageError
+from lmfuzz.executors import CRASH, OWN
+from lmfuzz.objectives.detectors import adapted
+from lmfuzz.types import Batch, Evidence, FloatArray, Trace
+
+BASE = "base/"
+ROWS = OWN | {CRASH}  # channels about the row, the same for both models
+SHOWN = 60  # characters of the base's text in the evidence
+
+
+class Regression:
+    """Bad on the twin, fine on its base, by the judgement of exactly one part: ``regression(repetition)``.
+
+    Margins, for each column of the part: the smaller of the twin's and, where the base hits, minus the
+    base's; NaN where either could not be scored. Where the part's margins are graded by channels that come
+    on demand, those of the twin are. Evidence: the part's on the twin, and what the base showed.
+    """
+
+    def __init__(self, parts: Sequence[object]) -> None:
+        if len(parts) != 1:
+            raise UsageError(f"regression is made of exactly one objective, not of {len(parts)}")
+        self._part = adapted(getattr(parts[0], "__name__", type(parts[0]).__name__.lower()), parts[0])
+        twin = self._part.needs | {"text"}
+        self.needs = twin | {BASE + name for name in twin - ROWS}
+        self.targets = tuple(f"regression/{target}" for target in self._part.targets)
+        self.grades = self._part.grades
+
+    def __call__(self, batch: Batch, trace: Trace) -> FloatArray:
+        """Margins float32 (B, N), N columns of the part."""
+        twin, base = self._part(batch, trace), self._part(batch, _of_base(trace))
+        fine = np.where(base > 0, -base, np.inf)
+        return np.where(np.isnan(base), np.nan, np.minimum(twin, fine))
+
+    def evidence(self, batch: Batch, trace: Trace, row: int, column: int) -> Evidence:
+        """Why the twin is bad, and what the base wrote instead."""
+        found = self._part.evidence(batch, trace, row, column)
+        text = str(trace[f"{BASE}text"][row])
+        shown = text if len(text) <= SHOWN else text[:SHOWN] + "..."
+        return Evidence(found.signature, f"{found.words}; the base instead: {shown!r}", found.span)
+
+
+def _of_base(trace: Trace) -> Trace:
+    """What the base showed, under its own names, and what is about the rows."""
+    of_base = {name.removeprefix(BASE): trace[name] for name in trace if name.startswith(BASE)}
+    return {name: trace[name] for name in ROWS & trace.keys()} | of_base
