@@ -123,7 +123,7 @@ class Campaign:
         wanted = assembly.needs(self.judged_by, self.feature, self.search)
         assembly.check_channels(self.target, wanted)
         self._grade()
-        self.wants = frozenset[str]().union(*(names for _, names in wanted))
+        self.wants = frozenset({"origin"}).union(*(names for _, names in wanted))
         self.findings = Findings(
             self.panel, self.executor, self.judged_by, seeds, spec.confirm, spec.keep, self.trials is not None
         )

@@ -200,7 +200,7 @@ def test_a_model_that_cannot_be_loaded_is_3(sh: Shell, tmp_path: Path) -> None:
         "model.py": "say what in it makes the model: model.py:factory",
         "model.py:fails": "raised ValueError: no weights here",
         "model.py:dead": "the target raises on every row, first with RuntimeError: dead",
-        "weights.pt": "is a file",
+        "weights.pt": "neither TorchScript",
         "absent.py:x": "there is no file absent.py",
     }.items():
         assert sentence in sh.refused("fuzz", model, "--seeds", "seeds.txt", "-o", "new", code=3)

@@ -126,7 +126,9 @@ def test_what_is_wrong_is_said_in_one_sentence(factories: Path, tmp_path: Path) 
     assert f"AttributeError: 'int' object has no attribute 'y' ({broken}, line 2)" in said(f"{broken}:x")
     weights = tmp_path / "weights.pt"
     weights.touch()
-    assert "is a file; a model is a checkpoint folder" in said(weights)
+    assert "neither TorchScript nor an exported program" in said(weights)
+    (tmp_path / "notes.txt").touch()
+    assert "is a file; a model is a checkpoint folder" in said(tmp_path / "notes.txt")
     assert "has no config.json" in said(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2", "vocab_size": 3}))
     assert said(tmp_path) == f"{tmp_path} is a Hugging Face folder, which is not supported yet"

@@ -153,6 +153,7 @@ def _compressed(base: Target, spec: Spec) -> tuple[Target, str]:
         raise TargetError(f"the recipe {spec.twin} needs a torch module; {spec.model} is none")
     made = make_twin(module, spec.twin)
     twin = _module(made.module, f"the twin {spec.twin}", spec.model_copy(update={"shape": _shape(base)}))
+    twin.identity = f"{twin.identity}-{made.recipe}"  # what is rounded on the way is in no tensor
     return twin, made.words
 
 
