@@ -139,7 +139,7 @@ def test_a_real_twin_repeats_itself_where_its_base_does_not():
             step = weight.abs().max() / 7
             weight.copy_((weight / step).round() * step)
     pair = TextPair(*(RNNTarget(model, Decoding(max_new=40)) for model in (base, twin)))
-    parts = ("repetition:times=2,period=4,minimum=4,rounds=2", 'phrases:words=["the"]')
+    parts = ("repetition:period=1,minimum=2,rounds=2", 'phrases:words=["th"],whole=false,echo=true')
     panel = Panel({part: built(f"regression({part})") for part in parts})
     rng = np.random.default_rng(0)
     rows = Batch.of([rng.integers(len(pair.space.symbols), size=n) for n in rng.integers(5, 40, size=96)])
@@ -149,10 +149,9 @@ def test_a_real_twin_repeats_itself_where_its_base_does_not():
     assert not np.isnan(margins).any()
     for column, part in enumerate(map(built, parts)):
         on_twin = part(rows, trace)[:, 0] > 0
-        of_base = {"text": trace["base/text"], "prompt": trace["prompt"]}
+        of_base = {"text": trace["base/text"]}
         want = on_twin & ~(part(rows, of_base)[:, 0] > 0)
         np.testing.assert_array_equal(margins[:, column] > 0, want)
-        assert want.any()
-        assert column == 0 or want.sum() < on_twin.sum(), "some stand in the base's text, too"
+        assert 0 < want.sum() < on_twin.sum()
     row = int(np.flatnonzero(margins[:, 1] > 0)[0])
-    assert panel.evidence(rows, trace, row, 1).words.startswith("the output holds 'the'; the base instead: ")
+    assert panel.evidence(rows, trace, row, 1).words.startswith("the output holds 'th'; the base instead: ")
