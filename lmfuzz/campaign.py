@@ -18,7 +18,7 @@ from lmfuzz.calls import parse
 from lmfuzz.corpus import Corpus
 from lmfuzz.coverage.archive import Archive
 from lmfuzz.coverage.calibrate import Calibration, measure
-from lmfuzz.coverage.plain import Apart
+from lmfuzz.coverage.apart import Apart, Archives
 from lmfuzz.errors import UsageError
 from lmfuzz.executors import CRASH, LocalExecutor
 from lmfuzz.findings import Finding, Findings
@@ -94,7 +94,7 @@ class Campaign:
     """
 
     calibration: Calibration
-    archive: Archive
+    archive: Archive | Archives
 
     def __init__(self, spec: Spec, target: Target | None = None, store: Store | None = None) -> None:
         self.spec = spec
@@ -190,9 +190,10 @@ class Campaign:
     def _open_archive(self) -> None:
         one = self.setting.seeds[:1]
         if self.trials is not None:
-            self.feature = Apart(self.feature, self.calibration.radius)
+            self.feature = Apart(self.feature)
         dimensions = self.feature(self.executor.run(one, self.feature.needs)).shape[1]
-        self.archive = Archive(self.calibration.radius, dimensions)
+        kind = Archive if self.trials is None else Archives
+        self.archive = kind(self.calibration.radius, dimensions)
 
     def create(self, directory: Path) -> Store:
         """Begin on disk; UsageError when the directory is not free, Unwritten when the disk is full."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmfuzz.budget import Budget
+from lmfuzz.coverage.apart import Archives
 from lmfuzz.coverage.archive import Archive
 from lmfuzz.executors import LocalExecutor
 from lmfuzz.findings import Finding, Findings
@@ -27,7 +28,7 @@ class Step:
 
 def run(
     search: Search, executor: LocalExecutor, feature: Feature, objective: Objective,
-    archive: Archive, findings: Findings, budget: Budget, batch_size: int, always: frozenset[str],
+    archive: Archive | Archives, findings: Findings, budget: Budget, batch_size: int, always: frozenset[str],
 ) -> Generator[Step]:  # fmt: skip
     """Search until the budget is spent, or the search has nothing left to try; a generator of steps.
 

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from lmfuzz.errors import UsageError
-from lmfuzz.protocols import Feature
 from lmfuzz.types import FloatArray, Trace
 
 
@@ -45,22 +44,3 @@ class Total:
         with np.errstate(over="ignore"):
             total: FloatArray = values.reshape(len(values), -1).sum(axis=1, keepdims=True).astype(np.float32)
         return total
-
-
-class Apart:
-    """Points of another feature with the seed as one more coordinate, so far apart that seeds never meet.
-
-    In a campaign per seed a row is new when it is far from all rows of its own seed.
-    """
-
-    def __init__(self, feature: Feature, radius: float) -> None:
-        self._feature, self._spacing = feature, 2 * radius
-        self.needs = feature.needs | {"origin"}
-
-    def fit(self, trace: Trace) -> None:
-        """The other feature was fitted before."""
-
-    def __call__(self, trace: Trace) -> FloatArray:
-        """Points float32 (B, D + 1)."""
-        seeds = (trace["origin"] * self._spacing).astype(np.float32)
-        return np.concatenate([self._feature(trace), seeds[:, None]], axis=1)

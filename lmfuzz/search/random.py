@@ -11,7 +11,7 @@ class Random:
     """Mutates seeds drawn uniformly; learns nothing. The baseline of every claim."""
 
     focus: Sequence[int] = ()
-    each = 1
+    each = 100
 
     def __init__(self, setting: Setting) -> None:
         self._breeder = Breeder(setting)

@@ -29,14 +29,19 @@ class Sizes:
     twin_seeds: int = 300
     prompts: int = 200
     diffchaser_seeds: int = 100
-    cap: int = 100_000  # mutants or queries per trial at most
-    linf_cap: int = 5_000
-    edits_queries: int = 256
+    linf_diffchaser_seeds: int = 30
+    nan_cap: int = 200_000  # mutants per trial at most
+    fp16_cap: int = 50_000  # queries per seed at most, here and below
+    cap: int = 100_000
+    blind_cap: int = 1_000  # of the searches that do not look at the difference: random, tensorfuzz
+    linf_cap: int = 500
+    linf_diffchaser_cap: int = 10_000
+    edits_queries: int = 128
 
     @classmethod
     def quick(cls) -> "Sizes":
         """A tenth of the trials."""
-        return cls(1, 10, 30, 20, 10)
+        return cls(1, 10, 30, 20, 10, 3)
 
 
 def nan(sizes: Sizes, unsafe: Path) -> Iterator[Cell]:
@@ -45,8 +50,9 @@ def nan(sizes: Sizes, unsafe: Path) -> Iterator[Cell]:
         for search in ("tensorfuzz", "directed", "random", "walk"):
             yield Cell("nan", "unsafe loss", search, "first", {
                 "model": str(unsafe / str(number)), "seeds": ["mnist"], "count": 1, "batch": 100,
-                "resolution": "float", "objectives": ["nonfinite"], "operators": ["noise"], "search": search,
-                "feature": "total:channel=logits,radius=0.7071", "budget": f"{sizes.cap}x", "seed": number,
+                "resolution": "float", "objectives": ["nonfinite"], "search": search,
+                "operators": [] if search == "directed" else ["noise"],
+                "feature": "total:channel=logits,radius=0.7071", "budget": f"{sizes.nan_cap}x", "seed": number,
                 "confirm": 1,
             })  # fmt: skip
 
@@ -55,8 +61,8 @@ def fp16(sizes: Sizes) -> Iterator[Cell]:
     """TensorFuzz, section 4.2: labels that differ in 16 bits, within 0.4 of a seed."""
     for search in ("tensorfuzz", "boundary", "directed", "walk", "random"):
         yield Cell("fp16", "mlp", search, "seeds", {
-            **_pair("safe", "fp16", search, sizes.fp16_seeds, sizes.cap // 5), "linf": 0.4,
-            "operators": ["noise"], "resolution": "float", "batch": 250,
+            **_pair("safe", "fp16", search, sizes.fp16_seeds, sizes.fp16_cap), "linf": 0.4,
+            "operators": ["noise"], "resolution": "float", "batch": 500,
             "feature": 'channels:names=["base/logits"],radius=0.7071',
         })  # fmt: skip
 
@@ -68,9 +74,8 @@ def twins(sizes: Sizes, linf: float | None = None) -> Iterator[Cell]:
         for twin in TWINS:
             for name in SEARCHES:
                 search = name.removesuffix("_byte")
-                seeds = sizes.diffchaser_seeds if search == "diffchaser" else sizes.twin_seeds
-                cap = sizes.cap if linf is None else sizes.linf_cap
-                spec = _pair(net, twin, search, seeds, min(cap, 5_000) if search == "random" else cap)
+                seeds, cap = _amounts(sizes, search, linf)
+                spec = _pair(net, twin, search, seeds, cap)
                 if linf is not None:
                     spec["linf"] = linf
                 if name == "boundary":
@@ -79,6 +84,17 @@ def twins(sizes: Sizes, linf: float | None = None) -> Iterator[Cell]:
                 if search in ("walk", "random", "triggerfinder"):
                     spec["operators"] = list(SEVEN)
                 yield Cell(experiment, f"{net} {twin}", name, "seeds", spec)
+
+
+def _amounts(sizes: Sizes, search: str, linf: float | None) -> tuple[int, int]:
+    """How many seeds a search gets, and how many queries for each."""
+    if search == "diffchaser" and linf is not None:
+        return sizes.linf_diffchaser_seeds, sizes.linf_diffchaser_cap
+    if search == "diffchaser":
+        return sizes.diffchaser_seeds, sizes.cap
+    if linf is not None:
+        return sizes.twin_seeds, sizes.linf_cap
+    return sizes.twin_seeds, sizes.blind_cap if search in ("random", "tensorfuzz") else sizes.cap
 
 
 SEVEN = (

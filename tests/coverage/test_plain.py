@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from lmfuzz.coverage.archive import Archive
-from lmfuzz.coverage.plain import Apart, Channels, Total
+from lmfuzz.coverage.apart import Apart, Archives
+from lmfuzz.coverage.plain import Channels, Total
 from lmfuzz.errors import UsageError
 
 TRACE = {
@@ -32,8 +32,12 @@ def test_a_total_is_the_sum_of_absolute_values():
 def test_rows_of_different_seeds_are_always_far_apart():
     points = np.zeros((6, 3), np.float32)
     origin = np.array([0, 1, 999, 0, 1, 1000])
-    apart = Apart(Channels(["a"]), 0.25)
+    apart = Apart(Channels(["a"]))
     assert apart.needs == {"a", "origin"}
-    archive = Archive(0.25, 4, approximate=False)
-    novel = archive.admit(apart({"a": points, "origin": origin}), np.ones(6, bool))
-    assert novel.tolist() == [True, True, True, False, False, True]
+    archive, placed = Archives(0.25, 4), apart({"a": points, "origin": origin})
+    novel = archive.admit(placed, np.array([True, True, True, True, True, False]))
+    assert novel.tolist() == [True, True, True, False, False, False]
+    again = Archives(0.25, 4)
+    again.restore(placed[novel])
+    assert len(again) == len(archive) == 3
+    assert again.admit(placed, np.ones(6, bool)).tolist() == [False, False, False, False, False, True]

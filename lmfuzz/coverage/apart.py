@@ -1,0 +1,56 @@
+"""Coverage in campaigns per seed: a row is new when it is far from all rows of its own seed."""
+
+import numpy as np
+
+from lmfuzz.coverage.archive import Archive
+from lmfuzz.protocols import Feature
+from lmfuzz.types import BoolArray, FloatArray, Trace
+
+
+class Apart:
+    """Points of another feature, fitted before, with the number of the seed as one more coordinate."""
+
+    def __init__(self, feature: Feature) -> None:
+        self._feature = feature
+        self.needs = feature.needs | {"origin"}
+
+    def fit(self, trace: Trace) -> None:
+        """Nothing: the other feature was fitted before."""
+
+    def __call__(self, trace: Trace) -> FloatArray:
+        """Points float32 (B, D + 1)."""
+        seeds = trace["origin"].astype(np.float32)
+        return np.concatenate([self._feature(trace), seeds[:, None]], axis=1)
+
+
+class Archives:
+    """An archive for every seed, which the last coordinate of a point names; otherwise as Archive."""
+
+    def __init__(self, radius: float, dimensions: int) -> None:
+        self.radius, self.dimensions = radius, dimensions
+        self._archives: dict[int, Archive] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._archives.values()))
+
+    def admit(self, points: FloatArray, where: BoolArray) -> BoolArray:
+        """Which rows (B,) of points (B, D + 1) are novel; these are in the archives from now on."""
+        novel = np.zeros(len(points), np.bool_)
+        seeds = points[:, -1]
+        for seed in np.unique(seeds).astype(int).tolist():
+            rows = np.flatnonzero(seeds == seed)
+            novel[rows] = self._of(seed).admit(np.ascontiguousarray(points[rows, :-1]), where[rows])
+        return novel
+
+    def _of(self, seed: int) -> Archive:
+        if seed not in self._archives:
+            self._archives[seed] = Archive(self.radius, self.dimensions - 1, approximate=False)
+        return self._archives[seed]
+
+    def restore(self, points: FloatArray) -> None:
+        """Go on from points (N, D + 1), in the order of admission."""
+        for seed in np.unique(points[:, -1]).astype(int).tolist():
+            self._of(seed).restore(points[points[:, -1] == seed, :-1])
+
+    def close(self) -> None:
+        """Nothing is built in the background."""
