@@ -16,6 +16,7 @@ TWINS = ("tflite", "prune:0.5", "int4")
 NETS = ("lenet1", "lenet5")
 INT8 = "tflite"  # the published compressed models are TFLite's hybrid int8
 SEARCHES = ("boundary", "boundary_byte", "triggerfinder", "walk", "random", "tensorfuzz", "diffchaser")
+NOISE = "noise:sigma=0.1"  # the paper's 0.2 where pixels go from -1 to 1, as they do inside this network
 TEXT_TWINS = ("fp16", "int8", "int4", "prune:0.5")
 CELLS = str(Path(__file__).parent / "cells.py")
 
@@ -30,7 +31,7 @@ class Sizes:
     prompts: int = 200
     diffchaser_seeds: int = 100
     linf_diffchaser_seeds: int = 30
-    nan_cap: int = 200_000  # mutants per trial at most
+    nan_cap: int = 1_000_000  # mutants per trial at most
     fp16_cap: int = 50_000  # queries per seed at most, here and below
     cap: int = 100_000
     blind_cap: int = 1_000  # of the searches that do not look at the difference: random, tensorfuzz
@@ -51,9 +52,9 @@ def nan(sizes: Sizes, unsafe: Path) -> Iterator[Cell]:
             yield Cell("nan", "unsafe loss", search, "first", {
                 "model": str(unsafe / str(number)), "seeds": ["mnist"], "count": 1, "batch": 100,
                 "resolution": "float", "objectives": ["nonfinite"], "search": search,
-                "operators": [] if search == "directed" else ["noise"],
-                "feature": "total:channel=logits,radius=0.7071", "budget": f"{sizes.nan_cap}x", "seed": number,
-                "confirm": 1,
+                "operators": [] if search == "directed" else [NOISE],
+                "feature": "total:channel=logits,radius=0.7071", "budget": f"{sizes.nan_cap}x",
+                "seed": number, "confirm": 1,
             })  # fmt: skip
 
 
