@@ -79,7 +79,7 @@ class Findings:
         self.hits: Counter[str] = Counter()  # bucket -> rows that fell into it, confirmed or not
         self.kept: Counter[str] = Counter()  # bucket -> findings kept
         self._filled: Counter[tuple[str, int]] = Counter()  # bucket and seed (SEED: all) -> findings kept
-        self._rows: set[tuple[str, bytes]] = set()
+        self._rows: set[tuple[str, int, bytes]] = set()
 
     def consider(self, batch: Batch, trace: Trace, margins: FloatArray, execution: int) -> list[Finding]:
         """The findings among the rows of a batch whose bucket is not full yet, each confirmed."""
@@ -88,8 +88,8 @@ class Findings:
             evidence = self.objective.evidence(batch, trace, row, column)
             bucket = f"{self.objective.targets[column]}: {evidence.signature}"
             self.hits[bucket] += 1
-            key = bucket, batch.row(row).tobytes()
             place = bucket, int(batch.origin[row]) if self.per_seed else SEED
+            key = *place, batch.row(row).tobytes()
             if self._filled[place] >= self.keep or key in self._rows:
                 continue
             finding = self._finding(batch[row : row + 1], column, float(margins[row, column]), evidence)
@@ -113,7 +113,7 @@ class Findings:
 
     def state(self) -> State:
         """Counts and the rows kept, for resume."""
-        rows = [[bucket, row.hex()] for bucket, row in sorted(self._rows)]
+        rows = [[bucket, seed, row.hex()] for bucket, seed, row in sorted(self._rows)]
         filled = [[bucket, seed, count] for (bucket, seed), count in self._filled.items()]
         return {"hits": dict(self.hits), "kept": dict(self.kept), "filled": filled, "rows": rows}
 
@@ -121,4 +121,4 @@ class Findings:
         """Go on from ``state``."""
         self.hits, self.kept = Counter(state["hits"]), Counter(state["kept"])
         self._filled = Counter({(bucket, seed): count for bucket, seed, count in state["filled"]})
-        self._rows = {(bucket, bytes.fromhex(row)) for bucket, row in state["rows"]}
+        self._rows = {(bucket, seed, bytes.fromhex(row)) for bucket, seed, row in state["rows"]}

@@ -1,6 +1,6 @@
 """What every search does the same way: seeds first, then mutants whose operators are known."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -54,10 +54,17 @@ class Breeder:
 
         All of them are within the setting's bound.
         """
-        rng, setting = self.setting.rng, self.setting
-        groups = np.array_split(rng.permutation(len(rows)), min(GROUPS, len(rows)))
-        chosen = (choose or self.uniform)(len(groups))
-        parts = []
+        groups = np.array_split(self.setting.rng.permutation(len(rows)), min(GROUPS, len(rows)))
+        return self._changed(rows, pool, groups, (choose or self.uniform)(len(groups)))
+
+    def by(self, rows: Batch, pool: Batch, operators: IntArray) -> Batch:
+        """As ``change``, but each of the rows by an operator of its own, ``operators`` (B,)."""
+        chosen = np.unique(operators)
+        return self._changed(rows, pool, [np.flatnonzero(operators == one) for one in chosen], chosen)
+
+    def _changed(self, rows: Batch, pool: Batch, groups: Sequence[IntArray], chosen: IntArray) -> Batch:
+        """The rows of each group changed by the operator chosen for it, in the rows' order."""
+        rng, setting, parts = self.setting.rng, self.setting, []
         for group, operator in zip(groups, chosen.tolist(), strict=True):
             near = Surroundings(setting.space, pool[group], rng, setting.sampler)
             changed = self.operators[operator](rows[group], near)

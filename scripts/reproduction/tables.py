@@ -139,20 +139,29 @@ def summary(key: str, found: Sequence[Arm]) -> dict[str, float | None]:
 
 
 def ratios(own: Sequence[Arm]) -> dict[str, float | None]:
-    """DiffChaser's mean queries over TriggerFinder's, the smallest of all pairs; boundary's over the best
-    of TriggerFinder's and the walk's, the largest of the int8 pairs."""
-    means = {(arm.case, arm.search): arm.mean for arm in own}
-    cases = dict.fromkeys(arm.case for arm in own)
+    """DiffChaser's median queries over TriggerFinder's, the smallest of all pairs; boundary's over the best
+    of TriggerFinder's and the walk's, the largest of the int8 pairs; the same of the means."""
+    found: dict[str, float | None] = {}
+    for what, values in (
+        ("", {(arm.case, arm.search): arm.median for arm in own}),
+        ("_means", {(arm.case, arm.search): arm.mean for arm in own}),
+    ):
+        found |= _ratios(values, what)
+    return found
+
+
+def _ratios(values: dict[tuple[str, str], float], what: str) -> dict[str, float | None]:
+    cases = dict.fromkeys(case for case, _ in values)
 
     def over(case: str, a: str, *others: str) -> float:
-        below = [means.get((case, other), float("nan")) for other in others]
-        return means.get((case, a), float("nan")) / np.nanmin(below) if not np.isnan(below).all() else np.nan
+        below = [values.get((case, other), float("nan")) for other in others]
+        return values.get((case, a), float("nan")) / np.nanmin(below) if not np.isnan(below).all() else np.nan
 
     baseline = [over(case, "diffchaser", "triggerfinder") for case in cases]
     ours = [over(case, "boundary", "triggerfinder", "walk") for case in cases if INT8 in case.split()]
     return {
-        "diffchaser_over_triggerfinder": _rounded(min(baseline, default=np.nan)),
-        "boundary_over_best": _rounded(max(ours, default=np.nan)),
+        f"diffchaser_over_triggerfinder{what}": _rounded(min(baseline, default=np.nan)),
+        f"boundary_over_best{what}": _rounded(max(ours, default=np.nan)),
     }
 
 
