@@ -34,8 +34,8 @@ class Sizes:
     fp16_seeds: int = 100
     twin_seeds: int = 300
     prompts: int = 200
-    diffchaser_seeds: int = 100
-    linf_diffchaser_seeds: int = 30
+    diffchaser_seeds: int = 50
+    linf_diffchaser_seeds: int = 10
     nan_cap: int = 1_000_000  # mutants per trial at most
     fp16_cap: int = 50_000  # queries per seed at most, here and below
     cap: int = 100_000
@@ -47,7 +47,7 @@ class Sizes:
     @classmethod
     def quick(cls) -> "Sizes":
         """A tenth of the trials."""
-        return cls(1, 10, 30, 20, 10, 3)
+        return cls(1, 10, 30, 20, 5, 2)
 
 
 def nan(sizes: Sizes, unsafe: Path) -> Iterator[Cell]:
