@@ -15,6 +15,7 @@ from lmfuzz.types import PAD, Array, Batch, BoolArray, Evidence, FloatArray, Tra
 LOGITS = ("base/logits", "twin/logits")
 AROUND = 16  # characters of a text shown on each side of a parting
 _NEARLY = -1e-6  # margin of a row that is no finding, however near
+_LEAST = 1e-6  # nats; a smaller loss counts as this
 
 
 class LabelDisagreement:
@@ -56,9 +57,16 @@ class TextDisagreement:
 
     The margin at a parting, the first step at which the two would write different symbols, is the base's
     gap there between its symbol and the second, in nats, less ``gap`` and the noise floor: nearly every
-    prompt leads to some parting, and an unsure one is no finding. Other rows are graded by the step before
-    the parting that is nearest to a confident one. NaN where a step up to the parting has no numbers. The
-    signature is what the base writes and what the twin does: "'e' -> ' '".
+    prompt leads to some parting, and an unsure one is no finding. Other rows are graded by how much of its
+    gap the base's symbol loses in the twin, at the step up to the parting where that is most: all of it at
+    an unsure parting, else the gap less the twin's lead. For a loss of m nats the margin is gap log(m /
+    gap): twice as much is the same step up, whether a twin is coarse or fine. NaN where a step up to the
+    parting has no numbers. The signature is what the base writes and what the twin does: "'e' -> ' '".
+
+    Measured with ``directed``, 8 000 executions, at most 3 edits of 200 natural prompts, gap=3, on the
+    bundled model: the largest gap at a parting from an int4 twin was 4.8 to 5.2 nats in three trials, 2.2
+    to 2.9 where rows that part were graded by their gap and the others by the twin's lead, and 2.3 to 3.7
+    for ``walk``.
     """
 
     needs = frozenset({
@@ -67,8 +75,8 @@ class TextDisagreement:
     targets = ("parting",)
 
     def __init__(self, gap: float = 1.0) -> None:
-        if not 0 <= gap < np.inf:
-            raise UsageError(f"parting: gap is {gap}, must be nats, 0 or more")
+        if not 0 < gap < np.inf:
+            raise UsageError(f"parting: gap is {gap}, must be a number of nats above 0")
         self.gap, self.noise = gap, 0.0
 
     def __call__(self, batch: Batch, trace: Trace) -> FloatArray:
@@ -76,15 +84,15 @@ class TextDisagreement:
         gaps, leads, parting = trace["base_gap"], trace["twin_lead"], trace["parting"]
         rows, steps = np.arange(len(gaps)), np.arange(gaps.shape[1])
         parted, at = parting >= 0, np.maximum(parting, 0)
+        upto = steps <= np.where(parted, parting, len(steps))[:, None]
+        losses = gaps - np.maximum(leads, 0)
+        most = np.max(losses, axis=1, where=upto & ~np.isnan(losses), initial=_LEAST)
+        near = np.minimum(self.gap * np.log(most / self.gap), _NEARLY)
         sure = gaps[rows, at] - self.gap - self.noise
         # A twin that is torn between two symbols to within the noise has not parted for certain.
-        sure = np.where(leads[rows, at] < -self.noise, sure, np.minimum(sure, _NEARLY))
-        before = steps < np.where(parted, parting, len(steps))[:, None]
-        near = np.minimum(gaps - self.gap, 0) - leads
-        nearest = np.max(near, axis=1, where=before & ~np.isnan(near), initial=-np.inf)
-        margins = np.maximum(np.minimum(nearest, _NEARLY), np.where(parted, sure, -np.inf))
-        lost = np.isnan(near) & (trace["base/tokens"] != PAD) & (before | (steps == parting[:, None]))
-        return np.where(lost.any(axis=1), np.nan, margins)[:, None]
+        hit = parted & (leads[rows, at] < -self.noise) & (sure > 0)
+        lost = np.isnan(losses) & upto & (trace["base/tokens"] != PAD)
+        return np.where(lost.any(axis=1), np.nan, np.where(hit, sure, near))[:, None]
 
     def measure_noise(self, one: Trace, other: Trace) -> None:
         """Learn how much the lead of a symbol changes, in either model."""

@@ -107,21 +107,25 @@ def texts(*pairs):
 
 
 def test_a_parting_is_as_confident_as_the_base_was_there():
-    rows = texts(([5, 3, 9], [1, -2, -9]), ([1.25, 3, 9], [-0.5, 1, 1]), ([0.5, 0.75, 7], [0.5, -1, -9]))
-    assert TextDisagreement(gap=1)(*rows)[:, 0].tolist() == [2, 0.25, -0.25]
-    assert TextDisagreement(gap=0.5)(*rows)[:, 0].tolist() == [2.5, 0.75, 0.25]
+    rows = texts(([5, 3, 9], [4.5, -2, -9]), ([1.25, 3, 9], [-0.5, 1, 1]), ([0.5, 0.75, 7], [0.5, -1, -9]))
+    sure, unsure = TextDisagreement(gap=0.5)(*rows)[:, 0], TextDisagreement(gap=1)(*rows)[:, 0]
+    assert sure.tolist() == [2.5, 0.75, 0.25]
+    assert unsure == pytest.approx([2, 0.25, np.log(0.75)])
 
 
-def test_other_rows_are_graded_by_the_step_that_is_nearest_to_a_confident_parting():
+def test_other_rows_are_graded_by_the_most_that_the_base_loses_of_its_gap():
     rows = texts(
-        ([5, 3, 0.75], [1, 0.25, 0.5]),  # nowhere: 0.25 more at the second step
-        ([5, 0.125, 9], [0.5, -0.0625, -9]),  # unsure at the second, but near at the first
-        ([0.5, 0.25, 9], [0.25, 0.0, 1]),  # neither sure nor parted
-        ([5, 0.125, 9], [0, -0.0625, -9]),  # a tie at the first
+        ([5, 3, 0.75], [4.5, 2.75, 0.5]),  # nowhere all of it: 0.5 at the first step
+        ([5, 0.125, 9], [4.75, -1, -9]),  # all, unsure, at the second, but more at the first
+        ([5, 0.5, 9], [4.75, -1, -9]),  # all, unsure, at the second, and that is more
+        ([5, 3, 9], [6, 4, 9]),  # the twin is the surer one
+        ([5, 0.125, 9], [0, -1, -9]),  # enough, but the twin does not part there
     )
-    margins = TextDisagreement(gap=1)(*rows)[:, 0]
-    assert margins[:3].tolist() == [-0.25, -0.5, -0.75]
-    assert -1e-5 < margins[3] < 0
+    for gap in (1, 2):
+        margins = TextDisagreement(gap)(*rows)[:, 0]
+        want = gap * np.log(np.array([0.5, 0.25, 0.5, 1e-6]) / gap)
+        assert margins[:4] == pytest.approx(want)
+        assert -1e-5 < margins[4] < 0
 
 
 def test_what_comes_after_the_parting_says_nothing():
@@ -138,15 +142,17 @@ def test_partings_within_the_noise_floor_are_no_findings():
     assert objective.noise == 0.5
     rows = texts(([1.5, 9], [-1, 9]), ([1.75, 9], [-1, 9]), ([3, 9], [-0.5, 9]), ([3, 9], [-0.75, 9]))
     margins = objective(*rows)[:, 0]
-    assert margins[[0, 1, 3]].tolist() == [0, 0.25, 1.5]
-    assert -1e-5 < margins[2] < 0
+    assert margins[[1, 3]].tolist() == [0.25, 1.5]
+    assert ((margins[[0, 2]] > -1e-5) & (margins[[0, 2]] < 0)).all()
 
 
 def test_a_step_without_numbers_up_to_the_parting_leaves_a_row_unscored():
     rows = texts(([5, 3, 1], [NAN, -2, 1]), ([5, NAN, 1], [1, -2, 1]), ([5, 3, NAN], [1, -2, NAN]),
                  ([5, 3, NAN], [1, 2, 1]), ([5, 3, NAN], [1, 2, NAN]))  # fmt: skip
     rows[1]["base/tokens"][4, 2] = PAD  # ended
-    np.testing.assert_array_equal(TextDisagreement()(*rows)[:, 0], [NAN, NAN, 2, NAN, -1])
+    np.testing.assert_allclose(
+        TextDisagreement(8)(*rows)[:, 0], [NAN, NAN, 8 * np.log(0.5), NAN, 8 * np.log(0.5)]
+    )
 
 
 def test_parting_evidence_shows_both_texts():
@@ -170,7 +176,7 @@ def test_long_texts_are_shown_around_the_parting():
     assert found.span == (99, 100)
 
 
-@pytest.mark.parametrize("gap", [-1, INF, NAN])
+@pytest.mark.parametrize("gap", [0, -1, INF, NAN])
 def test_a_gap_must_be_nats(gap):
     with pytest.raises(UsageError, match="parting: gap is"):
         TextDisagreement(gap)
