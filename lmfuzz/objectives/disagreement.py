@@ -55,13 +55,14 @@ class LabelDisagreement:
 class TextDisagreement:
     """The twin parts from what its base writes where the base is sure: a confident parting.
 
-    The margin at a parting, the first step at which the two would write different symbols, is the base's
-    gap there between its symbol and the second, in nats, less ``gap`` and the noise floor: nearly every
-    prompt leads to some parting, and an unsure one is no finding. Other rows are graded by how much of its
-    gap the base's symbol loses in the twin, at the step up to the parting where that is most: all of it at
-    an unsure parting, else the gap less the twin's lead. For a loss of m nats the margin is gap log(m /
-    gap): twice as much is the same step up, whether a twin is coarse or fine. NaN where a step up to the
-    parting has no numbers. The signature is what the base writes and what the twin does: "'e' -> ' '".
+    The margin at a parting, the first step at which the two would write different symbols, is the lead of
+    the base's symbol over its second there (its top-two gap, in nats), less ``gap`` and the noise floor:
+    nearly every prompt leads to some parting, and an unsure one is no finding. Other rows are graded by how
+    much of its lead the base's symbol loses in the twin, at the step up to the parting where that is most:
+    all of it at an unsure parting, elsewhere the base's lead less the twin's. For m nats lost the margin is
+    gap log(m / gap): twice as much is the same step up, whether a twin is coarse or fine. NaN where a step
+    up to the parting has no numbers. The signature is what the base writes and what the twin does, such as
+    "'e' -> ' '".
 
     Measured with ``directed``, 8 000 executions, at most 3 edits of 200 natural prompts, gap=3, on the
     bundled model: the largest gap at a parting from an int4 twin was 4.8 to 5.2 nats in three trials, 2.2
