@@ -133,11 +133,13 @@ def check_channels(target: Target, needs: Sequence[tuple[str, frozenset[str]]]) 
     have = target.channels | OWN | {CRASH}
     for what, wants in needs:
         if missing := unknown(wants, have):
+            if any(name.startswith(("base/", "twin/")) for name in missing):
+                raise UsageError(
+                    f"{what} two models; name the other one: lmfuzz diff MODEL TWIN, or image diff MODEL TWIN"
+                )
             shown = ", ".join(dict.fromkeys(name.split("/", 1)[0] for name in missing))
-            twin = "; give a model to compare it with (--twin)" if shown in ("base", "twin") else ""
             raise UsageError(
-                f"{what} {shown}, which the target does not show; it has "
-                f"{', '.join(sorted(target.channels))}{twin}"
+                f"{what} {shown}, which the target does not show; it has {', '.join(sorted(target.channels))}"
             )
 
 

@@ -74,15 +74,14 @@ def _first(campaign: Campaign) -> Result:
 
 
 def _gaps(campaign: Campaign) -> Result:
-    """Per prompt: does some row of it part, and with which largest top-two gap of the base, in nats?"""
+    """One trial: which prompts have a row that parts, and the base's largest top-two gap at a parting."""
     column = campaign.panel.targets.index("gap")
     best = np.full(len(campaign.setting.seeds), -np.inf)
     for step in campaign.steps():
         np.maximum.at(best, step.batch.origin, step.margins[:, column].astype(np.float64))
     parted = np.isfinite(best)
-    gaps = np.where(parted, best + SURE, 0.0)
-    queries = campaign.trials.queries.tolist() if campaign.trials else []
-    return {"natural": 0, "found": parted.tolist(), "gaps": gaps.tolist(), "queries": queries, "distance": []}
+    largest = float(best.max()) + SURE if parted.any() else 0.0
+    return {"natural": 0, "found": parted.tolist(), "gaps": [largest], "queries": [], "distance": []}
 
 
 def _hits(campaign: Campaign) -> Result:

@@ -32,6 +32,11 @@ class Arm:
     buckets: dict[str, int] | None = None
 
     @property
+    def trials(self) -> int:
+        """How many there were; of gaps one looks at all prompts."""
+        return len(self.values) if self.gaps else len(self.found)
+
+    @property
     def share(self) -> float:
         """The share of trials that found something."""
         return float(np.mean(self.found)) if self.found else float("nan")
@@ -74,7 +79,7 @@ def markdown(found: Sequence[Arm]) -> str:
         ours = next((a for a in found if (a.experiment, a.case, a.search) == (*_case(arm), lead)), None)
         effect, p = compared(ours, arm) if ours is not None and ours is not arm else ("", "")
         lines.append(
-            f"| {arm.experiment} | {arm.case} | {arm.search} | {len(arm.found)} | {_share(arm)} "
+            f"| {arm.experiment} | {arm.case} | {arm.search} | {arm.trials} | {_share(arm)} "
             f"| {_number(arm.median)} | {interval(arm.values)} | {_number(arm.mean)} | {effect} | {p} |"
         )
     return "\n".join(lines)
@@ -87,7 +92,7 @@ def _case(arm: Arm) -> tuple[str, str]:
 def _share(arm: Arm) -> str:
     if arm.buckets is not None:
         return f"{len(arm.buckets)} buckets, {sum(arm.buckets.values())} rows"
-    return f"{sum(arm.found)} ({arm.share:.0%})"
+    return f"{arm.share:.0%} of the prompts part" if arm.gaps else f"{sum(arm.found)} ({arm.share:.0%})"
 
 
 def _number(value: float) -> str:

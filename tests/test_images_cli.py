@@ -1,0 +1,212 @@
+"""Images, twins and functions on the command line, as a user meets them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from shell import Result, Shell, forget_files
+
+from lmfuzz.store import Store
+
+MODELS = """
+import torch
+from torch import nn
+
+from lmfuzz.spaces import BoxSpace
+from lmfuzz.targets.function import on
+
+
+class Few(nn.Module):
+    def __init__(self, classes=3, shape=(8, 8, 1)):
+        super().__init__()
+        torch.manual_seed(0)
+        self.shape = shape
+        self.output = nn.Linear(shape[0] * shape[1] * shape[2], classes)
+        with torch.no_grad():
+            self.output.weight.mul_(8)
+
+    def forward(self, x):
+        return self.output(x.flatten(1))
+
+
+class Rounded(Few):
+    def __init__(self):
+        super().__init__()
+        with torch.no_grad():
+            scale = self.output.weight.abs().max() / 7
+            self.output.weight.copy_(torch.round(self.output.weight / scale) * scale)
+
+
+class Hot(Few):
+    def forward(self, x):
+        return torch.exp(20 * super().forward(x))
+
+
+def few(): return Few().eval()
+def four(): return Few(classes=4).eval()
+def wide(): return Few(shape=(8, 9, 1)).eval()
+def coloured(): return Few(shape=(8, 8, 3)).eval()
+def rounded(): return Rounded().eval()
+def hot(): return Hot().eval()
+def training(): return Few()
+def dropping():
+    model = nn.Sequential(nn.Flatten(), Always(), Few().output)
+    model.shape = (8, 8, 1)
+    return model.eval()
+
+
+class Always(nn.Module):
+    def forward(self, x):
+        return torch.nn.functional.dropout(x, 0.5, training=True)
+
+
+@on(BoxSpace((2,), -1.0, 1.0))
+def saddle(x):
+    return {"value": x[:, 0] * x[:, 1]}
+"""
+DETECTORS = """
+class High:
+    needs = {"value"}
+
+    def __call__(self, batch, trace):
+        return trace["value"] - 0.9
+"""
+
+
+@pytest.fixture
+def shell(sh: Shell) -> Shell:
+    Path("images.py").write_text(MODELS)
+    Path("high.py").write_text(DETECTORS)
+    forget_files()
+    return sh
+
+
+SEARCHES = ("boundary", "triggerfinder", "walk", "tensorfuzz", "random", "directed")
+
+
+def differ(sh: Shell, *more: str, model: str = "images.py:few", twin: str = "round:4") -> Result:
+    base = ("image", "diff", model, "--twin", twin, "--count", "20", "--budget", "20000x")
+    return sh(*base, *more)
+
+
+def test_labels_that_differ_are_found_shown_replayed_and_pictured(shell: Shell) -> None:
+    done = differ(shell, "-o", "c", "--json")
+    assert done.code == 1, done
+    assert "the twin: 4 bits per tensor: 1 tensor of 1 Linear layer rounded" in done.out
+    assert "noise floor of disagreement: " in done.out
+    summary = json.loads(done.out.splitlines()[-1])
+    trials = summary["trials"]
+    assert trials["seeds"] == 20
+    assert trials["solved"] == 20 - trials["natural"] > 0
+    assert trials["mean_queries"] < 20
+    assert summary["exit_reason"] == "done"
+    with Store.read(Path("c")) as store:
+        found, rows = store.findings(), store.rows()
+    assert len({finding.origin for finding in found}) == 20
+    for number, finding in enumerate(found, start=1):
+        with Image.open(f"c/pictures/{number}-input.png") as picture:
+            pixels = np.asarray(picture).astype(np.float32)
+        assert np.abs(pixels / 255 - finding.row[:, :, 0]).max() < 1e-6, "the picture is the input that ran"
+        assert finding.distance == np.abs(finding.row - rows.row(finding.origin)).max()
+        with Image.open(f"c/pictures/{number}.png") as picture:
+            assert picture.height >= 160
+    shown = shell("show", "c", "1").out
+    assert f"from seed {found[0].origin} (L-infinity)" in shown
+    assert "evidence    base: " in shown
+    assert "; twin: " in shown
+    again = shell("replay", "c", "1")
+    assert again.code == 1
+    assert "still fails" in again.out
+
+
+def test_every_search_keeps_the_bound_and_goes_on_after_a_stop(shell: Shell) -> None:
+    for search in (*SEARCHES, "diffchaser:population=50"):
+        folder = search.partition(":")[0]
+        more = ("--linf", "0.25", "--search", search, "--per-seed", "150", "-o", folder)
+        stopped = differ(shell, *more, "--stop-after", "2", "--json")
+        assert stopped.code == 1, stopped
+        assert json.loads(stopped.out.splitlines()[-1])["exit_reason"] == "findings"
+        done = shell("resume", folder, "--stop-after", "1000", "--json")
+        assert json.loads(done.out.splitlines()[-1])["exit_reason"] == "done"
+        whole = differ(shell, *more[:-1], f"{folder}-whole", "--json")
+        before, after = (json.loads(each.out.splitlines()[-1])["trials"] for each in (done, whole))
+        assert before == after, f"{search} goes on as if it had never stopped"
+        with Store.read(Path(folder)) as store:
+            assert all(finding.distance <= 0.25 + 1e-6 for finding in store.findings())
+
+
+def test_overflow_is_found_from_images(shell: Shell) -> None:
+    done = shell(
+        "image", "nan", "images.py:hot", "--count", "5", "--budget", "30000x", "--stop-after", "1", "-o", "c"
+    )
+    assert done.code == 1, done
+    assert "nonfinite" in done.out
+
+
+def test_a_function_and_a_detector_of_ones_own(shell: Shell) -> None:
+    done = shell(
+        "fuzz",
+        "images.py:saddle",
+        "--objective",
+        "high.py:High",
+        "--budget",
+        "20000x",
+        "--stop-after",
+        "1",
+        "-o",
+        "c",
+    )
+    assert done.code == 1, done
+    with Store.read(Path("c")) as store:
+        (finding,) = store.findings()
+    assert finding.row.shape == (2,)
+    assert finding.row[0] * finding.row[1] > 0.9
+    assert not Path("c/pictures").exists()
+
+
+def test_texts_that_part_within_few_edits(shell: Shell) -> None:
+    few = ("--count", "30", "--max-new", "20", "--budget", "1500x", "--stop-after", "2", "-o", "c")
+    sure = ("--objective", "disagreement:gap=0.1")
+    done = shell("diff", "models:shakespeare", "--twin", "int4", "--edits", "2", *sure, *few)
+    assert done.code == 1, done
+    with Store.read(Path("c")) as store:
+        found, rows, space = store.findings(), store.rows(), store.space
+    assert all(space.distance(f.row, rows.row(f.origin)) == f.distance <= 2 for f in found)
+    assert "from seed" in shell("show", "c", "1").out
+
+
+def test_what_is_wrong_is_said_in_one_sentence(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LMFUZZ_DATA", raising=False)
+    (tmp_path / "broken-images-idx3-ubyte").write_bytes(b"\0\0\x08\x03" + bytes(10))
+    (tmp_path / "magic").write_bytes(b"\0\0\x08\x01" + bytes(100))
+    diff = ("image", "diff", "images.py:few", "-o", "new")
+    texts = ("diff", "models:shakespeare", "--twin", "int8", "-o", "new")
+    saddle = ("fuzz", "images.py:saddle", "--objective", "high.py:High", "-o", "new")
+    alone = ("image", "nan", "images.py:few", "-o", "new")
+    for command, code, said in (
+        ((*diff, "images.py:four"), 3, "the twin has 4 classes, its base 3"),
+        ((*diff, "images.py:wide"), 3, "a pair needs the same rows for both"),
+        ((*diff, "--twin", "int9"), 3, "int9"),
+        ((*diff, "--twin", "prune:0"), 2, "prune"),
+        (("image", "diff", "images.py:rounded", "--twin", "round:4", "-o", "new"), 2, "changes"),
+        ((*diff, "images.py:rounded", "--twin", "int8"), 2, "name the twin once"),
+        (diff, 2, "name the twin once"),
+        ((*diff, "--twin", "int8", "--linf", "0.001"), 2, "below the pixel step"),
+        ((*diff, "--twin", "int8", "--seeds", "mnist"), 2, "LMFUZZ_DATA"),
+        ((*diff, "--twin", "int8", "--seeds", "mnist", "--download"), 2, "set LMFUZZ_DATA to the folder"),
+        ((*diff, "--twin", "int8", "--seeds", "broken-images-idx3-ubyte"), 2, "broken-images-idx3-ubyte"),
+        ((*diff, "--twin", "int8", "--seeds", "magic"), 2, "magic"),
+        ((*diff, "--twin", "int8", "--operator", "insert"), 2, "does not fit what the model takes"),
+        (("image", "nan", "images.py:training", "-o", "new"), 3, ".eval()"),
+        (("image", "nan", "images.py:dropping", "-o", "new"), 3, "gives other logits each time"),
+        ((*alone, "--objective", "disagreement"), 2, "the objectives need two models; name the other one"),
+        ((*texts, "--search", "boundary"), 2, "take directed for texts"),
+        (("fuzz", "models:shakespeare", "--linf", "0.1", "-o", "new"), 2, "--edits bounds its rows"),
+        ((*saddle, "--edits", "1"), 2, "--linf bounds its rows"),
+        (("image", "nan", "models:mnist/lenet", "-o", "new"), 3, "did you mean"),
+    ):  # fmt: skip
+        assert said in shell.refused(*command, code=code), command
