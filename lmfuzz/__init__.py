@@ -1,3 +1,3 @@
 """lmfuzz: a coverage-guided behaviour fuzzer for language models."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
