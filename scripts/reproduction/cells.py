@@ -80,7 +80,7 @@ def _gaps(campaign: Campaign) -> Result:
     for step in campaign.steps():
         np.maximum.at(best, step.batch.origin, step.margins[:, column].astype(np.float64))
     parted = np.isfinite(best)
-    largest = float(best.max()) + SURE if parted.any() else 0.0
+    largest = float(best.max()) + GAPLESS if parted.any() else 0.0
     return {"natural": 0, "found": parted.tolist(), "gaps": [largest], "queries": [], "distance": []}
 
 
@@ -92,16 +92,16 @@ def _hits(campaign: Campaign) -> Result:
     return {"natural": 0, "found": [bool(hits)], "queries": [], "distance": [], "buckets": hits}
 
 
-SURE = (
+GAPLESS = (
     1000.0  # nats: no base is as sure as this, so that nothing is a finding and every prompt is searched on
 )
 
 
 def gap(batch: Any, trace: Any) -> Any:
-    """The base's top-two gap where the texts part, less SURE nats; -inf where they do not."""
+    """The base's top-two gap where the texts part, less GAPLESS nats; -inf where they do not."""
     at = trace["parting"]
     gaps = trace["base_gap"][np.arange(len(at)), np.maximum(at, 0)]
-    return np.where(at >= 0, gaps - SURE, -np.inf)
+    return np.where(at >= 0, gaps - GAPLESS, -np.inf)
 
 
 gap.needs = ("parting", "base_gap")  # type: ignore[attr-defined]  # what a detector says of itself
