@@ -114,25 +114,34 @@ class DiffChaser:
         """Rows (n, m, *shape) of these seeds with some values drawn anew, within the bound."""
         space, changed = self._space, members.copy()
         places = self._drawn(members.shape, self._rate)
-        changed[places] = self._rng.uniform(space.low, space.high, size=int(places.sum()))
+        changed[places] = self._values(int(places.sum()))
         rows = self._setting.corpus.parents(ids.repeat(members.shape[1]))
         rows = rows.changed(space.settle(changed.reshape(-1, *space.shape)))
         bound = self._setting.bound
         held = rows if bound is None else bound.hold(rows, self._rng)
         return held.data.reshape(members.shape)
 
+    def _values(self, count: int) -> FloatArray:
+        """Legal values (count,), all equally likely."""
+        space = self._space
+        if not space.step:
+            return self._rng.uniform(space.low, space.high, size=count)
+        values = int((space.high - space.low) / space.step + 1e-6) + 1
+        return space.low + space.step * self._rng.integers(values, size=count)
+
     def tell(self, batch: Batch, trace: Trace, margins: FloatArray, novel: BoolArray) -> None:
         """Learn how fit the members are that were asked for last."""
         self.trials.note(batch, margins)
-        base = np.nan_to_num(trace[BASE].astype(np.float64), nan=np.inf)  # of no number, the least fit
+        base = trace[BASE].astype(np.float64)
         ordered = base.argsort(axis=1, kind="stable")
         if batch.parent[0] < 0:
             self._second[batch.origin] = ordered[:, -2]
             return
-        rows, second = np.arange(len(base)), ordered[:, -self._k]
+        second = ordered[:, -min(self._k, base.shape[1])]
         if self._fitness_of == "target":
             second = self._second[batch.origin]
-        self._fitness.reshape(-1)[self._asked] = base.max(axis=1) - base[rows, second]
+        fitness = base.max(axis=1) - base[np.arange(len(base)), second]
+        self._fitness.reshape(-1)[self._asked] = np.nan_to_num(fitness, nan=np.inf)
 
     def state(self) -> State:
         """Everything, with all members of the populations under way."""
