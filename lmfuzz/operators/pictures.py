@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from functools import cache
+from typing import Any, ClassVar
 
-import cv2
 import numpy as np
 
 from lmfuzz.errors import UsageError
@@ -12,10 +12,17 @@ from lmfuzz.operators.pixels import between, image_space, unit
 from lmfuzz.protocols import Surroundings
 from lmfuzz.types import Array, Batch
 
-cv2.setNumThreads(1)  # images are small, and every process has its one core
-
 LARGEST_KERNEL = 31
 LARGEST_FLOAT_MEDIAN = 5  # cv2's median of larger kernels takes bytes only
+
+
+@cache
+def _cv2() -> Any:
+    """OpenCV, loaded when it is first used: a list of operators need not wait for it."""
+    import cv2
+
+    cv2.setNumThreads(1)  # images are small, and every process has its one core
+    return cv2
 
 
 def _odd_kernel(largest: int) -> None:
@@ -51,7 +58,7 @@ class MeanBlur:
     def __call__(self, rows: Batch, near: Surroundings) -> Batch:
         """Changed copies of ``rows``; a square of one pixel changes nothing."""
         sizes = near.rng.integers(1, self.largest + 1, size=len(rows))
-        return _each(rows, near, sizes, lambda image, size: cv2.blur(image, (size, size)))
+        return _each(rows, near, sizes, lambda image, size: _cv2().blur(image, (size, size)))
 
 
 @dataclass(frozen=True)
@@ -71,7 +78,7 @@ class GaussianBlur:
     def __call__(self, rows: Batch, near: Surroundings) -> Batch:
         """Changed copies of ``rows``; a kernel of one pixel changes nothing."""
         sizes = 1 + 2 * near.rng.integers((self.largest + 1) // 2, size=len(rows))
-        return _each(rows, near, sizes, lambda image, size: cv2.GaussianBlur(image, (size, size), 0))
+        return _each(rows, near, sizes, lambda image, size: _cv2().GaussianBlur(image, (size, size), 0))
 
 
 @dataclass(frozen=True)
@@ -95,9 +102,10 @@ class MedianBlur:
 
         def median(image: Array, size: int) -> Array:
             if size <= LARGEST_FLOAT_MEDIAN:
-                return cv2.medianBlur(image, size)
+                small: Array = _cv2().medianBlur(image, size)
+                return small
             whole = np.rint((image - low) / byte).astype(np.uint8)
-            blurred: Array = low + byte * cv2.medianBlur(whole, size)
+            blurred: Array = low + byte * _cv2().medianBlur(whole, size)
             return blurred
 
         sizes = 1 + 2 * near.rng.integers((self.largest + 1) // 2, size=len(rows))
@@ -153,11 +161,13 @@ class Rotation:
         space = image_space(near)
         height, width, _ = space.shape
         middle = (width - 1) / 2, (height - 1) / 2
-        edge = cv2.BORDER_REPLICATE if self.replicate else cv2.BORDER_CONSTANT
+        edge = _cv2().BORDER_REPLICATE if self.replicate else _cv2().BORDER_CONSTANT
         lowest = [space.low] * 4
 
         def rotated(image: Array, degrees: float) -> Array:
-            turn = cv2.getRotationMatrix2D(middle, degrees, 1)
-            return cv2.warpAffine(image, turn, (width, height), borderMode=edge, borderValue=lowest)
+            turn = _cv2().getRotationMatrix2D(middle, degrees, 1)
+            size = (width, height)
+            turned: Array = _cv2().warpAffine(image, turn, size, borderMode=edge, borderValue=lowest)
+            return turned
 
         return _each(rows, near, near.rng.uniform(-self.most, self.most, len(rows)), rotated)
