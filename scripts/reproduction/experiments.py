@@ -21,7 +21,9 @@ SEARCHES = {
     "triggerfinder_paper": "triggerfinder", "walk": "walk", "random": "random", "tensorfuzz": "tensorfuzz",
     "diffchaser": "diffchaser",
 }  # fmt: skip
-NOISE = "noise:sigma=0.1"  # the paper's 0.2 where pixels go from -1 to 1, as they do inside this network
+# The paper's noise is 0.2 where pixels go from -1 to 1, as they do inside this network: 0.1 here. With it
+# TensorFuzz found 6 of 10 within a million mutants, random and walk none; with half of it, it finds more.
+NOISE = "noise:sigma=0.05"
 TEXT_TWINS = ("fp16", "int8", "int4", "prune:0.5")
 GUIDE = 20.0  # nats: more than any gap that was seen, so that the climb does not end
 CELLS = str(Path(__file__).parent / "cells.py")
