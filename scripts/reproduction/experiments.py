@@ -41,7 +41,8 @@ class Sizes:
     linf_diffchaser_seeds: int = 10
     nan_cap: int = 1_000_000  # mutants per trial at most
     fp16_cap: int = 50_000  # queries per seed at most, here and below
-    cap: int = 100_000
+    diffchaser_cap: int = 100_000
+    cap: int = 10_000
     blind_cap: int = 1_000  # of the searches that do not look at the difference: random, tensorfuzz
     linf_cap: int = 500
     linf_diffchaser_cap: int = 10_000
@@ -100,7 +101,7 @@ def _amounts(sizes: Sizes, search: str, linf: float | None) -> tuple[int, int]:
     if search == "diffchaser" and linf is not None:
         return sizes.linf_diffchaser_seeds, sizes.linf_diffchaser_cap
     if search == "diffchaser":
-        return sizes.diffchaser_seeds, sizes.cap
+        return sizes.diffchaser_seeds, sizes.diffchaser_cap
     if linf is not None:
         return sizes.twin_seeds, sizes.linf_cap
     return sizes.twin_seeds, sizes.blind_cap if search in ("random", "tensorfuzz") else sizes.cap
