@@ -124,7 +124,7 @@ class TriggerFinder:
             self._covered = np.zeros((len(self._count), 8, states.shape[1]), np.float32)
             seen = np.zeros((len(ids), 8), bool)
         squared = ((self._covered[ids] - states[:, None]) ** 2).sum(axis=2)
-        fresh = ~(seen & ~(squared > APART)).any(axis=1) & np.isfinite(states).all(axis=1)
+        fresh: BoolArray = ~(seen & ~(squared > APART)).any(axis=1) & np.isfinite(states).all(axis=1)
         ids = ids[fresh]
         if (self._count[ids] == self._covered.shape[1]).any():
             self._covered = np.concatenate([self._covered, np.zeros_like(self._covered)], axis=1)
