@@ -38,6 +38,7 @@ class Sizes:
     twin_seeds: int = 300
     prompts: int = 200
     diffchaser_seeds: int = 50
+    linf_seeds: int = 100
     linf_diffchaser_seeds: int = 10
     nan_cap: int = 1_000_000  # mutants per trial at most
     fp16_cap: int = 50_000  # queries per seed at most, here and below
@@ -46,13 +47,13 @@ class Sizes:
     blind_cap: int = 1_000  # of the searches that do not look at the difference: random, tensorfuzz
     linf_cap: int = 500
     linf_diffchaser_cap: int = 10_000
-    text_trials: int = 8
+    text_trials: int = 6
     text_budget: int = 3_000  # rows per trial, over all prompts
 
     @classmethod
     def quick(cls) -> "Sizes":
         """A tenth of the trials."""
-        return cls(1, 10, 30, 20, 5, 2, text_trials=2)
+        return cls(1, 10, 30, 20, 5, 10, 2, text_trials=2)
 
 
 def nan(sizes: Sizes, unsafe: Path) -> Iterator[Cell]:
@@ -103,7 +104,7 @@ def _amounts(sizes: Sizes, search: str, linf: float | None) -> tuple[int, int]:
     if search == "diffchaser":
         return sizes.diffchaser_seeds, sizes.diffchaser_cap
     if linf is not None:
-        return sizes.twin_seeds, sizes.linf_cap
+        return sizes.linf_seeds, sizes.linf_cap
     return sizes.twin_seeds, sizes.blind_cap if search in ("random", "tensorfuzz") else sizes.cap
 
 
