@@ -36,8 +36,9 @@ class Boundary:
     one (a gradient counts as a query), else towards other inputs and then by blocks of values at an end of
     their range, kept when f falls, as in the square attack (Andriushchenko et al. 2020).
 
-    Measured on LeNet-1 and LeNet-5 with int8 twins: 3.0 to 3.8 queries on average with any floats, 3.1
-    to 4.0 with bytes; the same with the margins' own zeros and the nearest seed 4.0 to 4.5.
+    Measured on LeNet-1 and LeNet-5 with int8 twins, 600 seeds each: 3.0 to 3.8 queries on average with any
+    floats, 3.1 to 4.0 with bytes; Illinois' method on f towards the nearest seed takes 3.5 to 4.4, and 4.5
+    to 6.6.
     """
 
     focus: Sequence[int] = ()
