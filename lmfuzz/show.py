@@ -249,7 +249,8 @@ def detail_lines(store: Store, number: int) -> Iterator[str]:
     yield f"distance    {distance(finding, store.space)}"
     yield f"found       at execution {finding.execution}, model {meta['identity']}"
     yield "lineage"
-    last = names[finding.operator] if finding.operator >= 0 else "seed"
+    made = "seed" if finding.parent < 0 else meta["spec"]["search"].partition(":")[0]
+    last = names[finding.operator] if finding.operator >= 0 else made
     for ancestor in store.lineage(finding.parent):
         text = store.space.decode(ancestor.row)
         yield f'  #{ancestor.id:<7} {ancestor.operator or "seed":<12} "{escaped(text)}"'

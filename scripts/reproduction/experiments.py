@@ -15,10 +15,10 @@ KEYS = ("nan", "fp16", "twins", "twins_linf", "text_twins", "images_vs_bare")
 TWINS = ("tflite", "prune:0.5", "int4")
 NETS = ("lenet1", "lenet5")
 INT8 = "tflite"  # the published compressed models are TFLite's hybrid int8
-# Published query counts are the published program's, so that its acceptance rule stands for TriggerFinder.
+# TriggerFinder's paper and its published program accept mutants by different rules: both are run.
 SEARCHES = {
-    "boundary": "boundary", "boundary_byte": "boundary", "triggerfinder": "triggerfinder:fitness=code",
-    "triggerfinder_paper": "triggerfinder", "walk": "walk", "random": "random", "tensorfuzz": "tensorfuzz",
+    "boundary": "boundary", "boundary_byte": "boundary", "triggerfinder": "triggerfinder",
+    "triggerfinder_code": "triggerfinder:fitness=code", "walk": "walk", "random": "random", "tensorfuzz": "tensorfuzz",
     "diffchaser": "diffchaser",
 }  # fmt: skip
 # The paper's noise is 0.2 where pixels go from -1 to 1, as they do inside this network: 0.1 here. With it
