@@ -16,9 +16,9 @@ from lmfuzz import spec as specs
 from lmfuzz.budget import Budget
 from lmfuzz.calls import parse
 from lmfuzz.corpus import Corpus
+from lmfuzz.coverage.apart import Apart, Archives
 from lmfuzz.coverage.archive import Archive
 from lmfuzz.coverage.calibrate import Calibration, measure
-from lmfuzz.coverage.apart import Apart, Archives
 from lmfuzz.errors import UsageError
 from lmfuzz.executors import CRASH, LocalExecutor
 from lmfuzz.findings import Finding, Findings

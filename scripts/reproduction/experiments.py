@@ -18,8 +18,8 @@ INT8 = "tflite"  # the published compressed models are TFLite's hybrid int8
 # TriggerFinder's paper and its published program accept mutants by different rules: both are run.
 SEARCHES = {
     "boundary": "boundary", "boundary_byte": "boundary", "triggerfinder": "triggerfinder",
-    "triggerfinder_code": "triggerfinder:fitness=code", "walk": "walk", "random": "random", "tensorfuzz": "tensorfuzz",
-    "diffchaser": "diffchaser",
+    "triggerfinder_code": "triggerfinder:fitness=code", "walk": "walk", "random": "random",
+    "tensorfuzz": "tensorfuzz", "diffchaser": "diffchaser",
 }  # fmt: skip
 # The paper's noise is 0.2 where pixels go from -1 to 1, as they do inside this network: 0.1 here. With it
 # TensorFuzz found 6 of 10 within a million mutants, random and walk none; with half of it, it finds more.
