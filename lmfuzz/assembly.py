@@ -17,6 +17,7 @@ from lmfuzz.spaces import BoxSpace, Space, TextSpace
 from lmfuzz.spec import Spec
 from lmfuzz.types import Batch, unknown
 
+_ON_TEXTS = ("repetition", "phrases", "regex", "entropy", "parting")
 _TEXT_NAMES = {"disagreement": "parting"}  # what an objective for labels is called for texts
 
 
@@ -44,6 +45,16 @@ def objectives(spec: Spec, space: Space | None = None) -> Panel:
             call = replace(call, name=_TEXT_NAMES.get(call.name, call.name))
         parts[f"{short}#{taken + 1}" if taken else short] = plugins.build("objectives", call)
     return Panel(parts)
+
+
+def check_objectives(spec: Spec, space: Space) -> None:
+    """UsageError when an objective looks at texts and there are none."""
+    blind = [name for text in spec.objectives if (name := parse(text).name) in _ON_TEXTS]
+    if blind and isinstance(space, BoxSpace):
+        raise UsageError(
+            f"{blind[0]} looks at texts, and this model takes numbers; name what to look for with "
+            "--objective, such as nonfinite or a detector of your own"
+        )
 
 
 def operators(spec: Spec, target: Target) -> dict[str, Operator]:
@@ -133,6 +144,10 @@ def check_channels(target: Target, needs: Sequence[tuple[str, frozenset[str]]]) 
     have = target.channels | OWN | {CRASH}
     for what, wants in needs:
         if missing := unknown(wants, have):
+            if any(name.startswith("base/") for name in target.channels):
+                raise UsageError(
+                    f"{what} what this pair of models does not show; {_comparable(target.space)}"
+                )
             if any(name.startswith(("base/", "twin/")) for name in missing):
                 raise UsageError(
                     f"{what} two models; name the other one: lmfuzz diff MODEL TWIN, or image diff MODEL TWIN"
@@ -141,6 +156,16 @@ def check_channels(target: Target, needs: Sequence[tuple[str, frozenset[str]]]) 
             raise UsageError(
                 f"{what} {shown}, which the target does not show; it has {', '.join(sorted(target.channels))}"
             )
+
+
+def _comparable(space: Space) -> str:
+    """What can be asked of a pair."""
+    if isinstance(space, BoxSpace):
+        return "for images take disagreement, divergence:of=labels, or regression(OBJECTIVE)"
+    return (
+        "for texts take regression(OBJECTIVE) and search with directed, walk, random or tensorfuzz; of two "
+        "character RNNs (all recipes but tflite and dynamic) also disagreement and divergence"
+    )
 
 
 def needs(judged: frozenset[str], feature: Feature, search: object) -> list[tuple[str, frozenset[str]]]:

@@ -12,7 +12,7 @@ from lmfuzz.types import Array, Batch, IntArray
 class Linf:
     """No value of a box differs from the seed's by more than ``most`` (L-infinity).
 
-    UsageError where that is less than the space's step: no value could change.
+    UsageError where that is less than the space's step, so that no value could change, or all there is.
     """
 
     def __init__(self, most: float, space: BoxSpace, seeds: Batch) -> None:
@@ -20,6 +20,10 @@ class Linf:
             raise UsageError(
                 f"a bound of {most:g} is below the pixel step of {space.step:.4g} (1/{1 / space.step:.0f}): "
                 "nothing may change; give --linf at least that, or --resolution float"
+            )
+        if most >= space.high - space.low:
+            raise UsageError(
+                f"a bound of {most:g} bounds nothing: values go from {space.low:g} to {space.high:g}"
             )
         whole = math.floor(most / space.step + 1e-3) * space.step if space.step else most
         self.most, self._space, self._seeds = np.float32(whole), space, seeds.data

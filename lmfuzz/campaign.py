@@ -26,6 +26,7 @@ from lmfuzz.protocols import Feature, Setting, Target
 from lmfuzz.rng import Streams
 from lmfuzz.search.breeding import Breeder
 from lmfuzz.search.trials import Trials
+from lmfuzz.show import PICTURES
 from lmfuzz.spaces import BoxSpace, describe
 from lmfuzz.spec import Spec
 from lmfuzz.store import CAMPAIGN, Sample, Store, Unwritten
@@ -101,6 +102,7 @@ class Campaign:
         panel = None if spec.twin else assembly.objectives(spec)  # before a model is loaded for minutes
         self.feature: Feature = plugins.build("features", parse(spec.feature))
         self.target = target or assembly.load_target(spec)
+        assembly.check_objectives(spec, self.target.space)
         self.panel = panel or assembly.objectives(spec, self.target.space)
         self.space = assembly.narrowed(self.target.space, spec)
         self.notes: list[str] = [*getattr(self.target, "notes", ())]
@@ -309,7 +311,7 @@ class Campaign:
         try:
             pictures.save(directory, number, finding.row, seed, self.space)
         except OSError as error:
-            raise Unwritten(directory / pictures.FOLDER, str(error), []) from error
+            raise Unwritten(directory / PICTURES, str(error), []) from error
 
     def state(self) -> State:
         """Everything that ``restore`` needs but the rows, points and findings."""

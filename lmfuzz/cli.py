@@ -96,10 +96,10 @@ def fuzz(config: Path | None, output: Path | None, as_json: bool, **given: Any) 
 def diff(twin: str | None, recipe: str | None, output: Path | None, as_json: bool, **given: Any) -> None:
     """Search for prompts that MODEL and its TWIN answer differently, the model being sure.
 
-    TWIN is another model, or a recipe that makes one: fp16, bf16, int8, int4, prune:0.5, round:4,
-    tflite, dynamic. Objectives: disagreement (default), divergence, regression(OBJECTIVE).
+    TWIN is another model, or a recipe that makes one: fp16, bf16, int8, int4, prune:0.5, round:4.
+    Objectives: disagreement (default), divergence, regression(OBJECTIVE).
     """
-    _compare(_TEXTS, {**given, "twin": _twin(twin, recipe)}, output, as_json)
+    _compare(_TEXTS, {**given, "twin": _twin(twin, recipe)}, output, as_json, images=False)
 
 
 @cli.group()
@@ -133,7 +133,8 @@ def image_diff(
 ) -> None:
     """Search for images that MODEL and its TWIN give different labels.
 
-    TWIN is another model, or a recipe that makes one: fp16, bf16, int8, int4, prune:0.5, round:4, tflite.
+    TWIN is another model, or a recipe that makes one: fp16, bf16, int8, int4, prune:0.5, round:4 (2 to 16
+    bits), tflite, dynamic. Of the seeds the first 100 are taken (--count).
     """
     _fetch(download, given)
     _compare(_LABELS, {**given, "twin": _twin(twin, recipe)}, output, as_json)
@@ -162,14 +163,16 @@ def _fetch(download: bool, given: dict[str, Any]) -> None:
         _say(f"{name} is in {images.download(name, Path(folder).expanduser())}")
 
 
-def _compare(defaults: dict[str, Any], given: dict[str, Any], output: Path | None, as_json: bool) -> None:
+def _compare(
+    defaults: dict[str, Any], given: dict[str, Any], output: Path | None, as_json: bool, images: bool = True
+) -> None:
     from lmfuzz import spec as specs
 
-    _begin(specs.resolve(defaults, given), output, as_json)
+    _begin(specs.resolve(defaults, given), output, as_json, images)
 
 
-def _begin(spec: "Spec", output: Path | None, as_json: bool) -> NoReturn:
-    """Begin a campaign, run it, and exit as it ended."""
+def _begin(spec: "Spec", output: Path | None, as_json: bool, images: bool | None = None) -> NoReturn:
+    """Begin a campaign, run it, and exit as it ended; ``images``: what the command is for."""
     from lmfuzz.campaign import Campaign, default_directory
     from lmfuzz.show import counted
     from lmfuzz.store import free
@@ -177,6 +180,9 @@ def _begin(spec: "Spec", output: Path | None, as_json: bool) -> NoReturn:
     directory = output or default_directory(datetime.now().strftime("%Y%m%d-%H%M%S"))
     free(directory)
     campaign = Campaign(spec)
+    if images is not None and images is not getattr(campaign.space, "image", False):
+        takes, command = ("no images", "fuzz or diff") if images else ("images", "image diff")
+        raise UsageError(f"{spec.model} takes {takes}; the command for it is lmfuzz {command}")
     model = f"model {spec.model}" if spec.model else "the bundled model"
     twin = f" and {spec.twin}" if spec.twin else ""
     seeds = counted(len(campaign.setting.seeds), "seed")

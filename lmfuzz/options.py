@@ -16,7 +16,9 @@ _SPEC: dict[str, Option] = {
         "--seeds", multiple=True, metavar="NAME|FILE|DIR",
         help="digits (default), mnist, mnist:train or cifar10 (below LMFUZZ_DATA), IDX, CIFAR or PNG files.",
     ),
-    "count": click.option("--count", type=int, metavar="N", help="Seeds to take (default: all)."),
+    "count": click.option(
+        "--count", type=int, metavar="N", help="Seeds to take (default: all; image diff: 100)."
+    ),
     "shape": click.option(
         "--shape", nargs=3, type=int, metavar="H W C",
         help="Of the images, for a model that does not say so itself (default: 28 28 1).",

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from lmfuzz.show import PICTURES as FOLDER
 from lmfuzz.spaces import BoxSpace
 from lmfuzz.types import Array, FloatArray
 
-FOLDER = "pictures"
 _SMALL = 160  # pixels that the shorter side of the picture of all three has at least
 _GAP = 2  # pixels of the model's between them
 

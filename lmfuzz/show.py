@@ -26,6 +26,7 @@ _ENDINGS = {
     "findings": "enough was found",
     "done": "every seed is done",
 }
+PICTURES = "pictures"  # the folder, in a campaign's, of findings that are images
 BEFORE, AFTER = ">>>", "<<<"  # around the bad part of an output
 
 
@@ -196,7 +197,7 @@ def _trials(state: dict[str, Any] | None) -> dict[str, Any] | None:
 def trials_line(trials: dict[str, Any]) -> str:
     """The seeds in words."""
     tried = trials["seeds"] - trials["natural"]
-    natural = f"; {trials['natural']} hit as they are and were not tried" if trials["natural"] else ""
+    natural = f"; {trials['natural']} of {trials['seeds']} seeds hit as they are" if trials["natural"] else ""
     solved = f"{trials['solved']} of {counted(tried, 'seed')} solved"
     if not trials["solved"]:
         return f"{solved} with {trials['queries']} queries{natural}"
@@ -247,6 +248,8 @@ def detail_lines(store: Store, number: int) -> Iterator[str]:
     yield f"evidence    {escaped(finding.evidence.words)}"
     yield f"margin      {finding.margin:.4g}"
     yield f"distance    {distance(finding, store.space)}"
+    if (picture := store.directory / PICTURES / f"{number}.png").exists():
+        yield f"pictures    {picture}: the seed, the input, and the difference (grey: no change)"
     yield f"found       at execution {finding.execution}, model {meta['identity']}"
     yield "lineage"
     made = "seed" if finding.parent < 0 else meta["spec"]["search"].partition(":")[0]

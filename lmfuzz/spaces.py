@@ -148,6 +148,7 @@ class BoxSpace:
 
     def settle(self, data: FloatArray) -> FloatArray:
         """The legal values nearest to ``data``: in range, and on the grid where there is one."""
+        data = np.asarray(data, np.float32)  # in one precision, so that a place has one value
         if self.step:
             data = self.low + self.step * np.rint((data - self.low) / self.step)
         return np.clip(data, self.low, self.high).astype(np.float32, copy=False)
@@ -168,12 +169,23 @@ class BoxSpace:
         """The words for every row."""
         return [self.decode(row) for row in batch.data]
 
+    @property
+    def _bytes(self) -> bool:
+        """Whether a value of the grid fits into a byte."""
+        return self.step > 0 and round((self.high - self.low) / self.step) <= 255
+
     def pack(self, row: FloatArray) -> bytes:
-        """A row's values as bytes."""
+        """A legal row's values as bytes: places on the grid where it has at most 256."""
+        if self._bytes:
+            places: Array = np.rint((row - self.low) / self.step).astype(np.uint8)
+            return places.tobytes()
         return np.ascontiguousarray(row, "<f4").tobytes()
 
     def unpack(self, data: bytes) -> FloatArray:
         """What ``pack`` was given."""
+        if self._bytes:
+            found = np.frombuffer(data, np.uint8).astype(np.float32)
+            return self.settle(self.low + self.step * found).reshape(self.shape)
         return np.frombuffer(data, "<f4").astype(np.float32).reshape(self.shape)
 
     def distance(self, a: FloatArray, b: FloatArray) -> float:

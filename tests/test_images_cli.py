@@ -62,6 +62,10 @@ class Always(nn.Module):
         return torch.nn.functional.dropout(x, 0.5, training=True)
 
 
+def bare(x):
+    return x
+
+
 @on(BoxSpace((2,), -1.0, 1.0))
 def saddle(x):
     return {"value": x[:, 0] * x[:, 1]}
@@ -114,6 +118,7 @@ def test_labels_that_differ_are_found_shown_replayed_and_pictured(shell: Shell) 
             assert picture.height >= 160
     shown = shell("show", "c", "1").out
     assert f"from seed {found[0].origin} (L-infinity)" in shown
+    assert "pictures    c/pictures/1.png" in shown
     assert "evidence    base: " in shown
     assert "; twin: " in shown
     again = shell("replay", "c", "1")
@@ -186,11 +191,21 @@ def test_what_is_wrong_is_said_in_one_sentence(
     diff = ("image", "diff", "images.py:few", "-o", "new")
     texts = ("diff", "models:shakespeare", "--twin", "int8", "-o", "new")
     saddle = ("fuzz", "images.py:saddle", "--objective", "high.py:High", "-o", "new")
+    labels = ("--objective", "divergence:of=labels")
     alone = ("image", "nan", "images.py:few", "-o", "new")
     for command, code, said in (
         ((*diff, "images.py:four"), 3, "the twin has 4 classes, its base 3"),
         ((*diff, "images.py:wide"), 3, "a pair needs the same rows for both"),
-        ((*diff, "--twin", "int9"), 3, "int9"),
+        ((*diff, "--twin", "int9"), 3, "neither a model nor a recipe int9; did you mean 'int8'?"),
+        ((*diff, "images.py:few"), 3, "the twin is its base"),
+        ((*diff, "--twin", "int8", "--linf", "5"), 2, "bounds nothing: values go from 0 to 1"),
+        ((*diff, "--twin", "int8", "--objective", "divergence"), 2, "for images take disagreement"),
+        ((*texts, "--search", "triggerfinder"), 2, "for texts take regression(OBJECTIVE)"),
+        ((*texts[:3], "tflite", "-o", "new"), 2, "all recipes but tflite and dynamic"),
+        (("diff", "images.py:few", *texts[2:], *labels), 2, "takes images; the command for it is"),
+        ((*alone[:2], texts[1], *texts[4:]), 2, "takes no images; the command for it is lmfuzz fuzz"),
+        (("fuzz", "models:mnist/lenet1", "-o", "new"), 2, "repetition looks at texts"),
+        ((*saddle[:1], "images.py:bare", *saddle[2:]), 3, "declares its box of legal values"),
         ((*diff, "--twin", "prune:0"), 2, "prune"),
         (("image", "diff", "images.py:rounded", "--twin", "round:4", "-o", "new"), 2, "changes"),
         ((*diff, "images.py:rounded", "--twin", "int8"), 2, "name the twin once"),

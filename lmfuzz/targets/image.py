@@ -182,7 +182,11 @@ class ImageTarget:
     def _differentiable(self) -> bool:
         """Whether two rows have a gradient that is not 0 everywhere, as rounding makes it."""
         try:
-            return bool(self._margin_gradients(examples(self.space, 2), np.zeros(2, np.int64))[1].any())
+            with warnings.catch_warnings(
+                action="ignore"
+            ):  # of kernels that have no gradient: then there is none
+                found = self._margin_gradients(examples(self.space, 2), np.zeros(2, np.int64))[1]
+            return bool(found.any())
         except Exception:  # quantised kernels, numpy inside: whatever it is, there is no gradient
             return False
 

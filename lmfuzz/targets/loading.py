@@ -1,5 +1,6 @@
 """From what a campaign's spec calls its model, and its twin, to a target."""
 
+import inspect
 import json
 import traceback
 from pathlib import Path
@@ -9,7 +10,7 @@ from lmfuzz import plugins
 from lmfuzz.calls import parse
 from lmfuzz.errors import TargetError, UsageError, nearest
 from lmfuzz.protocols import Target
-from lmfuzz.recipes import is_recipe
+from lmfuzz.recipes import RECIPES, is_recipe
 from lmfuzz.resources import MODELS, PREFIX, resource
 from lmfuzz.spaces import BoxSpace
 from lmfuzz.spec import Spec
@@ -31,6 +32,9 @@ def load_target(spec: Spec) -> Target:
     base = _target(found, spec.model or BUNDLED, spec)
     if not spec.twin:
         return base
+    if not is_recipe(spec.twin) and ":" not in spec.twin and not Path(spec.twin).expanduser().exists():
+        known = nearest(spec.twin, RECIPES) or f"; recipes are {', '.join(RECIPES)}"
+        raise TargetError(f"there is neither a model nor a recipe {spec.twin}{known}")
     if not is_recipe(spec.twin) or Path(spec.twin).exists():
         twin, words = _target(_found(spec.twin, spec), spec.twin, spec), ""
     else:
@@ -89,6 +93,11 @@ def _checkpoint(folder: Path, spec: Spec) -> Any:
 
 def _made(factory: Any, model: str) -> Any:
     """What the factory returns; whatever it raises is a TargetError that names file and line."""
+    if _asks(factory):
+        raise TargetError(
+            f"{model} takes arguments, so it is no factory; a function of tensors declares its box of legal "
+            "values: @on(BoxSpace((N,), LOW, HIGH)) above it, with lmfuzz.targets.function.on"
+        )
     try:
         return factory()
     except (UsageError, TargetError) as error:
@@ -97,6 +106,19 @@ def _made(factory: Any, model: str) -> Any:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         said = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
         raise TargetError(f"{model} raised {said} ({frame.filename}, line {frame.lineno})") from error
+
+
+def _asks(factory: Any) -> bool:
+    """Whether something cannot be called without arguments."""
+    try:
+        signature = inspect.signature(factory)
+    except (TypeError, ValueError):
+        return False
+    needed = (
+        p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+        for p in signature.parameters.values()
+    )
+    return any(needed)
 
 
 def _target(found: Any, model: str, spec: Spec) -> Target:
@@ -162,6 +184,8 @@ def _shape(target: Target) -> list[int]:
 
 
 def _pair(base: Target, twin: Target, words: str) -> Target:
+    if base.identity == twin.identity:
+        raise TargetError("the twin is its base: the same weights, which can differ in nothing")
     from lmfuzz.targets.pair import Pair
     from lmfuzz.targets.rnn_target import RNNTarget
     from lmfuzz.targets.text_pair import TextPair
