@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from lmfuzz.images import read_images
 from reproduction.cells import Cell
 
 KEYS = ("nan", "fp16", "twins", "twins_linf", "text_twins", "images_vs_bare")
@@ -25,6 +26,7 @@ SEARCHES = {
 # TensorFuzz found 6 of 10 within a million mutants, random and walk none; with half of it, it finds more.
 NOISE = "noise:sigma=0.05"
 TEXT_TWINS = ("fp16", "int8", "int4", "prune:0.5")
+CHUNK = 20  # seeds of one campaign in the experiment with 16 bits
 GUIDE = 20.0  # nats: more than any gap that was seen, so that the climb does not end
 CELLS = str(Path(__file__).parent / "cells.py")
 
@@ -69,14 +71,22 @@ def nan(sizes: Sizes, unsafe: Path) -> Iterator[Cell]:
             })  # fmt: skip
 
 
-def fp16(sizes: Sizes) -> Iterator[Cell]:
-    """TensorFuzz, section 4.2: labels that differ in 16 bits, within 0.4 of a seed."""
-    for search in ("tensorfuzz", "boundary", "directed", "walk", "random"):
-        yield Cell("fp16", "mlp", search, "seeds", {
-            **_pair("safe", "fp16", search, sizes.fp16_seeds, sizes.fp16_cap), "linf": 0.4,
-            "operators": ["noise"], "resolution": "float", "batch": 500,
-            "feature": 'channels:names=["base/logits"],radius=0.7071',
-        })  # fmt: skip
+def fp16(sizes: Sizes, folder: Path) -> Iterator[Cell]:
+    """TensorFuzz, section 4.2: labels that differ in 16 bits, within 0.4 of a seed.
+
+    Nearly every row is new where coverage is the float model's logits, and all are kept: some seeds at a
+    time, from files in ``folder``, so that they fit into memory.
+    """
+    images = read_images(["mnist"], sizes.fp16_seeds).values / np.float32(255)
+    for start in range(0, len(images), CHUNK):
+        file = folder / f"fp16-{start}.npy"
+        np.save(file, images[start : start + CHUNK])
+        for search in ("tensorfuzz", "boundary", "directed", "walk", "random"):
+            yield Cell("fp16", "mlp", search, "seeds", {
+                **_pair("safe", "fp16", search, CHUNK, sizes.fp16_cap), "linf": 0.4, "seeds": [str(file)],
+                "operators": ["noise:sigma=0.1"], "resolution": "float", "batch": 500,
+                "feature": 'channels:names=["base/logits"],radius=0.7071',
+            })  # fmt: skip
 
 
 def twins(sizes: Sizes, linf: float | None = None) -> Iterator[Cell]:
