@@ -84,7 +84,7 @@ def fp16(sizes: Sizes, folder: Path) -> Iterator[Cell]:
         for search in ("tensorfuzz", "boundary", "directed", "walk", "random"):
             yield Cell("fp16", "mlp", search, "seeds", {
                 **_pair("safe", "fp16", search, CHUNK, sizes.fp16_cap), "linf": 0.4, "seeds": [str(file)],
-                "operators": ["noise:sigma=0.1"], "resolution": "float", "batch": 500,
+                "operators": ["noise"], "resolution": "float", "batch": 500,
                 "feature": 'channels:names=["base/logits"],radius=0.7071',
             })  # fmt: skip
 
