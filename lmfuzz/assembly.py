@@ -67,13 +67,12 @@ def operators(spec: Spec, target: Target) -> dict[str, Operator]:
         )
     if not calls:
         without = {"dictionary"} | (set() if hasattr(target, "sample") else {"tail"})
-        names = (name for name in plugins.names("operators") if name not in without)
-        calls = [Call(name) for name in names if _fits(name, target)]
+        calls = [Call(n) for n in plugins.names("operators") if n not in without and _fits(n, target)]
     if spec.dictionary:
         calls.append(Call("dictionary", (("file", spec.dictionary),)))
-    names_ = Counter(call.name for call in calls)
+    names = Counter(call.name for call in calls)
     return {
-        call.name if names_[call.name] == 1 else str(call): plugins.build("operators", call) for call in calls
+        call.name if names[call.name] == 1 else str(call): plugins.build("operators", call) for call in calls
     }
 
 

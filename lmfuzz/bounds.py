@@ -6,7 +6,7 @@ import numpy as np
 
 from lmfuzz.errors import UsageError
 from lmfuzz.spaces import BoxSpace, TextSpace
-from lmfuzz.types import Array, Batch, IntArray
+from lmfuzz.types import Batch
 
 
 class Linf:
@@ -70,12 +70,3 @@ def _edited(seed: list[int], row: list[int], edits: list[tuple[str, int, int]]) 
         text += [] if kind == "delete" else [row[there]]
         done = at + (kind != "insert")
     return text + seed[done:]
-
-
-def distances(rows: Batch, seeds: Batch, space: TextSpace | BoxSpace) -> Array:
-    """How far each row (B,) is from its seed: L-infinity, or edits."""
-
-    def seed(i: IntArray) -> Array:
-        return seeds.row(int(i))
-
-    return np.array([space.distance(rows.row(k), seed(i)) for k, i in enumerate(rows.origin)])

@@ -3,15 +3,15 @@
 import numpy as np
 
 from lmfuzz.protocols import Setting
-from lmfuzz.types import Batch, FloatArray, IntArray, State
+from lmfuzz.types import Batch, BoolArray, FloatArray, IntArray, State
 
 
 class Trials:
     """Per seed (S,): whether the seed itself hits, and with how many queries which mutant of it hit.
 
     A query is a mutant that was run; the seeds' own run is none (TriggerFinder, section 4). natural:
-    the seed hits as it is. solved: a mutant hit. queries: mutants run, up to the first hit. best: the
-    largest margin of any row. distance: of the first hit from its seed, NaN where there is none.
+    the seed hits as it is. solved: a mutant hit. queries: mutants run, up to the first hit. distance:
+    of the first hit from its seed, NaN where there is none.
     """
 
     def __init__(self, setting: Setting) -> None:
@@ -19,7 +19,7 @@ class Trials:
         self._seeds, self._space, self._most = setting.seeds, setting.space, setting.queries
         self.natural, self.solved = np.zeros(seeds, bool), np.zeros(seeds, bool)
         self.queries = np.zeros(seeds, np.int64)
-        self.best, self.distance = np.full(seeds, -np.inf), np.full(seeds, np.nan)
+        self.distance = np.full(seeds, np.nan)
 
     @property
     def open(self) -> IntArray:
@@ -34,9 +34,7 @@ class Trials:
 
     def note(self, batch: Batch, margins: FloatArray) -> None:
         """Take note of the margins (B, N) of rows, in the order in which they were to be tried."""
-        best = np.nanmax(np.where(np.isnan(margins), -np.inf, margins), axis=1)
-        np.maximum.at(self.best, batch.origin, best)
-        hits = best > 0
+        hits: BoolArray = np.logical_or.reduce(margins > 0, axis=1)
         self.natural[batch.origin[hits & (batch.parent < 0)]] = True
         tried = np.flatnonzero((batch.parent >= 0) & ~self.solved[batch.origin])
         first = np.full(len(self.natural), len(batch))
@@ -49,7 +47,7 @@ class Trials:
 
     def state(self) -> State:
         """All of it, for resume."""
-        names = ("natural", "solved", "queries", "best", "distance")
+        names = ("natural", "solved", "queries", "distance")
         return {name: getattr(self, name) for name in names}
 
     def restore(self, state: State) -> None:

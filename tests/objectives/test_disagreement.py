@@ -1,9 +1,7 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
+from rounding import rounded_pair
 
-import lmfuzz
 from lmfuzz import plugins
 from lmfuzz.errors import UsageError
 from lmfuzz.objectives.combine import Panel
@@ -270,20 +268,7 @@ def test_a_threshold_must_be_nats(threshold):
 
 @pytest.fixture(scope="module")
 def pair():
-    import torch
-
-    from lmfuzz.targets import checkpoint
-    from lmfuzz.targets.rnn_target import Decoding, RNNTarget
-    from lmfuzz.targets.text_pair import TextPair
-
-    torch.set_num_threads(1)
-    folder = Path(lmfuzz.__file__).parent / "models" / "shakespeare"
-    base, twin = checkpoint.load(folder), checkpoint.load(folder)
-    with torch.no_grad():
-        for weight in twin.parameters():  # 5 bits
-            step = weight.abs().max() / 15
-            weight.copy_((weight / step).round() * step)
-    return TextPair(*(RNNTarget(model, Decoding(max_new=40)) for model in (base, twin)))
+    return rounded_pair(40)
 
 
 def test_a_real_pair_is_scored_alike_in_any_batch(pair):

@@ -1,9 +1,7 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
+from rounding import rounded_pair
 
-import lmfuzz
 from lmfuzz import plugins
 from lmfuzz.errors import UsageError
 from lmfuzz.executors import LocalExecutor
@@ -125,20 +123,7 @@ def test_it_is_made_of_one_part(parts):
 
 
 def test_a_real_twin_repeats_itself_where_its_base_does_not():
-    import torch
-
-    from lmfuzz.targets import checkpoint
-    from lmfuzz.targets.rnn_target import Decoding, RNNTarget
-    from lmfuzz.targets.text_pair import TextPair
-
-    torch.set_num_threads(1)
-    folder = Path(lmfuzz.__file__).parent / "models" / "shakespeare"
-    base, twin = checkpoint.load(folder), checkpoint.load(folder)
-    with torch.no_grad():
-        for weight in twin.parameters():  # 5 bits
-            step = weight.abs().max() / 15
-            weight.copy_((weight / step).round() * step)
-    pair = TextPair(*(RNNTarget(model, Decoding(max_new=40)) for model in (base, twin)))
+    pair = rounded_pair(40)
     parts = ("repetition:times=2,period=6,minimum=6,rounds=2", 'phrases:words=["the"],whole=false,echo=true')
     panel = Panel({part: built(f"regression({part})") for part in parts})
     rng = np.random.default_rng(0)

@@ -116,7 +116,6 @@ def test_queries_are_counted_up_to_the_first_hit():
     assert trials.queries.tolist() == [2, 0, 2, 1, 0]
     assert trials.solved.tolist() == [True, False, False, False, False]
     assert trials.distance[0] == SPACE.distance(SPACE.encode("hh"), seeds.row(0))
-    assert trials.best.tolist() == [3, 2, -0.5, -1, -np.inf]
     assert trials.open.tolist() == [2, 3, 4]
     trials.note(rows[[5, 5, 5, 5]], np.full((4, 1), -1, np.float32))
     assert trials.open.tolist() == [2, 4]
