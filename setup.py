@@ -21,7 +21,7 @@ setup(
     packages=[*find_packages(include=["lmfuzz", "lmfuzz.*"]), "lmfuzz.corpora"],
     package_dir={"lmfuzz.corpora": "corpora"},
     package_data={
-        "lmfuzz": ["models/*/*.safetensors", "models/*/*.json", "models/*/*.md", "models/*/*/*"],
+        "lmfuzz": ["models/*/*.*", "models/*/*/*"],
         "lmfuzz.corpora": ["*.txt", "*.md", "*/*.txt", "*/*.dict", "*/*.py"],
     },
     install_requires=[
