@@ -8,6 +8,7 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "lmfuzz" / "__init__.py").read_text(encoding="utf-8"))
 README = ROOT / "README.md"
+TORCHAO = "torchao>=0.18"  # before, int8 was another kind of tensor
 
 assert VERSION is not None
 setup(
@@ -38,6 +39,9 @@ setup(
         "scikit-learn>=1.3",
         "tomli_w>=1.0",
     ],
-    extras_require={"test": ["pytest>=8", "hypothesis>=6", "ruff>=0.9", "mypy>=1.13", "scipy>=1.13"]},
+    extras_require={
+        "test": ["pytest>=8", "hypothesis>=6", "ruff>=0.9", "mypy>=1.13", "scipy>=1.13", TORCHAO],
+        "torchao": [TORCHAO],
+    },
     entry_points={"console_scripts": ["lmfuzz = lmfuzz.cli:main"]},
 )

@@ -21,6 +21,8 @@ RECIPES: Mapping[str, str] = {
     " asymmetric)",
     "dynamic": "torch's int8 kernels for Linear, LSTM and GRU, whose inputs share one range per batch: a"
     " row's result depends on its neighbours",
+    "torchao": "torchao's kernels for Linear: weights in 8 bits (scheme=int8), inputs, too (int8dq), or"
+    " weights in 4 (int4)",
 }
 
 
@@ -112,4 +114,5 @@ _PARAMETERS = {
     "tflite": _Parameter(
         "activations", "symmetric or asymmetric", _one_of("symmetric", "asymmetric"), "symmetric"
     ),
+    "torchao": _Parameter("scheme", "int8, int8dq or int4", _one_of("int8", "int8dq", "int4"), "int8"),
 }

@@ -1,8 +1,7 @@
 """Compressed twins of a torch module: cast, rounded, pruned or quantised, and shown to differ from it."""
 
-import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from copy import copy, deepcopy
 from dataclasses import dataclass
 from functools import partial
@@ -16,20 +15,13 @@ from torch.nn.utils import prune
 from lmfuzz.errors import UsageError, one_line
 from lmfuzz.recipes import Recipe, read
 from lmfuzz.targets.char_rnn import CharRNN
+from lmfuzz.targets.kernels import SCHEMES, pack_dynamic, pack_torchao
+from lmfuzz.targets.layers import GROUP, RECURRENT, channels_first, is_turned, kind, tied, weights
 
-GROUP = 32  # inputs of a channel that share one step of int4
 SMALLEST = 1024  # weights in a tensor; TFLite leaves those with fewer in float
 
 _PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16}
-_AT_RUN_TIME = ("tflite", "dynamic")  # these quantise activations, too
-
-# Layers are known by the names of their classes, so that transformers' Conv1D and the parts of a
-# TorchScript module are found without an import or an isinstance.
-_TRANSPOSED = {"ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"}
-_RECURRENT = {"RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell"}
-_FORWARD = {"Linear", "Bilinear", "Conv1d", "Conv2d", "Conv3d", "MultiheadAttention", "Conv1D"}
-_KNOWN = _FORWARD | _TRANSPOSED | _RECURRENT
-_COMPUTED = ("_orig", "_g", "_v")  # parameters that pruning and weight_norm make a weight of at each call
+_AT_RUN_TIME = ("tflite", "dynamic", "torchao")  # these change how layers run
 
 _SEEKS = {  # what a recipe looks for
     **dict.fromkeys(_PRECISIONS, "floating-point weights of another precision"),
@@ -37,8 +29,9 @@ _SEEKS = {  # what a recipe looks for
         ("int8", "int4", "round", "prune"),
         "Linear, Conv, ConvTranspose, RNN, LSTM, GRU, MultiheadAttention and GPT-2's Conv1D layers",
     ),
-    "tflite": f"Linear and Conv2d layers with {SMALLEST} weights or more",
+    "tflite": f"Linear, Conv2d and GPT-2's Conv1D layers with {SMALLEST} weights or more",
     "dynamic": "Linear, LSTM, GRU and GPT-2's Conv1D layers inside the module",
+    "torchao": "Linear and GPT-2's Conv1D layers",
 }
 _DONE = {  # the recipe's name for a person, and what became of the tensors
     **dict.fromkeys(_PRECISIONS, ("{name}", "cast, and every activation")),
@@ -48,6 +41,7 @@ _DONE = {  # the recipe's name for a person, and what became of the tensors
     "prune": ("l1 pruning", "with the smallest {value} of their weights set to zero"),
     "tflite": ("TFLite's hybrid int8", "rounded per tensor, their inputs per example ({value})"),
     "dynamic": ("torch's dynamic int8", "rounded, their inputs at run time over the whole batch"),
+    "torchao": ("torchao's {value}", "{scheme}"),
 }
 
 
@@ -86,29 +80,44 @@ def make_twin(module: nn.Module, recipe: str) -> Twin:
     """The twin of ``module`` that ``recipe`` (see lmfuzz.recipes) makes; the module itself stays as it is.
 
     It takes and gives float32, and its ``state_dict()`` holds the converted weights. A CharRNN's twin is
-    a CharRNN, of half precision with fp16 and bf16; when activations are quantised (tflite, dynamic) it
-    is a Called. UsageError when there is no such recipe, or it changes no tensor.
+    a CharRNN, of half precision with fp16 and bf16; where its layers run in another way (tflite, dynamic,
+    torchao) it is a Called. But for a cast, a layer whose weight is an embedding's is left alone.
+    UsageError when there is no such recipe, it cannot be followed, or it changes no tensor.
     """
     chosen = read(recipe)
     if chosen.name in _AT_RUN_TIME and isinstance(module, torch.jit.ScriptModule):
         raise UsageError(f"{chosen} changes how layers run, which TorchScript forbids; give a Python module")
+    if packed := {type(weight.data) for weight in module.parameters()} - {Tensor}:
+        packs = _listed(sorted(one.__name__ for one in packed))
+        raise UsageError(f"{chosen}: this {kind(module)} is quantised already ({packs}); give one of floats")
     twin = _copy(module, chosen)
-    found = 0
-    if chosen.name in _PRECISIONS:
-        twin.to(_PRECISIONS[chosen.name])
-    else:
-        found = _pack(twin) if chosen.name == "dynamic" else _convert(twin, chosen)
+    found, spared = _compress(twin, chosen)
     before, after = _state(module), _state(twin)
     changed = {name: old for name, old in before.items() if _differs(old, after.get(name))}
     if not changed:
-        why = f"whose tensors ({found}) stay as they were" if found else "and there are none"
+        none = " but ".join(["and there are none", *([_listed(_excused(module, spared))] if spared else [])])
+        why = f"whose tensors ({found}) stay as they were" if found else none
         raise UsageError(
-            f"{chosen} changes nothing in this {_kind(module)}: it looks for {_SEEKS[chosen.name]}, {why}"
+            f"{chosen} changes nothing in this {kind(module)}: it looks for {_SEEKS[chosen.name]}, {why}"
         )
-    converted, words = _account(module, changed, chosen)
+    converted, words = _account(module, changed, chosen, spared)
     if chosen.name in _PRECISIONS:
         words += _losses(before, after)
     return Twin(_framed(twin, chosen), str(chosen), converted, words)
+
+
+def _compress(twin: nn.Module, recipe: Recipe) -> tuple[int, dict[str, str]]:
+    """Follows a recipe in place; how many layers or tensors it changed, and why it spared which layers."""
+    if recipe.name in _PRECISIONS:
+        _narrow(twin, _PRECISIONS[recipe.name])
+        return 0, {}
+    spared = dict.fromkeys(sorted(tied(twin)), "tied to the embedding")
+    if recipe.name == "dynamic":
+        return pack_dynamic(twin, spared), spared
+    if recipe.name == "torchao":
+        found, uneven = pack_torchao(twin, str(recipe.value), spared)
+        return found, spared | dict.fromkeys(sorted(uneven), f"inputs no multiple of {GROUP}")
+    return _convert(twin, recipe, spared), spared
 
 
 def _copy(module: nn.Module, recipe: Recipe) -> nn.Module:
@@ -116,11 +125,11 @@ def _copy(module: nn.Module, recipe: Recipe) -> nn.Module:
     try:
         twin = deepcopy(module)
     except Exception as error:
-        raise UsageError(f"{recipe}: this {_kind(module)} cannot be copied: {one_line(error)}") from error
+        raise UsageError(f"{recipe}: this {kind(module)} cannot be copied: {one_line(error)}") from error
     shared: dict[object, Tensor] = {}
     for old, new in zip(module.parameters(), twin.parameters(), strict=True):
-        if old.numel() and not old.is_meta:
-            new.data = shared.setdefault((old.data_ptr(), old.shape, old.stride()), new.data)
+        if place := old.data_ptr():  # none on meta, or where there are no numbers
+            new.data = shared.setdefault((place, old.shape, old.stride()), new.data)
     return twin
 
 
@@ -139,23 +148,23 @@ def rounded(rows: Tensor, bits: int) -> Tensor:
     return levels.mul_(step).to(rows.dtype)
 
 
-def _convert(twin: nn.Module, recipe: Recipe) -> int:
+def _convert(twin: nn.Module, recipe: Recipe, spared: Collection[str]) -> int:
     """Changes the weights that the recipe is for in place; how many tensors these are."""
     change, seen = _change(recipe), set()
     for name, layer in twin.named_modules():
-        if recipe.name == "tflite" and not _hybrid(layer):
+        if name in spared or (recipe.name == "tflite" and not _hybrid(layer)):
             continue
-        for weight in _weights(name, layer):
+        for weight in weights(name, layer):
             if weight.data_ptr() in seen:
                 continue
             seen.add(weight.data_ptr())
             if not weight.isfinite().all():
-                raise UsageError(f"{recipe}: {name or _kind(layer)} has weights that are not finite")
-            view = _channels_first(layer, weight)
+                raise UsageError(f"{recipe}: {name or kind(layer)} has weights that are not finite")
+            view = channels_first(layer, weight)
             rows = view.flatten(0, 1).flatten(1)
             view.copy_(change(rows).reshape(view.shape))
         if recipe.name == "tflite":
-            axes = (-1,) if isinstance(layer, nn.Linear) else (-3, -2, -1)
+            axes = (-3, -2, -1) if isinstance(layer, nn.Conv2d) else (-1,)
             hook = partial(_quantise_input, axes=axes, symmetric=recipe.value == "symmetric")
             layer.register_forward_pre_hook(hook)
     return len(seen)
@@ -180,29 +189,6 @@ def _in_groups(rows: Tensor) -> Tensor:
     return rounded(wide.view(len(rows), -1, GROUP), 4).flatten(1)[:, : rows.shape[1]]
 
 
-def _weights(name: str, layer: nn.Module) -> Iterator[Tensor]:
-    """A layer's own weight matrices and kernels; none for a layer of another kind, biases left out."""
-    if not _kinds(layer) & _KNOWN:
-        return
-    own = {key: tensor for key, tensor in layer.named_parameters(recurse=False) if "weight" in key}
-    if hasattr(layer, "parametrizations") or any(key.endswith(_COMPUTED) for key in own):
-        raise UsageError(
-            f"{name or _kind(layer)} makes its weight anew at each call (a parametrization, weight_norm or"
-            " pruning mask); remove that first, as torch.nn.utils.prune.remove does"
-        )
-    for weight in own.values():
-        if weight.ndim >= 2 and weight.is_floating_point() and weight.numel():
-            yield weight
-
-
-def _channels_first(layer: nn.Module, weight: Tensor) -> Tensor:
-    """A view (groups, output channels, inputs ...) of a weight."""
-    if _kinds(layer) & _TRANSPOSED:
-        groups: Any = layer.groups
-        return weight.view(groups, -1, *weight.shape[1:]).transpose(1, 2)
-    return (weight.T if _is_turned(layer) else weight)[None]
-
-
 # --- TFLite's hybrid kernels: activations are quantised, too ---
 
 
@@ -210,7 +196,8 @@ def _hybrid(layer: nn.Module) -> bool:
     """Whether TFLite would quantise a layer; attention's output layer is never called, so takes no hook."""
     if isinstance(layer, NonDynamicallyQuantizableLinear):
         return False
-    return isinstance(layer, nn.Linear | nn.Conv2d) and layer.weight.numel() >= SMALLEST
+    fits = isinstance(layer, nn.Linear | nn.Conv2d) or is_turned(layer)
+    return fits and layer.weight.numel() >= SMALLEST  # type: ignore[operator]
 
 
 def _quantise_input(
@@ -230,67 +217,23 @@ def _quantise_input(
     return (x + (levels - x).detach() if x.requires_grad else levels, *rest)
 
 
-# --- torch's dynamic kernels ---
-
-
-def _pack(twin: nn.Module) -> int:
-    """Puts torch's dynamic int8 layers in the place of float ones; how many."""
-    try:
-        from torch.ao.nn.quantized import dynamic
-        from torch.ao.quantization import quantize_dynamic
-    except ImportError:
-        raise UsageError("dynamic is gone from this version of torch; use int8 or tflite") from None
-    turned = _unfold(twin)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of deprecation
-        try:
-            layers = {nn.Linear, nn.LSTM, nn.GRU}
-            quantize_dynamic(twin, layers, dtype=torch.qint8, inplace=True)  # type: ignore[no-untyped-call]
-        except Exception as error:
-            raise UsageError(f"dynamic: torch cannot quantise this module: {one_line(error)}") from error
-    kinds = dynamic.Linear | dynamic.LSTM | dynamic.GRU
-    packed = {name: layer for name, layer in twin.named_modules() if isinstance(layer, kinds)}
-    for layer in packed.values():
-        layer.register_forward_pre_hook(_present)
-    hook = partial(_unpacked, packed=packed, turned=turned)
-    twin.register_state_dict_post_hook(hook)  # type: ignore[no-untyped-call]
-    return len(packed)
-
-
-def _unfold(twin: nn.Module) -> set[str]:
-    """Puts Linear in the place of GPT-2's Conv1D, which torch does not quantise; the names of these."""
-    turned = {name for name, layer in twin.named_modules() if name and _is_turned(layer)}
-    for name in turned:
-        old: Any = twin.get_submodule(name)
-        new: Any = nn.Linear(*old.weight.shape)
-        new.weight, new.bias = nn.Parameter(old.weight.T.contiguous()), old.bias
-        twin.set_submodule(name, new.train(old.training))
-    return turned
-
-
-def _unpacked(
-    _: nn.Module, state: dict[str, Any], prefix: str, __: Any, packed: Mapping[str, Any], turned: set[str]
-) -> None:
-    """Puts float tensors under the names of the base's in the place of what is packed in a state."""
-    for name, layer in packed.items():
-        start = f"{prefix}{name}."
-        for key in [key for key in state if key.startswith(start)]:
-            del state[key]
-        if hasattr(layer, "get_weight"):  # LSTM and GRU
-            tensors = {**layer.get_weight(), **layer.get_bias()}
-        else:
-            tensors = {"weight": layer.weight(), "bias": layer.bias()}
-        for key, tensor in tensors.items():
-            if tensor is not None:
-                plain = tensor.detach().dequantize()
-                state[start + key] = plain.T if name in turned and plain.ndim == 2 else plain
-
-
-def _present(_: nn.Module, __: tuple[Tensor, ...]) -> None:
-    """Does nothing; torch's fused encoder, which reads weights that are packed away, makes way for hooks."""
-
-
 # --- half precision ---
+
+
+def _narrow(twin: nn.Module, dtype: torch.dtype) -> None:
+    """Casts weights and buffers, but for the frequencies of rotary positions.
+
+    transformers keeps those in float32, too: rounded, they would turn late symbols to other places.
+    """
+    kept = [
+        (part, name, buffer)
+        for part in twin.modules()
+        for name, buffer in part.named_buffers(recurse=False)
+        if name.endswith("inv_freq")
+    ]
+    twin.to(dtype)
+    for part, name, buffer in kept:
+        setattr(part, name, buffer)
 
 
 def _framed(twin: nn.Module, recipe: Recipe) -> nn.Module:
@@ -307,7 +250,21 @@ def _framed(twin: nn.Module, recipe: Recipe) -> nn.Module:
 
 
 def _cast_inputs(_: nn.Module, inputs: Any, named: Any, dtype: torch.dtype) -> tuple[Any, Any]:
+    if "attention_mask" in named:
+        named = {**named, "attention_mask": _bounded(named["attention_mask"], torch.finfo(dtype))}
     return _cast(inputs, dtype), _cast(named, dtype)
+
+
+def _bounded(mask: Any, info: torch.finfo) -> Any:
+    """A mask, or a dictionary of some, whose lowest finite number is one in the precision to come, too.
+
+    A row that masks all would be NaN with -inf, and NaN times nothing is NaN for those that mask it.
+    """
+    if isinstance(mask, dict):
+        return {name: _bounded(one, info) for name, one in mask.items()}
+    if isinstance(mask, Tensor) and mask.is_floating_point():
+        return mask.where(mask.isinf(), mask.clamp(min=info.min))
+    return mask
 
 
 def _cast_output(_: nn.Module, __: Any, output: Any) -> Any:
@@ -340,7 +297,9 @@ def _differs(old: Tensor, new: Tensor | None) -> bool:
     return new is None or old.dtype != new.dtype or not torch.equal(old, new)
 
 
-def _account(module: nn.Module, changed: Mapping[str, Tensor], recipe: Recipe) -> tuple[tuple[str, ...], str]:
+def _account(
+    module: nn.Module, changed: Mapping[str, Tensor], recipe: Recipe, spared: Mapping[str, str]
+) -> tuple[tuple[str, ...], str]:
     """The parts that changed, and one line that tells what was done to them and what was left alone."""
     places = {name.rpartition(".")[0] for name in changed}
     converted: list[str] = []
@@ -348,21 +307,34 @@ def _account(module: nn.Module, changed: Mapping[str, Tensor], recipe: Recipe) -
     left: Counter[str] = Counter()
     for name, layer in module.named_modules():
         own = {f"{name}.{key}".removeprefix(".") for key, _ in layer.named_parameters(recurse=False)}
-        kind = _kind(layer)
-        count = int(getattr(layer, "num_layers", 1)) if kind in _RECURRENT else 1
+        what = kind(layer)
+        count = int(getattr(layer, "num_layers", 1)) if what in RECURRENT else 1
         if name in places:
-            converted.append(f"{name} ({kind})" if name else kind)
-            done[kind] += count
+            converted.append(f"{name} ({what})" if name else what)
+            done[what] += count
             left["biases"] |= not own <= changed.keys()
-        elif own:
-            left[kind] += count
-    label, how = (text.format(name=recipe.name, value=recipe.value) for text in _DONE[recipe.name])
+        elif own and name not in spared:
+            left[what] += count
+    values = {"name": recipe.name, "value": recipe.value, "scheme": SCHEMES.get(str(recipe.value))}
+    label, how = (text.format(**values) for text in _DONE[recipe.name])
     tensors = len({tensor.data_ptr() for tensor in changed.values()})
-    kinds, layers = _listed(f"{count} {kind}" for kind, count in done.items()), done.total()
+    kinds, layers = _listed(f"{count} {what}" for what, count in done.items()), done.total()
     words = f"{label}: {tensors} tensor{'s'[: tensors > 1]} of {kinds} layer{'s'[: layers > 1]} {how}"
-    if alone := [kind if kind == "biases" else f"{count} {kind}" for kind, count in left.items() if count]:
+    alone = [what if what == "biases" else f"{count} {what}" for what, count in left.items() if count]
+    if alone := [*alone, *_excused(module, spared)]:
         words += f"; {_listed(alone)} left alone"
     return tuple(converted), words
+
+
+def _excused(module: nn.Module, spared: Mapping[str, str]) -> list[str]:
+    """Layers that were left alone, with the reason: by name if it is one, else how many of which kind."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for name, reason in spared.items():
+        groups.setdefault((kind(module.get_submodule(name)), reason), []).append(name)
+    return [
+        f"{(names[0] or what) if len(names) == 1 else f'{len(names)} {what}'} ({reason})"
+        for (what, reason), names in groups.items()
+    ]
 
 
 def _losses(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> str:
@@ -371,23 +343,6 @@ def _losses(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> str:
     lost = sum(int((old != new.to(old.dtype)).sum()) for old, new in pairs.values())
     total = sum(old.numel() for old, _ in pairs.values())
     return f"; {lost} of {total} weights rounded" if lost else "; every weight is representable as it is"
-
-
-def _kind(layer: nn.Module) -> str:
-    """The name of a layer's class, also inside a TorchScript module."""
-    name = str(getattr(layer, "original_name", type(layer).__name__))
-    return name.removeprefix("NonDynamicallyQuantizable")  # attention's output layer
-
-
-def _kinds(layer: nn.Module) -> set[str]:
-    """The names of a layer's classes."""
-    return {_kind(layer), *(kind.__name__ for kind in type(layer).__mro__)}
-
-
-def _is_turned(layer: nn.Module) -> bool:
-    """Whether a layer is GPT-2's Conv1D: a linear one with weights (inputs, outputs)."""
-    weight = getattr(layer, "weight", None)
-    return "Conv1D" in _kinds(layer) and isinstance(weight, Tensor) and weight.ndim == 2
 
 
 def _listed(words: Iterable[str]) -> str:

@@ -19,13 +19,17 @@ from lmfuzz.errors import UsageError
 from lmfuzz.recipes import RECIPES, Recipe, is_recipe, read
 from lmfuzz.targets.char_rnn import CharRNN
 from lmfuzz.targets.module import ModuleTarget
+from lmfuzz.targets.probing import fingerprint
 from lmfuzz.targets.rnn_target import Decoding, RNNTarget
 from lmfuzz.targets.twins import Called, make_twin, rounded
 
 torch.set_num_threads(1)
 
 ROUNDING = ["int8", "int8:per=tensor", "int4", "round:4"]
-EVERY = ["fp16", "bf16", *ROUNDING, "prune:0.5", "tflite", "tflite:activations=asymmetric", "dynamic"]
+TORCHAO = ["torchao", "torchao:scheme=int8dq", "torchao:scheme=int4"]
+EVERY = [
+    "fp16", "bf16", *ROUNDING, "prune:0.5", "tflite", "tflite:activations=asymmetric", "dynamic", *TORCHAO,
+]  # fmt: skip
 
 
 class Conv1D(nn.Module):
@@ -59,7 +63,7 @@ class GPT(nn.Module):
 
 
 def mlp():
-    return nn.Sequential(nn.Linear(20, 60), nn.ReLU(), nn.Linear(60, 30), nn.ReLU(), nn.Linear(30, 4))
+    return nn.Sequential(nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 30), nn.ReLU(), nn.Linear(30, 4))
 
 
 def conv_net():
@@ -83,8 +87,8 @@ def encoder():
 MODULES = {
     "mlp": (mlp, lambda: torch.rand(6, 20)),
     "conv": (conv_net, lambda: torch.rand(6, 1, 8, 8)),
-    "lstm": (lambda: char_rnn("lstm", hidden=80), lambda: torch.randint(0, 13, (6, 9))),
-    "gru": (lambda: char_rnn("gru", hidden=80), lambda: torch.randint(0, 13, (6, 9))),
+    "lstm": (lambda: char_rnn("lstm", hidden=96), lambda: torch.randint(0, 13, (6, 9))),
+    "gru": (lambda: char_rnn("gru", hidden=96), lambda: torch.randint(0, 13, (6, 9))),
     "gpt": (GPT, lambda: torch.randint(0, 40, (6, 9))),
     "encoder": (encoder, lambda: torch.rand(6, 9, 32)),
 }
@@ -169,8 +173,8 @@ def test_a_recipe_makes_the_same_twin_every_time_and_the_twin_can_be_copied(reci
         (
             "gpt",
             "round:4",
-            "4 bits per tensor: 3 tensors of 1 Embedding, 2 Conv1D and 1 Linear layers rounded, computed in"
-            " float32; biases and 1 LayerNorm left alone",
+            "4 bits per tensor: 2 tensors of 2 Conv1D layers rounded, computed in float32; 1 Embedding,"
+            " 1 LayerNorm, biases and head (tied to the embedding) left alone",
         ),
         (
             "conv",
@@ -181,8 +185,8 @@ def test_a_recipe_makes_the_same_twin_every_time_and_the_twin_can_be_copied(reci
         (
             "gpt",
             "dynamic",
-            "torch's dynamic int8: 3 tensors of 2 Conv1D and 1 Linear layers rounded, their inputs at run"
-            " time over the whole batch; 1 Embedding, 1 LayerNorm and biases left alone",
+            "torch's dynamic int8: 2 tensors of 2 Conv1D layers rounded, their inputs at run time over the"
+            " whole batch; 1 Embedding, 1 LayerNorm, biases and head (tied to the embedding) left alone",
         ),
         (
             "mlp",
@@ -311,20 +315,45 @@ def test_recurrent_and_attention_weights_are_rounded_by_output_row():
 
 
 def test_shared_weights_are_converted_once_and_stay_shared():
-    module, _ = made("gpt")
-    twin = make_twin(module, "int4").module
-    assert twin.head.weight is twin.wte.weight
-    wanted = make_twin(nn.ModuleList([deepcopy(module.head)]), "int4").module[0].weight
-    assert torch.equal(twin.head.weight, wanted)
-    apart, _ = made("gpt")
-    apart.head.weight = nn.Parameter(apart.wte.weight.data)  # another parameter, the same memory
-    twin = make_twin(apart, "int4").module
-    assert twin.head.weight.data_ptr() == twin.wte.weight.data_ptr() != apart.wte.weight.data_ptr()
-    assert torch.equal(twin.head.weight, wanted)
     both = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     both[1].weight = both[0].weight
-    assert "per channel: 1 tensor of 2 Linear layers" in make_twin(both, "int8").words
-    assert "whose tensors (1) stay" in refused(make_twin(both, "int8").module, "int8")
+    twin = make_twin(both, "int8")
+    assert twin.module[1].weight is twin.module[0].weight
+    assert "per channel: 1 tensor of 2 Linear layers" in twin.words
+    assert "whose tensors (1) stay" in refused(twin.module, "int8")
+    both[1].weight = nn.Parameter(both[0].weight.data)  # another parameter, the same memory
+    twin = make_twin(both, "int8").module
+    assert twin[1].weight.data_ptr() == twin[0].weight.data_ptr() != both[0].weight.data_ptr()
+    assert torch.equal(twin[0].weight, rounded(both[0].weight.detach(), 8))
+
+
+@pytest.mark.parametrize("recipe", [*ROUNDING, "prune:0.5", "tflite", "dynamic", *TORCHAO])
+def test_an_output_layer_that_is_the_embedding_stays_in_float(recipe):
+    gpt, _ = made("gpt")
+    apart, _ = made("gpt")
+    apart.head.weight = nn.Parameter(apart.wte.weight.data)  # another parameter, the same memory
+    for module in (gpt, apart):
+        twin = make_twin(module, recipe)
+        assert torch.equal(twin.module.head.weight, module.wte.weight)
+        assert twin.module.head.weight.data_ptr() == twin.module.wte.weight.data_ptr()
+        assert "head (Linear)" not in twin.converted
+        assert twin.words.endswith(" and head (tied to the embedding) left alone")
+    untied, _ = made("gpt")
+    untied.head.weight = nn.Parameter(untied.wte.weight.detach().clone())
+    twin = make_twin(untied, recipe)
+    assert "head (Linear)" in twin.converted
+    assert "tied" not in twin.words
+    state = twin.module.state_dict()
+    assert not torch.equal(state["head.weight"], untied.head.weight)
+    assert torch.equal(state["wte.weight"], untied.wte.weight)
+    only = nn.ModuleDict({"wte": gpt.wte, "head": gpt.head})
+    assert refused(only, recipe).endswith(", and there are none but head (tied to the embedding)")
+
+
+def test_a_cast_goes_for_a_tied_output_layer_too():
+    twin = make_twin(made("gpt")[0], "bf16")
+    assert twin.module.head.weight is twin.module.wte.weight
+    assert {"wte (Embedding)", "head (Linear)"} <= set(twin.converted)
 
 
 # --- pruning ---
@@ -439,7 +468,7 @@ def test_a_character_rnn_in_half_precision_is_left_to_the_decoder(recipe, dtype)
     assert output(twin, torch.zeros((1, 3), dtype=torch.int64)).dtype == dtype
 
 
-@pytest.mark.parametrize("recipe", ["dynamic", "tflite"])
+@pytest.mark.parametrize("recipe", ["dynamic", "tflite", "torchao"])
 def test_a_character_rnn_with_quantised_activations_is_called(recipe):
     base = char_rnn(hidden=80)
     twin = make_twin(base, recipe).module
@@ -528,6 +557,85 @@ def test_attention_s_output_layer_stays_in_float_where_its_input_cannot_be_quant
     assert {part.rpartition(".")[2] for part in twin.converted} == {"linear1 (Linear)", "linear2 (Linear)"}
 
 
+# --- torchao's kernels ---
+
+
+@pytest.mark.parametrize("name", ["mlp", "gpt", "encoder"])
+def test_torchao_rounds_as_it_says(name):
+    module, x = made(name)
+    state = module.state_dict()
+    for recipe, bits in (("torchao", 8), ("torchao:int8dq", 8)):
+        twin = make_twin(module, recipe)
+        after = twin.module.state_dict()
+        for part in twin.converted:
+            key = part.partition(" ")[0] + ".weight"
+            old, new = (one[key].T if "Conv1D" in part else one[key] for one in (state, after))
+            step = old.abs().amax(1, keepdim=True) / (2 ** (bits - 1) - 1)
+            assert ((new - old).abs() <= step * 0.51).all()
+            assert all(len(row.unique()) <= 2**bits for row in new)
+    alone = torch.cat([output(twin.module, row[None]) for row in x])
+    torch.testing.assert_close(alone, output(twin.module, x))  # a row is no business of its neighbours
+
+
+def test_layers_that_groups_do_not_fit_are_left_alone_and_named():
+    module, _ = made("mlp")
+    twin = make_twin(module, "torchao:int4")
+    assert twin.converted == ("2 (Linear)",)
+    assert twin.words == (
+        "torchao's int4: 1 tensor of 1 Linear layer rounded in groups of 32 inputs;"
+        " biases and 2 Linear (inputs no multiple of 32) left alone"
+    )
+    weight = twin.module.state_dict()["2.weight"]
+    assert all(len(group.unique()) <= 16 for row in weight for group in row.split(32))
+    assert torch.equal(twin.module[0].weight, module[0].weight)
+    said = refused(nn.Sequential(nn.Linear(31, 4)), "torchao:int4")
+    assert said.endswith(
+        "Linear and GPT-2's Conv1D layers, and there are none but 0 (inputs no multiple of 32)"
+    )
+
+
+def test_a_single_layer_is_quantised_by_torchao():
+    twin = make_twin(nn.Linear(4, 4), "torchao")
+    assert twin.converted == ("Linear",)
+    assert set(twin.module.state_dict()) == {"weight", "bias"}
+
+
+def test_torchao_s_twins_have_fingerprints_and_do_not_touch_the_precision_of_others():
+    module, _ = made("mlp")
+    precision = torch.get_float32_matmul_precision()
+    twins = [make_twin(module, recipe).module for recipe in TORCHAO]
+    assert torch.get_float32_matmul_precision() == precision
+    prints = [fingerprint(one) for one in (module, *twins)]
+    assert len({prints[0], prints[1], prints[3]}) == 3
+    assert [fingerprint(deepcopy(one)) for one in twins] == prints[1:]
+
+
+def test_what_is_quantised_already_is_refused():
+    twin = make_twin(made("mlp")[0], "torchao").module
+    for recipe in ("int8", "fp16", "torchao"):
+        assert refused(twin, recipe).startswith(
+            f"{recipe}: this Sequential is quantised already (Int8Tensor)"
+        )
+
+
+def test_without_torchao_it_is_said_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchao", None)
+    assert refused(mlp(), "torchao:int4") == (
+        "the recipe torchao needs the package torchao, which is not installed: pip install 'lmfuzz[torchao]'"
+    )
+
+
+def test_torchao_is_quiet_and_loaded_only_when_asked_for():
+    code = (
+        "import sys; from torch import nn; from lmfuzz.targets.twins import make_twin;"
+        "make_twin(nn.Linear(4, 4), 'int8'); print('torchao' in sys.modules);"
+        "make_twin(nn.Linear(4, 4), 'torchao'); print('torchao' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]
+    assert done.stderr == ""
+
+
 # --- what changes nothing, and what cannot be ---
 
 
@@ -561,6 +669,9 @@ def test_weights_that_are_no_numbers_are_refused():
     with torch.no_grad():
         module.conv2.weight[0, 0, 0, 0] = torch.nan
     assert refused(module, "int4") == "int4: conv2 has weights that are not finite"
+    with torch.no_grad():
+        module.output.weight[0, 0] = torch.inf
+    assert refused(module, "torchao") == "torchao: output has weights that are not finite"
 
 
 def test_weights_that_are_made_anew_at_each_call_are_refused():
@@ -585,7 +696,7 @@ def test_torchscript_can_be_cast_rounded_and_pruned():
         torch.testing.assert_close(output(twin.module, x), output(wanted.module, x), atol=1e-2, rtol=1e-2)
         assert twin.converted == wanted.converted
     torch.testing.assert_close(output(script, x), output(module, x))
-    for recipe in ("tflite", "dynamic"):
+    for recipe in ("tflite", "dynamic", "torchao"):
         assert "TorchScript" in refused(script, recipe)
 
 
@@ -612,6 +723,9 @@ def test_a_called_module_tells_what_its_own_tells():
         ("prune:0.5", Recipe("prune", 0.5)),
         ("prune:share=0.50", Recipe("prune", 0.5)),
         ("tflite:asymmetric", Recipe("tflite", "asymmetric")),
+        ("torchao", Recipe("torchao", "int8")),
+        ("torchao:int8dq", Recipe("torchao", "int8dq")),
+        ("torchao:scheme=int4", Recipe("torchao", "int4")),
     ],
 )
 def test_recipes_are_read_and_spelled(text, recipe):
@@ -636,6 +750,7 @@ def test_recipes_are_read_and_spelled(text, recipe):
         ("prune:half", "prune: share must be a number between 0 and 1, not half"),
         ("prune:share=nan", "prune: share must be a number between 0 and 1, not nan"),
         ("prune:amount=0.5", "prune has no parameter 'amount'; it takes share"),
+        ("torchao:int2", "torchao: scheme must be int8, int8dq or int4, not int2"),
         ("int8:per=row", "int8: per must be channel or tensor, not row"),
         ("round:4,bits=5", "round takes one parameter, bits, and it is given twice"),
         ("int8(fp16)", "int8 is not made of others; leave out what stands in parentheses"),
