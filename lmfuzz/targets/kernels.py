@@ -32,7 +32,7 @@ def pack_dynamic(module: nn.Module, spared: Collection[str]) -> int:
         from torch.ao.quantization import default_dynamic_qconfig, quantize_dynamic
     except ImportError:
         raise UsageError("dynamic is gone from this version of torch; use int8 or tflite") from None
-    turned = _unfold(module)
+    turned = _unfold(module, spared)
     how: dict[Any, Any] = {
         **dict.fromkeys((nn.Linear, nn.LSTM, nn.GRU), default_dynamic_qconfig),
         **dict.fromkeys(spared),  # a name counts for more than a kind
@@ -56,15 +56,16 @@ def pack_torchao(module: nn.Module, scheme: str, spared: Collection[str]) -> tup
     or cannot, or a weight is not finite.
     """
     quantize, config = _torchao(scheme)
-    turned = _unfold(module)
-    found = {
-        name: layer
-        for name, layer in module.named_modules()
-        if isinstance(layer, nn.Linear) and not isinstance(layer, NonDynamicallyQuantizableLinear)
+    inputs = {
+        name: _inputs(layer)
+        for name, layer in module.named_modules(remove_duplicate=False)
+        if name not in spared and (name or not is_turned(layer))  # which cannot be put in its own place
     }
-    chosen = {name: layer for name, layer in found.items() if name not in spared}
-    uneven = {name for name, layer in chosen.items() if scheme == "int4" and layer.in_features % GROUP}
-    packed = {name: layer for name, layer in chosen.items() if name not in uneven}
+    uneven = {name for name, count in inputs.items() if count % GROUP} if scheme == "int4" else set()
+    turned = _unfold(module, {*spared, *uneven})
+    packed: dict[str, Any] = {
+        name: module.get_submodule(name) for name, count in inputs.items() if count and name not in uneven
+    }
     for name, layer in packed.items():
         if not layer.weight.isfinite().all():
             raise UsageError(f"torchao: {name or 'Linear'} has weights that are not finite")
@@ -112,9 +113,18 @@ def quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def _unfold(module: nn.Module) -> set[str]:
+def _inputs(layer: nn.Module) -> int:
+    """How many numbers a layer for torchao takes; 0 for those of other kinds, and the output of attention."""
+    if isinstance(layer, nn.Linear) and not isinstance(layer, NonDynamicallyQuantizableLinear):
+        return layer.in_features
+    return len(layer.weight) if is_turned(layer) else 0  # type: ignore[arg-type]
+
+
+def _unfold(module: nn.Module, spared: Collection[str]) -> set[str]:
     """Puts Linear in the place of GPT-2's Conv1D, which is quantised by nobody; the names of these."""
-    turned = {name for name, layer in module.named_modules() if name and is_turned(layer)}
+    turned = {
+        name for name, layer in module.named_modules() if is_turned(layer) and name not in {"", *spared}
+    }
     for name in turned:
         old: Any = module.get_submodule(name)
         inputs, outputs = old.weight.shape

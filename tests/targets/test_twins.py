@@ -594,10 +594,23 @@ def test_layers_that_groups_do_not_fit_are_left_alone_and_named():
     )
 
 
+@pytest.mark.parametrize("recipe", EVERY)
+def test_a_layer_that_is_used_twice_is_one(recipe):
+    torch.manual_seed(0)
+    layer = nn.Linear(32, 32)
+    module, x = nn.Sequential(layer, nn.Tanh(), layer), torch.rand(5, 32)
+    twin = make_twin(module, recipe)
+    assert twin.converted == ("0 (Linear)",)
+    state = twin.module.state_dict()
+    assert torch.equal(state["0.weight"], state["2.weight"])
+    assert 0 < (output(twin.module, x) - output(module, x)).abs().max() < 0.5
+
+
 def test_a_single_layer_is_quantised_by_torchao():
     twin = make_twin(nn.Linear(4, 4), "torchao")
     assert twin.converted == ("Linear",)
     assert set(twin.module.state_dict()) == {"weight", "bias"}
+    assert "and there are none" in refused(Conv1D(4, 4), "torchao")
 
 
 def test_torchao_s_twins_have_fingerprints_and_do_not_touch_the_precision_of_others():
