@@ -104,11 +104,8 @@ def build(
     shape: str, width: int, layers: int, context: int, tokenizer: PreTrainedTokenizerFast
 ) -> PreTrainedModel:
     """An untrained model whose configurations name the tokenizer's special tokens."""
-    ids = {
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
+    ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    padding = tokenizer.pad_token_id
     if shape == "gpt2":
         model: PreTrainedModel = GPT2LMHeadModel(GPT2Config(
             vocab_size=len(tokenizer), n_positions=context, n_embd=width, n_layer=layers,
@@ -121,9 +118,11 @@ def build(
             num_attention_heads=width // HEAD, num_key_value_heads=width // HEAD // 2,
             tie_word_embeddings=True, **ids,
         ))  # fmt: skip
-    # Both kinds of end stop a chat, as in published chat models.
-    ends = sorted({tokenizer.eos_token_id, tokenizer.bos_token_id})
-    model.generation_config = GenerationConfig(**{**ids, "eos_token_id": ends if len(ends) > 1 else ends[0]})
+    # Only now: a Llama that is built with a padding token never learns what that token means as an input.
+    model.config.pad_token_id = padding
+    model.generation_config = GenerationConfig(pad_token_id=padding, **ids)
+    if ids["bos_token_id"] != ids["eos_token_id"]:  # both stop a chat, as in published chat models
+        model.generation_config.eos_token_id = sorted(ids.values())
     return model
 
 
