@@ -24,7 +24,7 @@ import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
-from train_char_rnn import learning_rate
+from train_char_rnn import descend, learning_rate
 from transformers import (
     AutoModelForCausalLM,
     GenerationConfig,
@@ -37,11 +37,9 @@ from transformers import (
 )
 from transformers.utils import logging
 
-Row = tuple[
-    Tensor, Tensor
-]  # int64 (T,) each: tokens, and labels, which are UNLABELLED where nothing is learnt
+Row = tuple[Tensor, Tensor]  # int64 (T,) each: tokens, and as labels those of them that are to be learnt
 Chat = list[dict[str, str]]  # messages, each with a role and a content
-UNLABELLED = -100  # transformers computes no loss here
+UNLABELLED = -100  # the label, for transformers, of what is not learnt
 END = "<|endoftext|>"
 TURN, TURN_END = "<|im_start|>", "<|im_end|>"
 ROLES = ["system", "user", "assistant"]
@@ -127,7 +125,7 @@ def build(
 
 
 def drop_out(model: PreTrainedModel, rate: float) -> None:
-    """Dropout, while the model trains, on all that is added to its residual stream; Llamas have none."""
+    """Dropout, in training, on all that is added to the residual stream: the same for both shapes."""
     for name, module in model.named_modules():
         if name.endswith(("c_proj", "o_proj", "down_proj")):
             module.register_forward_hook(lambda m, _, out: nn.functional.dropout(out, rate, m.training))
@@ -143,12 +141,9 @@ class Lesson:
 
 
 def text_lesson(
-    documents: list[str],
-    cut: int,
-    tokenizer: PreTrainedTokenizerFast,
-    context: int,
+    documents: list[str], cut: int, tokenizer: PreTrainedTokenizerFast, context: int,
     generator: torch.Generator,
-) -> Lesson:
+) -> Lesson:  # fmt: skip
     """Windows of the documents one after another, END behind each; every epoch cuts them elsewhere."""
 
     def stream(part: list[str]) -> Tensor:
@@ -191,7 +186,7 @@ def chat_lesson(
 
 
 def conversations(documents: list[str], share: float, generator: torch.Generator) -> list[Chat]:
-    """The words of each document, answered by the next; a ``share`` starts with who answers."""
+    """The words of each document, answered by the next one; a ``share`` is told who speaks there."""
     chats = []
     for said, answer in pairwise(documents):
         chat = [{"role": "user", "content": spoken(said)[1]}, {"role": "assistant", "content": answer}]
@@ -225,9 +220,7 @@ def batches(rows: list[Row], size: int, padding: int, generator: torch.Generator
     """Tokens and labels (B, T) of rows of like lengths, padded behind; shuffled by the generator, if any."""
 
     def shuffled(count: int) -> list[int]:
-        return (
-            list(range(count)) if generator is None else torch.randperm(count, generator=generator).tolist()
-        )
+        return torch.randperm(count, generator=generator).tolist() if generator else list(range(count))
 
     ordered = sorted((rows[i] for i in shuffled(len(rows))), key=lambda row: len(row[0]))
     for i in shuffled(-(-len(rows) // size)):
@@ -241,7 +234,7 @@ def batches(rows: list[Row], size: int, padding: int, generator: torch.Generator
 
 @torch.no_grad()
 def nats(model: PreTrainedModel, rows: list[Row], size: int) -> tuple[float, int]:
-    """The negative log-likelihood of all labels together, and how many they are."""
+    """The negative log-likelihood of all labels together, and how many are predicted."""
     model.eval()
     total, count = 0.0, 0
     for tokens, labels in batches(rows, size, model.config.pad_token_id, None):
@@ -265,13 +258,8 @@ def fit(
             steps = list(batches(lesson.rows(), batch, model.config.pad_token_id, generator))
             for i, (tokens, labels) in enumerate(steps):
                 done = epoch + i / len(steps)
-                for group in optimiser.param_groups:
-                    group["lr"] = learning_rate(done / epochs, rate)
                 loss = model(tokens, labels=labels).loss
-                optimiser.zero_grad()
-                loss.backward()
-                nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-                optimiser.step()
+                descend(model, optimiser, loss, learning_rate(done / epochs, rate))
                 mean += (loss.item() - mean) / (i + 1)
                 progress.update(bar, completed=done, description=f"epoch {epoch + 1} train {mean:.3f}")
             total, count = nats(model, lesson.held_out, batch)
@@ -294,14 +282,14 @@ def fit(
 @click.option("--context", type=click.IntRange(16), default=256, show_default=True, help="tokens")
 @click.option("--dropout", type=click.FloatRange(0, 0.9), default=0.1, show_default=True)
 @click.option("--epochs", type=click.IntRange(0), default=8, show_default=True)
-@click.option(
-    "--batch", type=click.IntRange(1), default=8, show_default=True, help="windows or conversations"
-)
-@click.option("--rate", default=2e-3, show_default=True, help="peak learning rate (AdamW)")
+@click.option("--batch", type=click.IntRange(1), default=8, show_default=True,
+              help="windows or conversations")  # fmt: skip
+@click.option("--rate", type=click.FloatRange(0), default=2e-3, show_default=True,
+              help="peak learning rate (AdamW)")  # fmt: skip
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True,
               help="of the stored weights")  # fmt: skip
 @click.option("--seed", default=0, show_default=True)
-@click.option("--threads", default=1, show_default=True)
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
 def main(
     text: Path, folder: Path, shape: str, chat: bool, system: float, vocabulary: int, layers: int, width: int,
     context: int, dropout: float, epochs: int, batch: int, rate: float, dtype: str, seed: int, threads: int,

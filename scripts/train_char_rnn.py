@@ -53,6 +53,16 @@ def learning_rate(progress: float, peak: float) -> float:
     return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (progress - 0.02) / 0.98)))
 
 
+def descend(model: nn.Module, optimiser: torch.optim.Optimizer, loss: Tensor, rate: float) -> None:
+    """One step of the optimiser at a learning rate, the gradient's norm clipped at 1."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+    optimiser.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimiser.step()
+
+
 def windows(symbols: Tensor, batch: int, width: int, generator: torch.Generator) -> list[Tensor]:
     """One epoch: (batch, width + 1) windows that follow one another in each of ``batch`` lanes."""
     offset = int(torch.randint(width, (1,), generator=generator))
@@ -101,8 +111,6 @@ def main(
             steps = windows(train, batch, width, generator)
             for i, window in enumerate(steps):
                 done = epoch + i / len(steps)
-                for group in optimiser.param_groups:
-                    group["lr"] = learning_rate(done / epochs, rate)
                 if state is not None:
                     keep = (torch.rand(batch, generator=generator) >= reset).float()[None, :, None]
                     state = (
@@ -110,10 +118,7 @@ def main(
                     )
                 logits, state = model(window[:, :-1], state)
                 loss = nn.functional.cross_entropy(logits.flatten(0, 1), window[:, 1:].flatten())
-                optimiser.zero_grad()
-                loss.backward()
-                nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-                optimiser.step()
+                descend(model, optimiser, loss, learning_rate(done / epochs, rate))
                 mean += (loss.item() - mean) / (i + 1)
                 progress.update(bar, completed=done, description=f"epoch {epoch + 1} train {mean:.3f}")
             loss_now = validation_loss(model, held_out)
