@@ -25,13 +25,20 @@ SCHEMES: Mapping[str, str] = {  # torchao's, and what each does to a layer
 def pack_dynamic(module: nn.Module, spared: Collection[str]) -> int:
     """Puts torch's dynamic int8 layers in the place of Linear, LSTM, GRU and Conv1D; how many.
 
-    The layers called ``spared`` stay as they are. UsageError when torch has none, or cannot.
+    The layers called ``spared`` stay as they are. UsageError when torch has none, or cannot, or they could
+    not run: they take float32 on the CPU.
     """
     try:
         from torch.ao.nn.quantized import dynamic
         from torch.ao.quantization import default_dynamic_qconfig, quantize_dynamic
     except ImportError:
         raise UsageError("dynamic is gone from this version of torch; use int8 or tflite") from None
+    floats = (weight for weight in module.parameters() if weight.is_floating_point())
+    kept = {f"{weight.dtype} on {weight.device.type}" for weight in floats}
+    if wrong := sorted(kept - {"torch.float32 on cpu"}):
+        raise UsageError(
+            f"dynamic: torch's layers take float32 on the CPU, not {', '.join(wrong)}; use torchao"
+        )
     turned = _unfold(module, spared)
     how: dict[Any, Any] = {
         **dict.fromkeys((nn.Linear, nn.LSTM, nn.GRU), default_dynamic_qconfig),

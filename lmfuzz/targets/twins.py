@@ -35,9 +35,9 @@ _SEEKS = {  # what a recipe looks for
 }
 _DONE = {  # the recipe's name for a person, and what became of the tensors
     **dict.fromkeys(_PRECISIONS, ("{name}", "cast, and every activation")),
-    "int8": ("int8 per {value}", "rounded, computed in float32"),
-    "int4": (f"int4 in groups of {GROUP}", "rounded, computed in float32"),
-    "round": ("{value} bits per tensor", "rounded, computed in float32"),
+    "int8": ("int8 per {value}", "rounded, computed in {kept}"),
+    "int4": (f"int4 in groups of {GROUP}", "rounded, computed in {kept}"),
+    "round": ("{value} bits per tensor", "rounded, computed in {kept}"),
     "prune": ("l1 pruning", "with the smallest {value} of their weights set to zero"),
     "tflite": ("TFLite's hybrid int8", "rounded per tensor, their inputs per example ({value})"),
     "dynamic": ("torch's dynamic int8", "rounded, their inputs at run time over the whole batch"),
@@ -316,6 +316,7 @@ def _account(
         elif own and name not in spared:
             left[what] += count
     values = {"name": recipe.name, "value": recipe.value, "scheme": SCHEMES.get(str(recipe.value))}
+    values["kept"] = str(next(iter(changed.values())).dtype).removeprefix("torch.")
     label, how = (text.format(**values) for text in _DONE[recipe.name])
     tensors = len({tensor.data_ptr() for tensor in changed.values()})
     kinds, layers = _listed(f"{count} {what}" for what, count in done.items()), done.total()

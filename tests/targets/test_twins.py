@@ -687,6 +687,20 @@ def test_weights_that_are_no_numbers_are_refused():
     assert refused(module, "torchao") == "torchao: output has weights that are not finite"
 
 
+@pytest.mark.parametrize("recipe", [*ROUNDING, "prune:0.5", "tflite", *TORCHAO])
+def test_a_base_of_half_precision_has_twins_of_that_precision(recipe):
+    module, x = mlp().eval().bfloat16(), torch.rand(6, 20).bfloat16()
+    gap = (output(make_twin(module, recipe).module, x) - output(module, x)).abs().max()
+    assert gap.dtype == torch.bfloat16
+    assert "float32" not in make_twin(module, recipe).words
+    assert 0 < gap < 0.5
+
+
+def test_torch_s_dynamic_layers_take_float32_alone():
+    said = refused(mlp().bfloat16(), "dynamic")
+    assert said == "dynamic: torch's layers take float32 on the CPU, not torch.bfloat16 on cpu; use torchao"
+
+
 def test_weights_that_are_made_anew_at_each_call_are_refused():
     frozen = mlp().requires_grad_(False)
     prune.l1_unstructured(frozen[2], "weight", 0.5)
