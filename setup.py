@@ -38,6 +38,8 @@ setup(
         "rapidfuzz>=3",
         "scikit-learn>=1.3",
         "tomli_w>=1.0",
+        "jsonschema>=4.18",
+        "regex>=2023",
     ],
     extras_require={
         "test": ["pytest>=8", "hypothesis>=6", "ruff>=0.9", "mypy>=1.13", "scipy>=1.13", TORCHAO],

@@ -12,12 +12,14 @@ from lmfuzz.executors import CRASH, OWN
 from lmfuzz.objectives.combine import Panel
 from lmfuzz.protocols import Bound, Feature, Operator, Search, Setting, Target
 from lmfuzz.search.per_seed import PerSeed
-from lmfuzz.seeds import Seeds, read, read_box
+from lmfuzz.seeds import BUNDLED, Seeds, read, read_box
 from lmfuzz.spaces import BoxSpace, Space, TextSpace
 from lmfuzz.spec import Spec
 from lmfuzz.types import Batch, unknown
 
-_ON_TEXTS = ("repetition", "phrases", "regex", "entropy", "parting")
+_ON_TEXTS = (
+    "repetition", "phrases", "regex", "entropy", "parting", "format", "echo", "memorised", "never_ends",
+)  # fmt: skip
 _TEXT_NAMES = {"disagreement": "parting"}  # what an objective for labels is called for texts
 
 
@@ -43,7 +45,10 @@ def objectives(spec: Spec, space: Space | None = None) -> Panel:
         taken = sum(name.partition("#")[0] == short for name in parts)
         if isinstance(space, TextSpace):
             call = replace(call, name=_TEXT_NAMES.get(call.name, call.name))
-        parts[f"{short}#{taken + 1}" if taken else short] = plugins.build("objectives", call)
+        made = plugins.build("objectives", call)
+        if spec.system and getattr(made, "secret", spec.system) not in spec.system:
+            raise UsageError(f"{short} looks for {made.secret!r}, which --system does not hold; put it there")
+        parts[f"{short}#{taken + 1}" if taken else short] = made
     return Panel(parts)
 
 
@@ -86,12 +91,12 @@ def _fits(name: str, target: Target) -> bool:
     return space.image or not plugins.find("operators", name).images_only
 
 
-def seeds(spec: Spec, space: Space) -> Seeds:
-    """The seeds of the spec; ``count`` of them where it says so."""
+def seeds(spec: Spec, space: Space, bundled: str | None = None) -> Seeds:
+    """The seeds of the spec, else the ``bundled`` ones that suit the target; ``count`` where it says so."""
     found = (
         read_box(spec.seeds, space, spec.count, spec.seed)
         if isinstance(space, BoxSpace)
-        else read(spec.seeds, space, spec.unknown)
+        else read(spec.seeds, space, spec.unknown, bundled or BUNDLED)
     )
     return replace(found, batch=found.batch[: spec.count])
 

@@ -1,0 +1,52 @@
+"""Output that does not come to an end."""
+
+import numpy as np
+
+from lmfuzz.errors import UsageError
+from lmfuzz.types import PAD, Batch, Evidence, FloatArray, Trace
+
+_BARELY = -1e-6  # the best margin of an output that is no hit
+
+
+class NeverEnds:
+    """The model does not end its text, and at no step was near to ending it.
+
+    A hit is an output that has not ended within the steps that the target writes, and in which the end of
+    text had a probability less than ``below`` at every one of them. Give the target enough steps: of three
+    steps hardly any ends.
+
+    Margins: (log(below) - log(p)) / |log(below)| for the largest probability p that the end had, so 1 for
+    the square of ``below`` and -1 for a step that was sure to end; below 0 for every output that ended, by a
+    stop string, too. NaN where it has not ended and a step has no finite number, unless another step is
+    reason enough for no hit, and where there is no step; -inf where it ended and nobody knows how nearly not.
+    """
+
+    needs = frozenset({"ended", "end_logprob", "tokens"})
+    targets = ("never_ends",)
+
+    def __init__(self, below: float = 0.01) -> None:
+        if not 0 < below < 1:
+            raise UsageError(f"never_ends: below is {below}, must be a probability between 0 and 1")
+        self.below = below
+
+    def __call__(self, batch: Batch, trace: Trace) -> FloatArray:
+        """Margins float32 (B, 1)."""
+        ended, known = trace["ended"], np.isfinite(trace["end_logprob"])
+        largest = np.max(trace["end_logprob"], axis=1, where=known, initial=-np.inf).astype(np.float64)
+        limit = np.log(self.below)
+        near = (limit - largest) / -limit
+        hit = ~ended & (largest < limit)
+        lost = ((trace["tokens"] != PAD) & ~known).any(axis=1) | ~known.any(axis=1)
+        near = np.where(np.isfinite(largest), near, -np.inf)
+        margins = np.where(hit, np.maximum(near, -_BARELY), np.minimum(near, _BARELY))
+        return np.where(hit & lost, np.nan, margins).astype(np.float32)[:, None]
+
+    def evidence(self, batch: Batch, trace: Trace, row: int, column: int) -> Evidence:
+        """The largest probability that the end had, and at which step."""
+        logs = trace["end_logprob"][row]
+        step, steps = int(np.nanargmax(logs)), int((trace["tokens"][row] != PAD).sum())
+        words = (
+            f"no end of text in {steps} steps; it was likeliest at step {step + 1}, "
+            f"with a probability of {np.exp(logs[step]):.2g}"
+        )
+        return Evidence("no end of text", words)

@@ -1,0 +1,210 @@
+"""Output that stands word for word in texts that the model may have been trained on."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lmfuzz.errors import UsageError
+from lmfuzz.objectives.suffixes import BETWEEN, Suffixes
+from lmfuzz.resources import resource
+from lmfuzz.types import PAD, Batch, BoolArray, Evidence, FloatArray, IntArray, Trace
+
+PASSAGE = 40  # lines of the longest paragraph that is one bucket
+SHOWN = 80  # characters of a stretch in the evidence
+_BLANK = np.array([chr(code).isspace() for code in range(0x3002)])  # no blank has a larger code
+
+
+class Memorised:
+    """A stretch of ``tokens`` or more in the output stands verbatim in the texts of a folder or file.
+
+    The texts are all files below ``folder`` that are UTF-8; of a .jsonl file the strings in its values. With
+    ``normalise`` a run of blanks and line ends counts as one blank, there and in the output. How long a
+    stretch of characters is, is counted in the model's tokens that lie in it whole; those that add nothing
+    (a second blank, all but the last piece of a character) do not count.
+
+    What the prompt gave away is echoed, not memorised: no stretch holds half of ``tokens`` or more in a row
+    (rounded up) that stand in the prompt. Only the output is looked at, so that of a passage which the prompt
+    begins and the output goes on with, the output's part counts.
+
+    Margins: (n + 1/2) / ``tokens`` - 1 for the longest stretch, of n tokens, so never 0. It is exact, by an
+    array of all suffixes. Making that takes 0.3 s for 1.1 MB of plays, and up to 100 bytes of memory per byte
+    of text (14 are kept); then 64 outputs of 200 tokens of one character take 15 ms (one core).
+
+    The signature is the file and the line where the passage begins that the stretch begins in: its paragraph,
+    after an empty line, since outputs enter a passage here and there; in paragraphs of more than 40 lines
+    it is the line itself. Of several places the first in the order of files counts.
+    """
+
+    needs = frozenset({"text", "prompt", "token_ends"})
+    targets = ("memorised",)
+
+    def __init__(self, folder: str, tokens: int = 20, normalise: bool = True) -> None:
+        if tokens < 2:
+            raise UsageError(f"memorised: tokens is {tokens}, must be at least 2")
+        self.tokens, self.normalise = tokens, normalise
+        self.least_echo = (tokens + 1) // 2  # tokens
+        self._sources = _Sources(resource(folder), normalise)
+
+    def __call__(self, batch: Batch, trace: Trace) -> FloatArray:
+        """Margins float32 (B, 1)."""
+        longest = np.array([stop - start for _, start, stop in self._stretches(trace)])
+        return ((longest + 0.5) / self.tokens - 1).astype(np.float32)[:, None]
+
+    def evidence(self, batch: Batch, trace: Trace, row: int, column: int) -> Evidence:
+        """The longest stretch, and the file and line that it stands in; ValueError where there is none."""
+        ((tokens, start, stop),) = self._stretches({name: trace[name][row : row + 1] for name in self.needs})
+        if start == stop:
+            raise ValueError("nothing of the output stands in the texts")
+        begin, end = int(tokens.begins[start]), int(tokens.ends[stop - 1])
+        stretch = tokens.text[begin:end]
+        passage, place = self._sources.place(stretch)
+        shown = stretch if len(stretch) <= SHOWN else f"{stretch[: SHOWN // 2]}...{stretch[-SHOWN // 2 :]}"
+        span = int(tokens.places[begin]), int(tokens.places[end])
+        return Evidence(passage, f"{stop - start} tokens stand in {place}: {shown!r}", span)
+
+    def _stretches(self, trace: Trace) -> list[tuple["_Tokens", int, int]]:
+        """Per row the longest stretch: from which of its tokens to which, that not included."""
+        written = zip(trace["text"], trace["token_ends"], strict=True)
+        rows = [_Tokens.of(text, ends[ends != PAD], self.normalise) for text, ends in written]
+        lengths = self._sources.suffixes.longest([row.text for row in rows], [row.begins for row in rows])
+        found = []
+        for tokens, length, prompt in zip(rows, lengths, trace["prompt"], strict=True):
+            first = np.arange(len(length))
+            stops = np.searchsorted(tokens.ends, tokens.begins + length, side="right")
+            if (stops - first).max(initial=0) >= self.least_echo:
+                given = _normal(prompt)[0] if self.normalise else prompt
+                stops = np.minimum(stops, tokens.before_echo(given, self.least_echo))
+            best = int((stops - first).argmax()) if len(first) else 0
+            found.append((tokens, best, int(stops[best]) if len(first) else 0))
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Tokens:
+    """A text as it is compared, and its tokens that add a character: where they begin and end in it (T,).
+
+    places: where its characters stand in the text as it was, then where that ends.
+    """
+
+    text: str
+    begins: IntArray
+    ends: IntArray
+    places: IntArray
+
+    @classmethod
+    def of(cls, text: str, token_ends: IntArray, normalise: bool) -> "_Tokens":
+        """token_ends: (T,) how many characters of ``text`` are there after each token."""
+        same, kept = _normal(text) if normalise else (text, np.ones(len(text), np.bool_))
+        until = np.concatenate([[0], np.cumsum(kept)])  # characters kept before each place
+        bounds = np.unique(np.append(until[token_ends], 0))
+        return cls(same, bounds[:-1], bounds[1:], np.append(np.flatnonzero(kept), len(text)))
+
+    def before_echo(self, prompt: str, least: int) -> IntArray:
+        """Where a stretch from each token on (T,) must stop, lest it holds ``least`` tokens of the prompt."""
+        stops = np.full(len(self.ends), len(self.ends))
+        pieces = zip(self.begins.tolist(), self.ends[least - 1 :].tolist(), strict=False)
+        echoed = [first for first, (begin, end) in enumerate(pieces) if self.text[begin:end] in prompt]
+        stops[echoed] = np.array(echoed, np.int64) + least - 1
+        return np.minimum.accumulate(stops[::-1])[::-1]
+
+
+class _Sources:
+    """The texts to compare with, as one, and which line of which file each place in it belongs to."""
+
+    def __init__(self, folder: Path, normalise: bool) -> None:
+        data = bytearray(BETWEEN)
+        self._names: list[str] = []
+        lines: list[tuple[int, int, int, int]] = []  # first byte, file, number, that of the passage's first
+        for name, text in _texts(folder):
+            self._names.append(name)
+            for number, step, record in _records(name, text):
+                data += b" " * normalise
+                for offset, passage, line in _lines(record, normalise):
+                    at = number + step * offset, number + step * passage
+                    lines.append((len(data), len(self._names) - 1, *at))
+                    data += line.encode("utf-8", "surrogatepass") + (b" " if normalise else b"\n")
+                data[len(data) - (not normalise) :] = BETWEEN  # the last line of a text has no end
+        if not data.strip(BETWEEN + b" \n"):
+            raise UsageError(f"memorised: {folder} holds no UTF-8 text to compare with")
+        self._lines = np.array(lines)
+        self.suffixes = Suffixes(bytes(data))
+
+    def place(self, stretch: str) -> tuple[str, str]:
+        """``file:line`` of the passage, and of the line, in which a stretch of the texts first begins."""
+        blanks = len(stretch) - len(stretch.lstrip())
+        at = self.suffixes.data.index(stretch.encode("utf-8", "surrogatepass")) + blanks
+        line = max(0, int(np.searchsorted(self._lines[:, 0], at, side="right")) - 1)
+        _, file, number, passage = self._lines[line].tolist()
+        return f"{self._names[file]}:{passage}", f"{self._names[file]}:{number}"
+
+
+def _texts(folder: Path) -> Iterator[tuple[str, str]]:
+    """Name and text of a file, or of all UTF-8 files below a folder; hidden ones are left out."""
+    if not folder.exists():
+        raise UsageError(f"memorised: there is no file or folder {folder}")
+    root = folder if folder.is_dir() else folder.parent
+    for path in sorted(folder.rglob("*")) if folder.is_dir() else [folder]:
+        name = path.relative_to(root)
+        if not path.is_file() or any(part.startswith(".") for part in name.parts if folder.is_dir()):
+            continue
+        try:
+            text = path.read_bytes().decode("utf-8-sig")
+        except UnicodeDecodeError:
+            continue
+        except OSError as error:
+            raise UsageError(f"memorised: cannot read {path}: {error.strerror}") from None
+        if "\0" not in text:
+            yield name.as_posix(), text.replace("\r\n", "\n")
+
+
+def _records(name: str, text: str) -> Iterator[tuple[int, int, str]]:
+    """What a file holds: one text, or those in lines of JSON; the line it begins in, and lines per line."""
+    if not name.endswith(".jsonl"):
+        yield 1, 1, text
+        return
+    for number, line in enumerate(text.split("\n"), start=1):
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError):
+            value = line
+        yield from ((number, 0, string) for string in _strings(value))
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """All strings in a value of JSON, keys left out."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _strings(item)
+
+
+def _lines(text: str, normalise: bool) -> Iterator[tuple[int, int, str]]:
+    """The lines to compare with: how many stand before, and before its passage; those that are blank left
+    out if normalised.
+    """
+    lines = text.split("\n")
+    blank = [not line.strip() for line in lines]
+    edges = [-1, *(number for number, empty in enumerate(blank) if empty), len(lines)]
+    for before, after in pairwise(edges):
+        for number in range(max(before, 0), after):
+            passage = min(before + 1, number) if after - before - 1 <= PASSAGE else number
+            if not normalise:
+                yield number, passage, lines[number]
+            elif not blank[number]:
+                yield number, passage, " ".join(lines[number].split())
+
+
+def _normal(text: str) -> tuple[str, BoolArray]:
+    """The text with one blank for each run of blanks, and which of its characters (T,) were kept."""
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+    blank = _BLANK[np.minimum(codes, len(_BLANK) - 1)]
+    kept = np.ones(len(codes), np.bool_)
+    kept[1:] = ~(blank[1:] & blank[:-1])
+    same = np.where(blank, np.uint32(ord(" ")), codes)[kept]
+    return same.tobytes().decode("utf-32-le", "surrogatepass"), kept
