@@ -247,21 +247,21 @@ def _validator(file: str, schema: Any) -> Any:
 
     if not isinstance(schema, dict | bool):
         raise UsageError(f"format: {file} is not a JSON schema: it must be an object, or true or false")
+    draft = schema.get("$schema") if isinstance(schema, dict) else None
+    made = Draft202012Validator if draft is None else validator_for({"$schema": str(draft)}, default=None)
+    if made is None:
+        raise UsageError(f"format: the schema {file} is of a draft that is not known, {draft!r}")
+    reference = ""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            made = validator_for(schema, default=Draft202012Validator)
         made.check_schema(schema)
-        draft = specification_with(made.ID_OF(made.META_SCHEMA), default=DRAFT202012)
-        resolver = REGISTRY.resolver_with_root(draft.create_resource(schema))
+        specification = specification_with(made.ID_OF(made.META_SCHEMA), default=DRAFT202012)
+        resolver = REGISTRY.resolver_with_root(specification.create_resource(schema))
         for reference in _references(schema):
             resolver.lookup(reference)
     except SchemaError as error:
         raise UsageError(f"format: {file} is not a JSON schema: {_short(error.message)}") from None
-    except DeprecationWarning:
-        raise UsageError(f"format: the schema {file} has a $schema that is not known") from None
-    except Unresolvable as error:
-        raise UsageError(f"format: the schema {file} refers to {error.ref!r}, which is not in it") from None
+    except Unresolvable:
+        raise UsageError(f"format: the schema {file} refers to {reference!r}, which is not in it") from None
     return made(schema, registry=REGISTRY)
 
 
