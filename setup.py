@@ -33,6 +33,8 @@ setup(
         "pydantic>=2.8",
         "rich>=13",
         "safetensors>=0.4",
+        "transformers>=5,<6",
+        "tokenizers>=0.22",
         "opencv-python-headless>=4.8",
         "pillow>=10.1",
         "rapidfuzz>=3",

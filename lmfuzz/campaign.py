@@ -27,7 +27,7 @@ from lmfuzz.rng import Streams
 from lmfuzz.search.breeding import Breeder
 from lmfuzz.search.trials import Trials
 from lmfuzz.show import PICTURES
-from lmfuzz.spaces import BoxSpace, describe
+from lmfuzz.spaces import BoxSpace, TextSpace, describe
 from lmfuzz.spec import Spec
 from lmfuzz.store import CAMPAIGN, Sample, Store, Unwritten
 from lmfuzz.types import Batch, State, join, unknown
@@ -110,6 +110,8 @@ class Campaign:
         self.kept: list[Finding] = []
         self.corpus = Corpus(self.space)
         seeds = self._seeds(store)
+        if isinstance(self.space, TextSpace):  # what stands in the seeds is drawn, too
+            self.space = self.space.drawing(np.concatenate([seeds.row(i) for i in range(len(seeds))]))
         operators = assembly.operators(spec, self.target)
         self.operators = list(operators)
         self.streams = Streams(spec.seed)
@@ -150,7 +152,7 @@ class Campaign:
             self.corpus.add(rows)
             seeds = rows[: store.meta["seeds"]]
             return seeds.changed(seeds.data[:, : int(seeds.lengths.max())])
-        found = assembly.seeds(self.spec, self.space)
+        found = assembly.seeds(self.spec, self.space, getattr(self.target, "seeds", None))
         for count, what in (
             (found.dropped, "characters outside the model's alphabet, dropped from the seeds"),
             (found.left_out, "seeds left out because they do not fit the model"),

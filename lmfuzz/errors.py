@@ -12,6 +12,10 @@ class TargetError(Exception):
     """The model could not be loaded (exit code 3)."""
 
 
+class Unfit(Exception):  # noqa: N818  # it is the row that is unfit, not the model that errs
+    """A row that the target cannot be given, such as one longer than its window: unscored, no crash."""
+
+
 INTERRUPTS = (KeyboardInterrupt, GeneratorExit)  # end a campaign; all else is the affair of who raised it
 
 

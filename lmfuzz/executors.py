@@ -84,7 +84,7 @@ class LocalExecutor:
             raise
         except BaseException:  # which row is to blame shows when the rows are run
             space: TextSpace = self.target.space  # type: ignore[assignment]  # only texts are sampled
-            return rng.integers(len(space.symbols), size=(len(batch), new), dtype=np.int32)
+            return space.draw(rng, (len(batch), new))
         finally:
             self.seconds += time.perf_counter() - started
 

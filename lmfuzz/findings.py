@@ -7,6 +7,7 @@ import numpy as np
 
 from lmfuzz.executors import LocalExecutor
 from lmfuzz.protocols import Executor, Objective
+from lmfuzz.spaces import TextSpace
 from lmfuzz.types import SEED, Array, Batch, Evidence, FloatArray, State, Trace
 
 
@@ -31,6 +32,7 @@ class Finding:
     unscored: int = 0  # re-runs that could not be judged
     origin: int = SEED  # corpus id of the seed it descends from
     distance: float = 0.0  # from that seed: edits, or of a box the largest change of a value
+    by_text: bool | None = None  # of tokens: whether their text, spelled by the tokenizer, fails, too
 
     @property
     def bucket(self) -> str:
@@ -108,8 +110,20 @@ class Findings:
             objective=self.objective.targets[column], margin=margin, evidence=evidence, row=row,
             prompt=space.name(row, origin, distance), output="", parent=int(one.parent[0]),
             operator=int(one.operator[0]), execution=0, failed=again.failed, runs=self.runs,
-            unscored=again.unscored, origin=origin, distance=distance,
+            unscored=again.unscored, origin=origin, distance=distance, by_text=self._by_text(one, column),
         )  # fmt: skip
+
+    def _by_text(self, one: Batch, column: int) -> bool | None:
+        """Whether the text of a row of tokens is bad by itself, too; None where rows are not tokens."""
+        space = self.executor.target.space
+        if not (isinstance(space, TextSpace) and space.tokens is not None):
+            return None
+        spelled = space.respelled(one.row(0))
+        if spelled is None:
+            return True
+        if not space.legal(row := Batch.of([spelled]))[0]:
+            return False
+        return confirm(row, column, self.objective, self.executor, self.wants, 1).failed > 0
 
     def state(self) -> State:
         """Counts and the rows kept, for resume."""

@@ -69,6 +69,29 @@ _SPEC: dict[str, Option] = {
     "allow_pickle": click.option(
         "--allow-pickle", is_flag=True, default=None, help="Read tensors of a pickled checkpoint."
     ),
+    "level": click.option(
+        "--level", metavar="char|token", help="What mutations change, of a model of tokens (default: char)."
+    ),
+    "system": click.option("--system", metavar="TEXT", help="What the model is told before every prompt."),
+    "template": click.option(
+        "--template", metavar="chat|raw", help="The tokenizer's own (default if it has one), or none."
+    ),
+    "layer": click.option(
+        "--layer", type=int, metavar="N", help="Block whose states count (default: what the head reads)."
+    ),
+    "device": click.option("--device", metavar="cpu|cuda|auto", help="Where the model runs (default: cpu)."),
+    "dtype": click.option(
+        "--dtype", metavar="NAME", help="float32 (default on a CPU), bfloat16, float16, or auto."
+    ),
+    "batch_tokens": click.option(
+        "--batch-tokens", type=int, metavar="N", help="Tokens run at once (default: what memory allows)."
+    ),
+    "threads": click.option(
+        "--threads", type=int, metavar="N", help="Of torch (default: 1; for 50 M parameters or more, all)."
+    ),
+    "trust_remote_code": click.option(
+        "--trust-remote-code", is_flag=True, default=None, help="Run the code that comes with a model."
+    ),
     "confirm": click.option("--confirm", type=int, help="Re-runs per finding (default: 3)."),
     "keep": click.option("--keep", type=int, help="Findings kept per bucket (default: 3)."),
     "radius": click.option(
@@ -79,7 +102,8 @@ _SPEC: dict[str, Option] = {
 TEXT = (
     "seeds", "count", "objectives", "search", "feature", "operators", "dictionary", "edits", "per_seed",
     "budget", "stop_after", "seed", "batch", "max_new", "temperature", "decode_seed", "stop", "min_length",
-    "max_length", "unknown", "allow_pickle", "confirm", "keep", "radius",
+    "max_length", "unknown", "allow_pickle", "confirm", "keep", "radius", "level", "system", "template",
+    "layer", "device", "dtype", "batch_tokens", "threads", "trust_remote_code",
 )  # fmt: skip
 BOX = ("linf", "resolution", "shape")
 IMAGE = (

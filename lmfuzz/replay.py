@@ -97,4 +97,4 @@ class Replay:
 
 def _spelling(space: Space) -> tuple[object, ...]:
     """What must be equal for a row to mean the same."""
-    return space.shape if isinstance(space, BoxSpace) else space.symbols
+    return space.shape if isinstance(space, BoxSpace) else (space.symbols, space.tokens)

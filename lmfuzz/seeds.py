@@ -33,8 +33,8 @@ def read_seeds(paths: Sequence[str], space: TextSpace, unknown: Unknown = "error
     return read(paths, space, unknown).batch
 
 
-def read(paths: Sequence[str], space: TextSpace, unknown: Unknown = "error") -> Seeds:
-    r"""The distinct prompts in files and folders, in order; the bundled ones where ``paths`` is empty.
+def read(paths: Sequence[str], space: TextSpace, unknown: Unknown = "error", bundled: str = BUNDLED) -> Seeds:
+    r"""The distinct prompts in files and folders, in order; the ``bundled`` ones where ``paths`` is empty.
 
     A file holds one prompt per line, exactly as it stands (``\n`` is a backslash and an n); blank
     lines are skipped. In a .jsonl file every line is an object whose ``prompt`` is the text, which
@@ -47,8 +47,9 @@ def read(paths: Sequence[str], space: TextSpace, unknown: Unknown = "error") -> 
     rows: dict[str, None] = {}
     dropped = left_out = repeated = 0
     alphabet = set(space.symbols)
-    for place, text in _prompts(paths or [BUNDLED]):
-        kept = "".join(c for c in text if c in alphabet) if unknown == "drop" else text
+    for place, text in _prompts(paths or [bundled]):
+        drops = unknown == "drop" and space.tokens is None
+        kept = "".join(c for c in text if c in alphabet) if drops else text
         wrong = _wrong(kept, space)
         if wrong and paths and not (kept != text and len(kept) < space.min_length):
             raise UsageError(f"{place}: {wrong}")
@@ -59,8 +60,8 @@ def read(paths: Sequence[str], space: TextSpace, unknown: Unknown = "error") -> 
             rows[kept] = None
     if not rows:
         raise UsageError(
-            f"none of the prompts in {', '.join(paths) or BUNDLED} fits {space.min_length} to "
-            f"{space.max_length} characters of the model's alphabet; give others with --seeds"
+            f"none of the prompts in {', '.join(paths) or bundled} fits {space.min_length} to "
+            f"{space.max_length} {_unit(space)}; give others with --seeds"
         )
     return Seeds(Batch.of([space.encode(row) for row in rows]), dropped, left_out, repeated)
 
@@ -109,11 +110,20 @@ def _wrong(text: str, space: TextSpace) -> str:
         shown = ", ".join(map(repr, odd[:5])) + (f" and {len(odd) - 5} more" if len(odd) > 5 else "")
         some = f"characters {shown} are" if len(odd) > 1 else f"character {shown} is"
         return f"{some} not in the model's alphabet; --unknown drop drops such characters"
-    if len(text) > space.max_length:
-        return f"the prompt has {len(text)} characters, the limit is {space.max_length} (--max-length)"
-    if len(text) < space.min_length:
-        return f"the prompt has {len(text)} characters, at least {space.min_length} are needed (--min-length)"
+    try:
+        length = len(space.encode(text))
+    except UsageError as error:
+        return str(error)
+    unit = "characters" if space.tokens is None else "tokens"
+    if length > space.max_length:
+        return f"the prompt has {length} {unit}, the limit is {space.max_length} (--max-length)"
+    if length < space.min_length:
+        return f"the prompt has {length} {unit}, at least {space.min_length} are needed (--min-length)"
     return ""
+
+
+def _unit(space: TextSpace) -> str:
+    return "characters of the model's alphabet" if space.tokens is None else "of the model's tokens"
 
 
 def _prompts(paths: Iterable[str]) -> Iterator[tuple[str, str]]:

@@ -248,6 +248,9 @@ def detail_lines(store: Store, number: int) -> Iterator[str]:
     yield f"evidence    {escaped(finding.evidence.words)}"
     yield f"margin      {finding.margin:.4g}"
     yield f"distance    {distance(finding, store.space)}"
+    if finding.by_text is not None:
+        alone = "is spelled as other tokens, which do not fail: these tokens are needed"
+        yield f"text alone  {'fails, too' if finding.by_text else alone}"
     if (picture := store.directory / PICTURES / f"{number}.png").exists():
         yield f"pictures    {picture}: the seed, the input, and the difference (grey: no change)"
     yield f"found       at execution {finding.execution}, model {meta['identity']}"

@@ -1,7 +1,7 @@
 """What a legal row is: a text of known symbols, or numbers in a box."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from math import prod
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from lmfuzz.errors import UsageError
+from lmfuzz.tokens import Tokens
 from lmfuzz.types import PAD, SEED, Array, Batch, BoolArray, FloatArray, IntArray
 
 
@@ -16,12 +17,15 @@ from lmfuzz.types import PAD, SEED, Array, Batch, BoolArray, FloatArray, IntArra
 class TextSpace:
     """Legal rows of a text model: ``min_length`` to ``max_length`` symbols out of ``symbols``.
 
-    ``symbols[i]`` is the text of symbol i: one character each for a character model.
+    ``symbols[i]`` is the text of symbol i: one character each, unless they are ``tokens`` of a tokenizer,
+    which then spells texts. drawn: the symbols that random choices are made from; () is all of them.
     """
 
     symbols: tuple[str, ...]
     min_length: int = 1
     max_length: int = 64
+    drawn: tuple[int, ...] = ()
+    tokens: Tokens | None = None
 
     @cached_property
     def _ids(self) -> dict[str, int]:
@@ -37,21 +41,63 @@ class TextSpace:
         single = all(len(text) == 1 for text in self.symbols)
         return np.array([ord(text) for text in self.symbols], np.uint32) if single else None
 
+    @cached_property
+    def _choice(self) -> IntArray:
+        """What random choices are made from, int32."""
+        return np.array(self.drawn or range(len(self.symbols)), np.int32)
+
+    def draw(self, rng: np.random.Generator, size: tuple[int, ...]) -> IntArray:
+        """Random symbols int32, each of those that are drawn as often."""
+        if not self.drawn:
+            return rng.integers(len(self.symbols), size=size, dtype=np.int32)
+        found: IntArray = self._choice[rng.integers(len(self._choice), size=size)]
+        return found
+
+    def others(self, symbols: IntArray, rng: np.random.Generator) -> IntArray:
+        """For each of ``symbols`` (B,) another random one, itself where there is no other."""
+        known = len(self._choice)
+        offsets = rng.integers(1, max(known, 2), size=len(symbols))
+        if not self.drawn:
+            return ((symbols + offsets) % known).astype(np.int32)
+        places = np.searchsorted(self._choice, symbols).clip(max=known - 1)
+        inside = self._choice[places] == symbols  # else any will do
+        found: IntArray = self._choice[np.where(inside, (places + offsets) % known, offsets - 1)]
+        return found
+
+    def drawing(self, symbols: IntArray) -> "TextSpace":
+        """The same space in which ``symbols`` are drawn, too."""
+        if not self.drawn:
+            return self
+        return replace(self, drawn=tuple(np.union1d(self._choice, symbols).tolist()))
+
     def encode(self, text: str) -> IntArray:
         """The symbols int32 (N,) of ``text``; UsageError when a character is not in the alphabet."""
+        if self.tokens is not None:
+            return self.tokens.encode(text)
         try:
             return np.fromiter((self._ids[c] for c in text), np.int32, len(text))
         except KeyError as error:
             raise UsageError(f"character {error.args[0]!r} is not in the model's alphabet") from None
 
     def knows(self, text: str) -> bool:
-        """Whether every character of ``text`` is a symbol."""
-        return all(c in self._ids for c in text)
+        """Whether every character of ``text`` is a symbol; tokens spell any text."""
+        return self.tokens is not None or all(c in self._ids for c in text)
 
     def decode(self, symbols: IntArray) -> str:
         """The text of symbols (N,); PAD and all behind it is left out."""
         stop = np.flatnonzero(symbols == PAD)
-        return "".join(self._texts[symbols[: stop[0]] if len(stop) else symbols])
+        shown = symbols[: stop[0]] if len(stop) else symbols
+        return self.tokens.texts([shown])[0] if self.tokens is not None else "".join(self._texts[shown])
+
+    def respelled(self, row: IntArray) -> IntArray | None:
+        """How the text of ``row`` by itself is spelled, where that is another row; None where it is not."""
+        if self.tokens is None:
+            return None
+        try:
+            spelled = self.encode(self.decode(row))
+        except UsageError:  # there is no such text
+            return np.empty(0, np.int32)
+        return None if np.array_equal(spelled, row) else spelled
 
     def texts(self, batch: Batch) -> list[str]:
         """The text of every row."""
@@ -59,6 +105,8 @@ class TextSpace:
 
     def decode_rows(self, data: IntArray, lengths: IntArray) -> list[str]:
         """The texts of rows of symbols (B, T), of which ``lengths`` (B,) are valid."""
+        if self.tokens is not None:
+            return self.tokens.texts([row[:n] for row, n in zip(data, lengths.tolist(), strict=True)])
         if self._letters is None:
             return [self.decode(row[:n]) for row, n in zip(data, lengths.tolist(), strict=True)]
         width = data.shape[1]
@@ -205,12 +253,21 @@ Space = TextSpace | BoxSpace
 
 
 def describe(space: Space) -> dict[str, Any]:
-    """The space as plain data, for ``described``; the alphabet of a text is ``symbols``."""
-    return asdict(space)
+    """The space as plain data, for ``described``; ``symbols`` is a text's alphabet, ``drawn`` left out."""
+    if isinstance(space, BoxSpace):
+        return asdict(space)
+    tokens, single = space.tokens, all(len(symbol) == 1 for symbol in space.symbols)
+    symbols: Any = "".join(space.symbols) if single else list(space.symbols)
+    return {
+        "symbols": symbols if tokens is None else "", "min_length": space.min_length,
+        "max_length": space.max_length, "tokens": None if tokens is None else tokens.pack(),
+    }  # fmt: skip
 
 
 def described(data: Mapping[str, Any]) -> Space:
     """What ``describe`` was given."""
     if "symbols" in data:
-        return TextSpace(**{**data, "symbols": tuple(data["symbols"])})
+        tokens = None if data["tokens"] is None else Tokens.unpack(data["tokens"])
+        symbols = tuple(data["symbols"]) if tokens is None else tokens.symbols
+        return TextSpace(**{**data, "symbols": symbols, "tokens": tokens})
     return BoxSpace(**{**data, "shape": tuple(data["shape"])})

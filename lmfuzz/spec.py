@@ -57,6 +57,19 @@ class Spec(BaseModel):
     max_length: int = Field(default=64, ge=1, le=_LONGEST)
     unknown: Literal["error", "drop"] = "error"  # characters of seeds outside the alphabet
     allow_pickle: bool = False
+    level: Literal["char", "token"] = "char"  # what a symbol of a prompt is, for a model of tokens
+    system: str = ""  # what such a model is told before every prompt
+    template: Literal["auto", "chat", "raw"] = "auto"  # auto: the tokenizer's chat template where it has one
+    layer: int = Field(
+        default=0, ge=0
+    )  # whose states are shown: that block's, 0 is what the output head reads
+    device: str = "cpu"
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    batch_tokens: int | None = Field(default=None, ge=1)  # in a batch at most; None is found out
+    threads: int | None = Field(
+        default=None, ge=1, le=1024
+    )  # of torch; None: all for a large model, else one
+    trust_remote_code: bool = False
     linf: float | None = Field(default=None, gt=0, allow_inf_nan=False)  # largest change of a value
     edits: int | None = Field(default=None, ge=1)  # largest change of a prompt
     per_seed: int | None = Field(default=None, ge=1)  # rows to run for each seed by itself; None: all as one

@@ -28,7 +28,7 @@ from lmfuzz.spaces import Space, described
 from lmfuzz.types import Array, Batch, Evidence, FloatArray, State
 
 DATABASE, CAMPAIGN, LOCK = "campaign.db", "campaign.toml", "lock"
-FORMAT = 3
+FORMAT = 4
 QUIET = 3.0  # seconds after which a commit is due although nothing was found
 SHARE = 100  # a commit waits for this many times what the last one took, so they cost 1 % at most
 SAMPLE = 1.0  # seconds between rows of the table steps
@@ -43,7 +43,7 @@ _TABLES = (
     " margin REAL NOT NULL, signature TEXT NOT NULL, words TEXT NOT NULL, span TEXT NOT NULL,"
     " row BLOB NOT NULL, prompt TEXT NOT NULL, output TEXT NOT NULL, parent INTEGER NOT NULL,"
     " operator TEXT NOT NULL, execution INTEGER NOT NULL, failed INTEGER NOT NULL, runs INTEGER NOT NULL,"
-    " unscored INTEGER NOT NULL, origin INTEGER NOT NULL, distance REAL NOT NULL)",
+    " unscored INTEGER NOT NULL, origin INTEGER NOT NULL, distance REAL NOT NULL, by_text INTEGER)",
     "CREATE TABLE steps (executions INTEGER PRIMARY KEY, seconds REAL NOT NULL, time_in_target REAL NOT NULL,"
     " corpus INTEGER NOT NULL, archive INTEGER NOT NULL, findings INTEGER NOT NULL, novelty REAL NOT NULL)",
     "CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), value TEXT NOT NULL)",
@@ -288,17 +288,19 @@ class Store:
         ids = self._operators()
         query = (
             "SELECT objective, margin, signature, words, span, row, prompt, output, parent, operator,"
-            " execution, failed, runs, unscored, origin, distance FROM findings ORDER BY id"
+            " execution, failed, runs, unscored, origin, distance, by_text FROM findings ORDER BY id"
         )
         found = []
         for objective, margin, signature, words, span, row, *rest in self._db.execute(query):
-            prompt, output, parent, operator, *reruns = rest
+            prompt, output, parent, operator, *reruns, by_text = rest
             place = json.loads(span)
             evidence = Evidence(signature, words, tuple(place) if place else None)
             found.append(
                 Finding(objective, margin, evidence, self.space.unpack(row), prompt, output, parent,
                         ids[operator], *reruns)
             )  # fmt: skip
+            if by_text is not None:
+                found[-1] = replace(found[-1], by_text=bool(by_text))
         return found
 
     def lineage(self, row: int) -> list[Ancestor]:
@@ -358,7 +360,7 @@ def _finding_row(number: int, finding: Finding, names: Mapping[int, str], row: b
         number, _clean(finding.bucket), _clean(finding.objective), finding.margin, _clean(evidence.signature),
         _clean(evidence.words), json.dumps(evidence.span), row, _clean(finding.prompt),
         _clean(finding.output), finding.parent, names[finding.operator], finding.execution, finding.failed,
-        finding.runs, finding.unscored, finding.origin, finding.distance,
+        finding.runs, finding.unscored, finding.origin, finding.distance, finding.by_text,
     )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ NAMES = [path.relative_to(ROOT).as_posix() for path in FILES]
 
 # The rooms, lowest first: a module imports from its own room and from those before it.
 ROOMS = (
-    ("__init__", "errors", "types", "spaces", "rng", "resources"),
+    ("__init__", "errors", "types", "spaces", "tokens", "rng", "resources"),
     ("protocols", "calls", "coding"),
     (
         "coverage",
@@ -42,10 +42,10 @@ ROOMS = (
     ("__main__",),
 )
 LEVELS = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
-HEAVY = ("torch", "transformers", "nmslib")
+HEAVY = ("torch", "transformers", "torchao", "nmslib", "tokenizers")
 ONLY_IN = {
     "torch": "targets/", "safetensors": "targets/", "transformers": "targets/",
-    "nmslib": "coverage/nmslib_index.py", "click": ("cli.py", "options.py", "exits.py"), "rich": "live.py",
+    "torchao": "targets/", "nmslib": "coverage/nmslib_index.py", "click": ("cli.py", "options.py", "exits.py"), "rich": "live.py",
     "sqlite3": ("store.py", "exits.py"),
 }  # fmt: skip
 
@@ -117,7 +117,7 @@ def code(path: Path) -> int:
 
 
 def test_the_package_is_small() -> None:
-    assert sum(map(code, FILES)) <= 10_000
+    assert sum(map(code, FILES)) <= 12_000
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from lmfuzz.errors import INTERRUPTS, UsageError, one_line
+from lmfuzz.errors import INTERRUPTS, Unfit, UsageError, one_line
 from lmfuzz.objectives.detectors import Detector, adapted
 from lmfuzz.protocols import Objective
 from lmfuzz.types import Array, Batch, Evidence, FloatArray, State, Trace, take
 
 DISTINCT = 3  # tracebacks kept per objective
 OTHERS = "(other errors)"
+_UNFIT = f"{Unfit.__name__}: "  # how the executor begins what it says of a row that the target cannot take
 
 
 def either(margins: FloatArray) -> FloatArray:
@@ -84,7 +85,7 @@ class Any:
 
 
 class Crash:
-    """The target raised on the row. Margins: 1, else -inf.
+    """The target raised on the row, and not because it was unfit for it. Margins: 1, else -inf.
 
     The signature is the error's type and message with every number as N.
     """
@@ -95,7 +96,8 @@ class Crash:
 
     def __call__(self, batch: Batch, trace: Trace) -> FloatArray:
         """Margins float32 (B, 1)."""
-        return np.where(trace["crash"] != "", np.float32(1), np.float32(-np.inf))[:, None]
+        raised = np.array([bool(text) and not text.startswith(_UNFIT) for text in trace["crash"]], bool)
+        return np.where(raised, np.float32(1), np.float32(-np.inf))[:, None]
 
     def evidence(self, batch: Batch, trace: Trace, row: int, column: int) -> Evidence:
         """What was raised."""

@@ -33,7 +33,7 @@ class Insert:
 
     def __call__(self, rows: Batch, near: Surroundings) -> Batch:
         """Changed copies of ``rows``."""
-        fresh = near.rng.integers(len(near.text.symbols), size=(len(rows), 1), dtype=np.int32)
+        fresh = near.text.draw(near.rng, (len(rows), 1))
         none = np.zeros(len(rows), np.int64)
         return put(rows, places(rows.lengths + 1, near.rng), none, Piece(fresh, none, none + 1), near)
 
@@ -53,10 +53,9 @@ class Substitute:
 
     def __call__(self, rows: Batch, near: Surroundings) -> Batch:
         """Changed copies of ``rows``."""
-        known = len(near.text.symbols)
         where = np.arange(len(rows)), places(rows.lengths, near.rng)
         data = rows.data.copy()
-        data[where] = (data[where] + near.rng.integers(1, max(known, 2), size=len(rows))) % known
+        data[where] = near.text.others(data[where], near.rng)
         return _with_data(rows, data)
 
 

@@ -69,7 +69,7 @@ def concatenate(rows: Batch, pieces: Sequence[Piece], near: Surroundings) -> Bat
     total = ends[:, -1]
     missing = near.text.min_length - total
     if (most := int(missing.max(initial=0))) > 0:
-        fresh = near.rng.integers(len(near.text.symbols), size=(len(rows), most), dtype=np.int32)
+        fresh = near.text.draw(near.rng, (len(rows), most))
         front = Piece(fresh, np.zeros_like(missing), np.maximum(missing, 0))
         return concatenate(rows, [front, *pieces], near)
     symbols, starts = _side_by_side(pieces)

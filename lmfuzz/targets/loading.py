@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 import traceback
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,18 @@ from lmfuzz.spaces import BoxSpace
 from lmfuzz.spec import Spec
 
 BUNDLED = f"{MODELS}shakespeare"
+_HUB = re.compile(r"[\w-][\w.-]*/[\w.-]+")  # OWNER/NAME
+_CAUSAL = (
+    "level",
+    "system",
+    "template",
+    "layer",
+    "device",
+    "dtype",
+    "batch_tokens",
+    "threads",
+    "trust_remote_code",
+)
 FILES = (".pt", ".pth", ".pt2", ".ts")  # TorchScript and exported programs
 _PROMISED = ("space", "channels", "identity", "run")
 
@@ -32,7 +45,8 @@ def load_target(spec: Spec) -> Target:
     base = _target(found, spec.model or BUNDLED, spec)
     if not spec.twin:
         return base
-    if not is_recipe(spec.twin) and ":" not in spec.twin and not Path(spec.twin).expanduser().exists():
+    known_kind = is_recipe(spec.twin) or ":" in spec.twin or _HUB.fullmatch(spec.twin)
+    if not known_kind and not Path(spec.twin).expanduser().exists():
         known = nearest(spec.twin, RECIPES) or f"; recipes are {', '.join(RECIPES)}"
         raise TargetError(f"there is neither a model nor a recipe {spec.twin}{known}")
     if not is_recipe(spec.twin) or Path(spec.twin).exists():
@@ -53,6 +67,8 @@ def _found(model: str, spec: Spec) -> Any:
     path = Path(model) if python else path
     if path.is_dir():
         return _checkpoint(path, spec)
+    if _HUB.fullmatch(model) and not path.exists():
+        return _causal(model, spec)
     if path.is_file() and path.suffix in FILES:
         from lmfuzz.targets.image import load_file
 
@@ -87,8 +103,24 @@ def _checkpoint(folder: Path, spec: Spec) -> Any:
         except (ValueError, OSError):
             content = {}  # said better where it is read
         if isinstance(content, dict) and "model_type" in content:
-            raise TargetError(f"{folder} is a Hugging Face folder, which is not supported yet")
+            return _causal(str(folder), spec)
     return checkpoint.load(folder, allow_pickle=spec.allow_pickle)
+
+
+def _causal(name: str, spec: Spec) -> Any:
+    """A Hugging Face model with its tokenizer."""
+    from lmfuzz.targets.folder import Loading, load
+
+    how = Loading(
+        spec.device,
+        spec.dtype,
+        spec.template,
+        spec.system,
+        spec.trust_remote_code,
+        spec.allow_pickle,
+        spec.threads,
+    )
+    return load(name, how)
 
 
 def _made(factory: Any, model: str) -> Any:
@@ -122,7 +154,15 @@ def _asks(factory: Any) -> bool:
 
 
 def _target(found: Any, model: str, spec: Spec) -> Target:
-    """A Target as it is; a torch module or a function as one."""
+    """A Target as it is; a torch module, a Hugging Face model or a function as one."""
+    if hasattr(found, "tokens") and hasattr(found, "ends"):
+        from lmfuzz.targets.causal_lm import CausalLM, Manner
+
+        manner = Manner(
+            _decoding(spec), spec.level, spec.layer, spec.batch_tokens, spec.min_length, spec.max_length
+        )
+        return CausalLM(found.model, found.tokens, found.ends, model, manner, found.notes)
+    _no_other_kind(model, spec)
     if hasattr(found, "run") and all(hasattr(found, name) for name in _PROMISED):
         target: Target = found
         return target
@@ -144,17 +184,29 @@ def _module(module: Any, model: str, spec: Spec) -> Target:
 
     from lmfuzz.targets.char_rnn import CharRNN
     from lmfuzz.targets.module import ModuleTarget
-    from lmfuzz.targets.rnn_target import Decoding, RNNTarget
+    from lmfuzz.targets.rnn_target import RNNTarget
 
     torch.set_num_threads(1)  # measured: two threads on two cores are a third as fast as one
     if shape := _image(module, spec):
         from lmfuzz.targets.image import ImageTarget
 
         return ImageTarget(module, BoxSpace(shape), model)
-    decoding = Decoding(spec.max_new, spec.temperature, spec.decode_seed, tuple(spec.stop))
     if isinstance(module, CharRNN):
-        return RNNTarget(module, decoding, spec.min_length, spec.max_length)
-    return ModuleTarget(module, model, decoding, spec.min_length, spec.max_length)
+        return RNNTarget(module, _decoding(spec), spec.min_length, spec.max_length)
+    return ModuleTarget(module, model, _decoding(spec), spec.min_length, spec.max_length)
+
+
+def _decoding(spec: Spec) -> Any:
+    from lmfuzz.targets.rnn_target import Decoding
+
+    return Decoding(spec.max_new, spec.temperature, spec.decode_seed, tuple(spec.stop))
+
+
+def _no_other_kind(model: str, spec: Spec) -> None:
+    """UsageError where the spec says how to use a Hugging Face model, and this is another."""
+    for key in _CAUSAL:
+        if getattr(spec, key) != Spec.model_fields[key].default:
+            raise UsageError(f"--{key.replace('_', '-')} is for Hugging Face models; {model} is none")
 
 
 def _image(module: Any, spec: Spec) -> tuple[int, ...]:
@@ -174,6 +226,10 @@ def _compressed(base: Target, spec: Spec) -> tuple[Target, str]:
     if module is None:
         raise TargetError(f"the recipe {spec.twin} needs a torch module; {spec.model} is none")
     made = make_twin(module, spec.twin)
+    if like := getattr(base, "like", None):
+        twin: Target = like(made.module, f"the twin {spec.twin}")
+        twin.identity = f"{twin.identity}-{made.recipe}"
+        return twin, made.words
     twin = _module(made.module, f"the twin {spec.twin}", spec.model_copy(update={"shape": _shape(base)}))
     twin.identity = f"{twin.identity}-{made.recipe}"  # what is rounded on the way is in no tensor
     return twin, made.words
@@ -187,11 +243,16 @@ def _pair(base: Target, twin: Target, words: str) -> Target:
     if base.identity == twin.identity:
         raise TargetError("the twin is its base: the same weights, which can differ in nothing")
     from lmfuzz.targets.pair import Pair
-    from lmfuzz.targets.rnn_target import RNNTarget
     from lmfuzz.targets.text_pair import TextPair
 
-    both = isinstance(base, RNNTarget) and isinstance(twin, RNNTarget)
-    pair: Any = TextPair(base, twin) if both else Pair(base, twin)  # type: ignore[arg-type]  # both are
-    pair.notes = (f"the twin: {words}",) if words else ()
+    pair: Any = TextPair(base, twin) if _follow(base, twin) else Pair(base, twin)  # type: ignore[arg-type]
+    pair.notes = (*getattr(base, "notes", ()), *((f"the twin: {words}",) if words else ()))
     made: Target = pair
     return made
+
+
+def _follow(base: Target, twin: Target) -> bool:
+    """Whether the twin can follow what the base writes, token by token."""
+    both = all(hasattr(model, "follow") for model in (base, twin)) and type(base) is type(twin)
+    same = getattr(base, "same_tokens", None)
+    return both and (same is None or same(twin))

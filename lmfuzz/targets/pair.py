@@ -94,6 +94,11 @@ def _same_rows(base: Space, twin: Space) -> None:
         one, other = getattr(base, field.name), getattr(twin, field.name)
         if one == other:
             continue
+        if field.name == "tokens":
+            raise TargetError(
+                "the twin has another tokenizer, or another template, than its base: rows of tokens would"
+                " mean something else to it; compare them with --level char"
+            )
         if field.name != "symbols":
             raise TargetError(
                 f"the twin takes rows of {field.name} {other}, its base of {field.name} {one};"

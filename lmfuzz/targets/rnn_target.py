@@ -68,6 +68,7 @@ class RNNTarget:
         self.model = model.eval().requires_grad_(False)
         self.decoding = decoding or Decoding()
         self.space = TextSpace(tuple(model.config.alphabet), min_length, max_length)
+        self.vocabulary = self.space.symbols  # the text of each token that it writes
         self.identity = _identity(model, self.decoding)
         self._stepper = Stepper(model)
         self._gaps: dict[tuple[str, ...], PhraseGaps] = {}

@@ -14,6 +14,7 @@ from lmfuzz.targets.pair import BASE, TWIN, Pair, prefixed, split
 from lmfuzz.targets.rnn_target import Decoding
 from lmfuzz.types import Array, Batch, Trace
 
+LARGEST = 2**26  # logits at once: rows beyond that come in parts
 CHANNELS = frozenset({"base_gap", "twin_lead", "kl", "js", "parting", "parting_symbols"})
 
 
@@ -38,9 +39,10 @@ class Writer(Target, Protocol):
 
     space: TextSpace
     decoding: Decoding
+    vocabulary: tuple[str, ...]  # the text of each token that it writes
 
     def decode(self, batch: Batch, wants: frozenset[str]) -> Written:
-        """Read the prompts and write, keeping what ``wants`` will need."""
+        """Read the prompts and write, keeping what ``wants`` will need; "logits" is one of them."""
 
     def show(self, batch: Batch, decoded: Any, wants: frozenset[str]) -> Trace:
         """The wanted channels of what ``decode`` was asked for with these wants."""
@@ -85,16 +87,20 @@ class TextPair:
         own = wants & CHANNELS
         if not own:
             return self._pair.run(batch, wants)
-        of_base, of_twin = split(wants - own)
-        written = self.base.decode(batch, of_base)
+        size = max(1, LARGEST // (self.base.decoding.max_new * len(self.base.vocabulary)))
+        parts = [self._run(batch[i : i + size], wants - own, own) for i in range(0, len(batch), size)]
+        return {name: np.concatenate([part[name] for part in parts]) for name in wants}
+
+    def _run(self, batch: Batch, wants: frozenset[str], own: frozenset[str]) -> Trace:
+        of_base, of_twin = split(wants)
+        written = self.base.decode(batch, of_base | {"logits"})
         trace: dict[str, Array] = {**prefixed(self.base.show(batch, written, of_base), BASE)}
         prompt = None
         if of_twin:
             free = self.twin.decode(batch, of_twin)
             shown, prompt = self.twin.show(batch, free, of_twin), free.prompt
             trace |= {**shown, **prefixed(shown, TWIN)}
-        trace |= self._along(written, self.twin.follow(batch, written.tokens, prompt), own)
-        return {name: trace[name] for name in wants}
+        return trace | self._along(written, self.twin.follow(batch, written.tokens, prompt), own)
 
     def _along(self, written: Written, followed: Tensor, own: frozenset[str]) -> dict[str, Array]:
         """The ``own`` channels: ``followed`` (T, B, V) are the twin's logits along what was written."""
@@ -105,13 +111,13 @@ class TextPair:
             first, second = self.base.noisy(written.logits).topk(2, dim=2).values.unbind(dim=2)
             steps["base_gap"] = first - second
         if "twin_lead" in own:
-            at = tokens[:, :, None]
+            at = tokens.clamp(min=0)[:, :, None]
             others = choice.scatter(2, at, -torch.inf).amax(dim=2)
             steps["twin_lead"] = choice.gather(2, at)[:, :, 0] - others
         if own & {"kl", "js"}:
             steps |= _divergences(written.logits, followed)
         trace: dict[str, Array] = {
-            name: values.masked_fill(~going, torch.nan).T.numpy() for name, values in steps.items()
+            name: values.masked_fill(~going, torch.nan).T.cpu().numpy() for name, values in steps.items()
         }
         if own & {"parting", "parting_symbols"}:
             trace |= self._parting(tokens, choice.argmax(dim=2), going)
@@ -121,11 +127,11 @@ class TextPair:
         """Where what the base wrote (T, B) and what the twin would write differ first."""
         differ = (tokens != twins) & going
         parts, step = differ.any(dim=0), differ.to(torch.uint8).argmax(dim=0)
-        texts = np.array(self.space.symbols, dtype=object)
+        texts = np.array(self.base.vocabulary, dtype=object)
         symbols = torch.stack([part.gather(0, step[None])[0] for part in (tokens, twins)], dim=1)
         return {
-            "parting": torch.where(parts, step, -1).numpy(),
-            "parting_symbols": np.where(parts.numpy()[:, None], texts[symbols.numpy()], ""),
+            "parting": torch.where(parts, step, -1).cpu().numpy(),
+            "parting_symbols": np.where(parts.cpu().numpy()[:, None], texts[symbols.cpu().numpy()], ""),
         }
 
 

@@ -1,0 +1,336 @@
+"""A Hugging Face causal language model as a target: prompts in, of characters or tokens, text out."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lmfuzz.errors import TargetError, Unfit
+from lmfuzz.spaces import TextSpace
+from lmfuzz.targets.activations import Peaks, See, submodules, watching
+from lmfuzz.targets.causal_gaps import CausalGaps
+from lmfuzz.targets.noise import Noise
+from lmfuzz.targets.probing import fingerprint
+from lmfuzz.targets.reading import Reader
+from lmfuzz.targets.record import STEPWISE, Record
+from lmfuzz.targets.rnn_target import Decoding
+from lmfuzz.targets.writing import Choose, Writer
+from lmfuzz.tokens import Tokens
+from lmfuzz.types import PAD, Array, Batch, FloatArray, IntArray, Trace
+
+CHANNELS = frozenset({
+    "text", "tokens", "token_ends", "logprob", "entropy", "hidden_last", "hidden_mean", "hidden_steps",
+    "magnitude", "nonfinite", "ended",
+})  # fmt: skip
+_TYPED = tuple(range(32, 127))  # code points of characters that are drawn at random, the newline besides
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How a causal language model is used.
+
+    level: what a symbol of a prompt is, "char" or "token". layer: the block whose states are shown, 0 for
+    what the output head reads. batch_tokens: the most in a batch, None is found out.
+    """
+
+    decoding: Decoding = Decoding()  # noqa: RUF009  # frozen
+    level: str = "char"
+    layer: int = 0
+    batch_tokens: int | None = None
+    min_length: int = 1
+    max_length: int = 64
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What decoding B prompts led to: the whole prompts in tokens, and the Record."""
+
+    prompt: list[list[int]]
+    record: Record
+    gaps: CausalGaps | None
+
+    @property
+    def tokens(self) -> Tensor:
+        """What was written, int64 (T, B), PAD behind the end of a text."""
+        return self.record.tokens
+
+    @property
+    def logits(self) -> Tensor:
+        """What it was chosen by, without noise, float32 (T, B, V), where that was wanted."""
+        return self.record.logits
+
+
+class CausalLM:
+    """A causal language model behind the verb ``run``.
+
+    Channels, for B prompts and T = max_new steps: text (B,) str, without the end of text and before a stop
+    string; tokens (B, T) int32, PAD behind an end of text and from a stop string on; token_ends (B, T)
+    int32, the characters of text that are there after each token, PAD like tokens; logprob, entropy and
+    end_logprob (B, T), nats of the model's distribution at temperature 1, of the token, of all, and of an
+    end of text, NaN where tokens are PAD; ended (B,) bool, whether a text came to its end or to a stop
+    string; hidden_last (B, D) the states of the layer after the prompt, hidden_steps (B, T, D) those before
+    each token, hidden_mean (B, D) their mean over the text; magnitude (B,) the largest absolute value among
+    logits and those states; nonfinite (B,) str, the first part of the model whose output was NaN or
+    infinite, or ''; phrase_gap/... see causal_gaps.py. Numbers are float32.
+
+    end_logprob is there where the model has an end of text, phrase gaps where rows can be read together.
+    TargetError when prompts of the lengths asked for do not fit into the model's window.
+    """
+
+    def __init__(
+        self, model: nn.Module, tokens: Tokens, ends: Sequence[int], name: str,
+        manner: Manner | None = None, notes: Sequence[str] = (),
+    ) -> None:  # fmt: skip
+        self.manner = manner = manner or Manner()
+        self.decoding, self.name, self._tokens = manner.decoding, name, tokens
+        self.module = model.eval().requires_grad_(False)
+        self.reader = Reader(self.module, name, manner.layer)
+        self._ends, self.notes = tuple(ends), tuple(notes)
+        self._writer = Writer(self.reader, tokens.prefix, self._ends, manner.batch_tokens)
+        self.vocabulary = tokens.symbols + ("",) * (self.reader.size - len(tokens.symbols))
+        more = ({"end_logprob"} if ends else set()) | ({"phrase_gap/"} if self.reader.padded else set())
+        self.channels = CHANNELS | more
+        self.space = self._made_space()
+        steps, decoding = self.decoding.max_new, self.decoding
+        self._noise = Noise(decoding.seed, decoding.temperature, self.reader.size, steps, self.reader.device)
+        around = (
+            tokens.before,
+            tokens.behind,
+            tokens.special,
+            hashlib.sha256(tokens.json.encode()).hexdigest(),
+        )
+        self.identity = fingerprint(model, decoding, manner.level, manner.layer, around, self._ends)
+
+    def like(self, model: nn.Module, name: str) -> "CausalLM":
+        """The same with another model, such as a twin's."""
+        return CausalLM(model, self._tokens, self._ends, name, self.manner)
+
+    def same_tokens(self, other: "CausalLM") -> bool:
+        """Whether both read and write the same tokens, and end with the same."""
+        return self._tokens == other._tokens and (self.reader.size, self._ends) == (
+            other.reader.size,
+            other._ends,
+        )
+
+    @torch.inference_mode()
+    def run(self, batch: Batch, wants: frozenset[str]) -> Trace:
+        """The wanted channels for every row."""
+        return self.show(batch, self.decode(batch, wants), wants)
+
+    @torch.inference_mode()
+    def decode(self, batch: Batch, wants: frozenset[str]) -> Decoded:
+        """Read the prompts and write, keeping what ``wants`` will need; with "logits" all of them."""
+        return self._decode(self._prompts(batch), wants, self._choose)
+
+    @torch.inference_mode()
+    def follow(self, batch: Batch, tokens: Tensor, prompt: list[list[int]] | None = None) -> Tensor:
+        """Logits float32 (T, B, V), without noise, after the prompts and each prefix of ``tokens`` (T, B).
+
+        Teacher forcing, token by token like ``decode``; nothing is said of steps behind the end of a row.
+        """
+
+        def choose(step: int, rows: Tensor, logits: Tensor) -> Tensor:
+            return tokens[step, rows].clamp(min=0)
+
+        prompts = prompt or self._prompts(batch)
+        return self._decode(prompts, frozenset({"logits"}), choose, len(tokens)).logits
+
+    def going(self, tokens: Tensor) -> Tensor:
+        """Which steps (T, B) bool of ``tokens`` (T, B) are decoded: to an end of text or stop string."""
+        going = tokens != PAD
+        if not self.decoding.stop:
+            return going
+        rows = [row[row != PAD] for row in tokens.T.cpu().numpy()]
+        texts, ends = self._texts([[]] * len(rows), rows), np.full(len(rows), len(tokens))
+        for i, (text, row) in enumerate(zip(texts, rows, strict=True)):
+            stops = [place + len(stop) for stop in self.decoding.stop if (place := text.find(stop)) >= 0]
+            if stops:
+                ends[i] = 1 + int(np.argmax(self._token_ends([], row, text) >= min(stops)))
+        return going & (torch.arange(len(tokens))[:, None] < torch.from_numpy(ends)).to(tokens.device)
+
+    def noisy(self, logits: Tensor) -> Tensor:
+        """The logits (T, B, V) that decoding takes the largest of: with its noise, greedily as they are."""
+        steps = torch.arange(len(logits), device=logits.device)
+        return self._noise.add_at(steps[:, None], logits)
+
+    @torch.inference_mode()
+    def show(self, batch: Batch, decoded: Decoded, wants: frozenset[str]) -> Trace:
+        """The wanted channels of what ``decode`` was asked for with these wants."""
+        record = decoded.record
+        written = record.tokens.T.cpu().numpy().astype(np.int32)
+        at_end = np.isin(written, self._ends)
+        ended: Array = np.any(at_end, axis=1)
+        shown = [row[(row != PAD) & ~end] for row, end in zip(written, at_end, strict=True)]
+        texts = self._texts(decoded.prompt, shown)
+        trace: dict[str, Array] = {}
+        if self.decoding.stop or "token_ends" in wants:
+            ends = np.full(written.shape, PAD, np.int32)
+            for i, (prompt, row, text) in enumerate(zip(decoded.prompt, shown, texts, strict=True)):
+                ends[i, : len(row)] = self._token_ends(prompt, row, text)
+            ends[at_end] = [len(texts[i]) for i in np.nonzero(at_end)[0]]
+            trace["token_ends"] = ends
+        for i, text in enumerate(texts):
+            places = [place for stop in self.decoding.stop if (place := text.find(stop)) >= 0]
+            if places:
+                cut, ends = min(places), trace["token_ends"]
+                starts = np.concatenate([[0], ends[i, :-1]])
+                written[i, (starts >= cut) | (ends[i] == PAD)] = PAD
+                ends[i] = np.where(written[i] == PAD, PAD, np.minimum(ends[i], cut))
+                texts[i], ended[i] = text[:cut], True
+        trace |= {"text": np.array(texts, dtype=object), "tokens": written, "ended": ended}
+        for name, values in record.series.items():
+            trace[name] = np.where(written == PAD, np.nan, values.T.cpu().numpy()).astype(np.float32)
+        if "hidden_last" in wants:
+            trace["hidden_last"] = record.last.cpu().numpy()
+        if wants & STEPWISE:
+            trace |= _states(record, written)
+        if record.measured:
+            trace["magnitude"] = record.magnitude.cpu().numpy()
+            lost = ~np.isfinite(trace["magnitude"])
+            trace["nonfinite"] = self._first_places(decoded.prompt, record.tokens.T, lost)
+        if decoded.gaps is not None:
+            gaps = decoded.gaps.gaps.cpu().numpy()
+            trace |= dict(zip(decoded.gaps.channels, gaps, strict=True))
+        return {name: trace[name] for name in wants}
+
+    @torch.inference_mode()
+    def sample(self, batch: Batch, new: int, temperature: float, rng: np.random.Generator) -> IntArray:
+        """``new`` symbols int32 (B, new) after each row, drawn at ``temperature``; any where a text ends."""
+        seed = int(rng.integers(2**62))
+        generator = torch.Generator(self.reader.device).manual_seed(seed)
+
+        def choose(step: int, rows: Tensor, logits: Tensor) -> Tensor:
+            waits = torch.empty_like(logits).exponential_(generator=generator)  # as good as Gumbel noise
+            return (torch.log_softmax(logits / temperature, dim=1) - waits.log()).argmax(dim=1)
+
+        prompts = [prompt[: len(prompt) - len(self._tokens.suffix)] for prompt in self._prompts(batch)]
+        steps = new if self.space.tokens is not None else -(-new // self._letters_per_token) + 1
+        written = self._decode(prompts, frozenset(), choose, steps).tokens.T.cpu().numpy()
+        rows = [row[(row != PAD) & ~np.isin(row, self._ends)] for row in written]
+        if self.space.tokens is None:
+            texts = self._texts(prompts, rows)
+            rows = [self.space.encode("".join(c for c in text if self.space.knows(c))) for text in texts]
+        fill = self.space.draw(rng, (len(rows), new))
+        return np.array(
+            [np.concatenate([row, rest])[:new] for row, rest in zip(rows, fill, strict=True)], np.int32
+        )
+
+    # -- rows and tokens --
+
+    def _made_space(self) -> TextSpace:
+        manner, tokens = self.manner, self._tokens
+        self._letters_per_token = 1
+        if manner.level == "token":
+            symbols, spelled, drawn = tokens.symbols, tokens, tokens.plain
+        else:
+            symbols, spelled = tokens.characters(), None
+            known = {ord(character): i for i, character in enumerate(symbols)}
+            drawn = tuple(known[code] for code in (*_TYPED, 10) if code in known)
+            drawn = tuple(sorted(drawn)) or tuple(range(len(symbols)))
+            lengths = [len(symbol) for i, symbol in enumerate(tokens.symbols) if i in set(tokens.plain)]
+            self._letters_per_token = max(1, round(float(np.mean(lengths)) / 2)) if lengths else 1
+        self._check_window()
+        return TextSpace(symbols, manner.min_length, manner.max_length, drawn, spelled)
+
+    def _check_window(self) -> None:
+        around = len(self._tokens.prefix) + len(self._tokens.suffix)
+        most, new, window = self.manner.max_length, self.decoding.max_new, self.reader.window
+        if window is not None and around + most + new > window:
+            template = f", {around} of the template" if around else ""
+            raise TargetError(
+                f"prompts of up to {most} symbols{template} and {new} new tokens do not fit into the window"
+                f" of {self.name}, {window} tokens; give less --max-length or --max-new"
+            )
+
+    def _prompts(self, batch: Batch) -> list[list[int]]:
+        """The tokens of the whole prompts; Unfit where one is too long for the window."""
+        if self.space.tokens is not None:
+            prompts = self._tokens.around([batch.row(i) for i in range(len(batch))])
+        else:
+            prompts = self._tokens.prompts(self.space.texts(batch))
+        longest, window = max(map(len, prompts)), self.reader.window
+        if window is not None and longest + self.decoding.max_new > window:
+            raise Unfit(f"the prompt has {longest} tokens, which the window of {window} has no room for")
+        if not all(prompts):
+            raise Unfit("the prompt has no tokens")
+        return prompts
+
+    def _texts(self, prompts: Sequence[list[int]], rows: Sequence[IntArray]) -> list[str]:
+        return self._tokens.written(prompts, [row.tolist() for row in rows])
+
+    def _token_ends(self, prompt: list[int], row: IntArray, text: str) -> IntArray:
+        """How many characters of ``text`` are there after each token (N,) of ``row``, which spells it."""
+        ends = np.cumsum([len(self.vocabulary[token]) for token in row.tolist()])
+        if not len(row) or ("\ufffd" not in text and ends[-1] == len(text)):
+            return ends
+        heads = [row[: i + 1] for i in range(len(row))]  # characters of several tokens: read all beginnings
+        lengths = [len(head) for head in self._texts([prompt] * len(row), heads)]
+        return np.minimum(np.maximum.accumulate(lengths), len(text))
+
+    # -- decoding --
+
+    def _choose(self, step: int, rows: Tensor, logits: Tensor) -> Tensor:
+        return self._noise.add(step, logits).argmax(dim=1)
+
+    def _decode(
+        self, prompts: list[list[int]], wants: frozenset[str], choose: Choose, steps: int | None = None
+    ) -> Decoded:
+        steps = self.decoding.max_new if steps is None else steps
+        phrases = sorted(name for name in wants if name.startswith("phrase_gap/"))
+        gaps = None
+        if phrases:
+            last = torch.tensor([prompt[-1] for prompt in prompts])
+            gaps = CausalGaps(
+                phrases, self._tokens, self.reader, self.vocabulary, len(prompts), steps, last, self._noise
+            )
+        record = Record(
+            len(prompts), steps, self.reader.size, self.reader.width, self._writer.ends, wants,
+            self._stopped(prompts) if self.decoding.stop else None, gaps,
+        )  # fmt: skip
+        self._writer.write(prompts, steps, choose, record)
+        return Decoded(prompts, record, gaps)
+
+    def _stopped(self, prompts: list[list[int]]) -> Callable[[Tensor, Tensor], Tensor]:
+        """Which of the ``rows`` (b,) have written a stop string in ``tokens`` (T, b)."""
+
+        def stopped(rows: Tensor, tokens: Tensor) -> Tensor:
+            written = [row[row != PAD] for row in tokens.T.cpu().numpy()]
+            texts = self._texts([prompts[row] for row in rows.tolist()], written)
+            found = [any(stop in text for stop in self.decoding.stop) for text in texts]
+            return torch.tensor(found, device=tokens.device)
+
+        return stopped
+
+    # -- what went wrong inside --
+
+    def _first_places(self, prompts: list[list[int]], tokens: Tensor, lost: Array) -> Array:
+        """The first part of the model whose output was not finite, for rows that are ``lost`` (B,)."""
+        places = np.full(len(prompts), "", dtype=object)
+        for row in np.flatnonzero(lost).tolist():
+            ids = prompts[row] + tokens[row][tokens[row] != PAD].tolist()
+            peaks = Peaks(1)
+            see: See = partial(_add, peaks)
+            with watching(submodules(self.module), see):
+                self.module(input_ids=torch.tensor([ids], device=self.reader.device))
+            places[row] = str(peaks.trace()["nonfinite"][0]) or "in the batch only, not alone"
+        return places
+
+
+def _add(peaks: Peaks, name: str, _: object, output: object) -> None:
+    peaks.add(name, output)
+
+
+def _states(record: Record, written: IntArray) -> dict[str, FloatArray]:
+    """hidden_steps and hidden_mean; steps behind the end of a text are NaN."""
+    going = torch.from_numpy(written != PAD).to(record.states.device)
+    states = record.states.transpose(0, 1)  # (B, T, D)
+    count = going.sum(dim=1, keepdim=True).clamp(min=1)
+    mean = states.masked_fill(~going[..., None], 0).sum(dim=1) / count
+    return {
+        "hidden_steps": states.masked_fill(~going[..., None], torch.nan).cpu().numpy(),
+        "hidden_mean": mean.cpu().numpy(),
+    }
