@@ -2,6 +2,7 @@
 
 import re
 import string
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,12 @@ CORPORA = ROOT / "corpora"
 ALPHABET = set(string.ascii_letters + "\n !$&',-.3:;?")  # that of Tiny Shakespeare
 WIDTH = 64  # characters of a prompt
 
-PROMPTS = {"seeds/plays.txt": 120, "seeds/prose.txt": 60, "seeds/fragments.txt": 60, "loops.txt": 40}
+PLAYS = {"seeds/plays.txt": 120, "seeds/prose.txt": 60, "seeds/fragments.txt": 60, "loops.txt": 40}
+CHAT = {
+    "chat/questions.txt": 24, "chat/requests.txt": 24, "chat/roles.txt": 20, "chat/secrets.txt": 24,
+    "chat/formats.txt": 20, "chat/long.txt": 20, "chat/odd.txt": 20, "chat/languages.txt": 20,
+}  # fmt: skip
+PROMPTS = {**PLAYS, **CHAT}
 BLACKLIST, DICTIONARY = "words/blacklist.txt", "dictionaries/shakespeare.dict"
 FILES = {*PROMPTS, BLACKLIST, DICTIONARY}
 
@@ -55,7 +61,21 @@ def test_prompts_fit_the_model(name):
     for prompt in prompts:
         assert prompt.strip(), "an empty line is no prompt"
         assert len(prompt) <= WIDTH, prompt
-        assert set(prompt) <= ALPHABET, prompt
+        assert name in CHAT or set(prompt) <= ALPHABET, prompt
+
+
+def test_user_turns_are_ascii_but_for_those_in_other_languages():
+    assert sum(map(len, map(entries, CHAT))) >= 150
+    for name in CHAT:
+        plain = [prompt for prompt in entries(name) if prompt.isascii() and prompt.isprintable()]
+        assert len(plain) == (0 if name == "chat/languages.txt" else len(entries(name)))
+
+
+def test_user_turns_in_other_languages_are_in_many_scripts():
+    scripts = {
+        unicodedata.name(c).split()[0] for line in entries("chat/languages.txt") for c in line if c > "~"
+    }
+    assert {"LATIN", "CYRILLIC", "CJK", "HANGUL", "ARABIC", "HEBREW", "DEVANAGARI", "GREEK"} <= scripts
 
 
 def test_no_prompt_stands_twice():

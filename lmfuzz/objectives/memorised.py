@@ -31,9 +31,13 @@ class Memorised:
     (rounded up) that stand in the prompt. Only the output is looked at, so that of a passage which the prompt
     begins and the output goes on with, the output's part counts.
 
+    The default is for tokens of several characters: of 2 213 windows of 200 characters of Tiny Shakespeare
+    13 % have 20 in a row in common with another part of it, 0.3 % 30, none 40 (of characters take 50).
+
     Margins: (n + 1/2) / ``tokens`` - 1 for the longest stretch, of n tokens, so never 0. It is exact, by an
-    array of all suffixes. Making that takes 0.3 s for 1.1 MB of plays, and up to 100 bytes of memory per byte
-    of text (14 are kept); then 64 outputs of 200 tokens of one character take 15 ms (one core).
+    array of all suffixes. Making that takes 0.3 s for 1.1 MB of plays, 4.6 s for 10 MB of programs, and up
+    to 100 bytes of memory per byte (14 are kept); then 64 outputs of 200 characters take 15 ms where each is
+    a token, 6 ms with tokens of 4 (10 ms for the 10 MB; one core).
 
     The signature is the file and the line where the passage begins that the stretch begins in: its paragraph,
     after an empty line, since outputs enter a passage here and there; in paragraphs of more than 40 lines
