@@ -14,7 +14,7 @@ from lmfuzz.objectives.suffixes import BETWEEN, Suffixes
 from lmfuzz.resources import resource
 from lmfuzz.types import PAD, Batch, BoolArray, Evidence, FloatArray, IntArray, Trace
 
-PASSAGE = 40  # lines of the longest paragraph that is one bucket
+PASSAGE = 20  # lines of the longest paragraph that is one bucket
 SHOWN = 80  # characters of a stretch in the evidence
 _BLANK = np.array([chr(code).isspace() for code in range(0x3002)])  # no blank has a larger code
 
@@ -40,7 +40,7 @@ class Memorised:
     a token, 6 ms with tokens of 4 (10 ms for the 10 MB; one core).
 
     The signature is the file and the line where the passage begins that the stretch begins in: its paragraph,
-    after an empty line, since outputs enter a passage here and there; in paragraphs of more than 40 lines
+    after an empty line, since outputs enter a passage here and there; in paragraphs of more than 20 lines
     it is the line itself. Of several places the first in the order of files counts.
     """
 
