@@ -10,7 +10,7 @@ from lmfuzz.calls import Call, parse
 from lmfuzz.errors import UsageError
 from lmfuzz.executors import CRASH, OWN
 from lmfuzz.objectives.combine import Panel
-from lmfuzz.protocols import Bound, Feature, Operator, Search, Setting, Target
+from lmfuzz.protocols import Bound, Feature, Lexicon, Operator, Search, Setting, Target
 from lmfuzz.search.per_seed import PerSeed
 from lmfuzz.seeds import BUNDLED, Seeds, read, read_box
 from lmfuzz.spaces import BoxSpace, Space, TextSpace
@@ -66,6 +66,10 @@ def operators(spec: Spec, target: Target) -> dict[str, Operator]:
     """The operators of the spec; all that fit the target where it names none."""
     calls = [parse(text) for text in spec.operators]
     if wrong := [call.name for call in calls if not _fits(call.name, target)]:
+        if plugins.on_tokens(wrong[0]) and isinstance(target.space, TextSpace):
+            raise UsageError(
+                f"the operator {wrong[0]} changes tokens; it needs a model of tokens and --level token"
+            )
         fitting = [name for name in plugins.names("operators") if _fits(name, target)]
         raise UsageError(
             f"the operator {wrong[0]} does not fit what the model takes; those that do: {', '.join(fitting)}"
@@ -84,11 +88,22 @@ def operators(spec: Spec, target: Target) -> dict[str, Operator]:
 def _fits(name: str, target: Target) -> bool:
     """Whether an operator is for rows of this kind; nobody knows of one that is not built in."""
     space = target.space
+    if plugins.on_tokens(name):
+        tokens = isinstance(space, TextSpace) and space.tokens is not None
+        return tokens and (name == "respell" or lexicon(target) is not None)
     if (box := plugins.on_boxes(name)) is None:
         return True
     if isinstance(space, TextSpace) or not box:
         return isinstance(space, TextSpace) and not box
     return space.image or not plugins.find("operators", name).images_only
+
+
+def lexicon(target: Target) -> Lexicon | None:
+    """What the target, of a pair the base, knows of its rows' tokens; None where rows are none."""
+    space = target.space
+    if not (isinstance(space, TextSpace) and space.tokens is not None):
+        return None
+    return getattr(getattr(target, "base", target), "lexicon", None)
 
 
 def seeds(spec: Spec, space: Space, bundled: str | None = None) -> Seeds:

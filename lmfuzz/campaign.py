@@ -120,6 +120,7 @@ class Campaign:
             self.executor if hasattr(self.target, "sample") else None,
             bound=assembly.bound(spec, self.space, seeds), queries=spec.per_seed,
             gradients=self.executor.gradients if hasattr(self.target, "margin_gradients") else None,
+            lexicon=assembly.lexicon(self.target),
         )  # fmt: skip
         self.search = assembly.search(spec, self.setting)
         self.trials: Trials | None = getattr(self.search, "trials", None)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Iterable, Iterator
@@ -19,6 +18,7 @@ import lmfuzz
 from lmfuzz import options
 from lmfuzz.errors import UsageError, nearest
 from lmfuzz.exits import BUG, DISK, EXITS, FOUND, INTERRUPTED, NOTHING, USAGE, discard, fail, sentence
+from lmfuzz.signals import heeded
 
 if TYPE_CHECKING:
     from lmfuzz.campaign import Campaign
@@ -263,6 +263,33 @@ def replay(directory: Path, finding: int | None, as_json: bool) -> None:
     sys.exit(NOTHING if all(verdict.fixed for verdict in verdicts) else FOUND)
 
 
+@cli.command()
+@click.argument("model")
+@options.TOP
+@options.spec(options.LOADING)
+@options.ONLY_JSON
+def tokens(top: int, as_json: bool, **given: Any) -> None:
+    """Look for tokens that MODEL hardly saw in training.
+
+    MODEL is a Hugging Face causal language model, a folder or a name on the hub. Its embeddings say which
+    tokens are suspicious; of every one the model is asked whether it can say it after reading it again and
+    again. Those it cannot are under-trained: a prompt that holds one can make the model do anything.
+    """
+    from lmfuzz import spec as specs
+    from lmfuzz.token_scan import FIXED, Scan
+
+    scan = Scan(specs.resolve(FIXED, given))
+    hidden = not sys.stderr.isatty()
+    with click.progressbar(length=len(scan), label="tokens", file=sys.stderr, hidden=hidden) as bar:
+        for many in scan:
+            bar.update(many)
+    if as_json:
+        click.echo(json.dumps(scan.record(), allow_nan=False))
+    else:
+        _print(scan.lines(top))
+    sys.exit(FOUND if scan.found else NOTHING)
+
+
 @cli.command("list")
 @click.argument("kind", required=False, metavar="[objectives|operators|searches|features|targets]")
 def list_(kind: str | None) -> None:
@@ -292,7 +319,7 @@ def _run(campaign: "Campaign", store: "Store", as_json: bool) -> NoReturn:
     from lmfuzz.store import Unwritten
 
     full: Unwritten | None = None
-    with watch(campaign, sys.stdout) as view, _signals(campaign):
+    with watch(campaign, sys.stdout) as view, heeded(campaign.stop):
         try:
             campaign.run(store, view)
         except Unwritten as error:
@@ -328,26 +355,6 @@ def _resumable(directory: Path) -> Iterator[None]:
         from lmfuzz.show import resume_command
 
         fail(f"interrupted; go on with: {resume_command(directory)}", INTERRUPTED)
-
-
-@contextmanager
-def _signals(campaign: "Campaign") -> Iterator[None]:
-    """The first SIGINT, SIGTERM or SIGHUP ends the campaign after its step, a second one at once."""
-    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-
-    def stop(number: int, frame: object) -> None:
-        campaign.stop()
-        signal.signal(number, before[signal.Signals(number)])
-
-    if before[signal.SIGHUP] == signal.SIG_IGN:  # as nohup wants it
-        del before[signal.SIGHUP]
-    for number in before:
-        signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _report(full: "Unwritten") -> NoReturn:

@@ -105,6 +105,7 @@ TEXT = (
     "max_length", "unknown", "allow_pickle", "confirm", "keep", "radius", "level", "system", "template",
     "layer", "device", "dtype", "batch_tokens", "threads", "trust_remote_code",
 )  # fmt: skip
+LOADING = ("device", "dtype", "threads", "batch_tokens", "trust_remote_code", "allow_pickle")
 BOX = ("linf", "resolution", "shape")
 IMAGE = (
     "images", "count", "shape", "resolution", "objectives", "search", "feature", "operators", "linf",
@@ -123,6 +124,9 @@ DOWNLOAD = click.option(
 )
 JSON = click.option(
     "--json", "as_json", is_flag=True, help="Print a machine-readable summary as the last line."
+)
+TOP = click.option(
+    "--top", type=click.IntRange(min=0), default=20, metavar="N", help="Tokens to show (default: 20)."
 )
 ONLY_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with everything.")
 

@@ -52,6 +52,7 @@ _PIXELS = {
     "gaussian_blur": "pictures:GaussianBlur", "median_blur": "pictures:MedianBlur", "move": "pictures:Move",
     "rotate": "pictures:Rotation",
 }  # fmt: skip
+_TOKENS = ("neighbour", "rare", "respell")
 _BUILT_IN: Mapping[Kind, Mapping[str, str]] = {
     "objectives": {
         "phrases": "lmfuzz.objectives.phrases:Phrases",
@@ -76,6 +77,7 @@ _BUILT_IN: Mapping[Kind, Mapping[str, str]] = {
         "dictionary": "lmfuzz.operators.dictionary:Dictionary",
         "tail": "lmfuzz.operators.tail:Tail",
         "havoc": "lmfuzz.operators.havoc:Havoc",
+        **{name: f"lmfuzz.operators.tokens:{name.capitalize()}" for name in _TOKENS},
         **{name: f"lmfuzz.operators.{made}" for name, made in _PIXELS.items()},
     },
     "searches": {
@@ -134,6 +136,11 @@ def names(kind: Kind) -> list[str]:
 def on_boxes(operator: str) -> bool | None:
     """Whether a built-in operator changes numbers (else symbols); None for one that is not built in."""
     return operator in _PIXELS if operator in _BUILT_IN["operators"] else None
+
+
+def on_tokens(operator: str) -> bool:
+    """Whether a built-in operator changes symbols only where these are tokens."""
+    return operator in _TOKENS
 
 
 def find(kind: Kind, name: str) -> Any:

@@ -35,6 +35,17 @@ class Sampler(Protocol):
         """``new`` symbols int32 (B, new), drawn from the model after each row."""
 
 
+class Lexicon(Protocol):
+    """What a model knows of its tokens, for operators that go by their meaning."""
+
+    @property
+    def rare(self) -> IntArray:
+        """Tokens int32 (N,) that it hardly saw in training, at least one."""
+
+    def neighbours(self, symbols: IntArray, count: int) -> IntArray:
+        """The ``count`` tokens most like each of ``symbols`` (B,), int32 (B, count), the nearest first."""
+
+
 @dataclass(frozen=True)
 class Surroundings:
     """What an operator may use besides the rows it changes."""
@@ -43,6 +54,7 @@ class Surroundings:
     pool: Batch  # other rows to borrow from: seeds and corpus, at least one
     rng: np.random.Generator
     sampler: Sampler | None = None
+    lexicon: Lexicon | None = None
 
     @property
     def text(self) -> TextSpace:
@@ -127,6 +139,7 @@ class Setting:
     pool: Batch | None = None  # rows to borrow from; None: the seeds
     queries: int | None = None  # in a campaign per seed: rows to run for each seed at most
     gradients: "Gradients | None" = None  # None: the models have none
+    lexicon: Lexicon | None = None  # None: rows are no tokens, or nobody knows about them
 
 
 class Search(Protocol):

@@ -66,7 +66,7 @@ class Breeder:
         """The rows of each group changed by the operator chosen for it, in the rows' order."""
         rng, setting, parts = self.setting.rng, self.setting, []
         for group, operator in zip(groups, chosen.tolist(), strict=True):
-            near = Surroundings(setting.space, pool[group], rng, setting.sampler)
+            near = Surroundings(setting.space, pool[group], rng, setting.sampler, setting.lexicon)
             changed = self.operators[operator](rows[group], near)
             parts.append(replace(changed, operator=np.full(len(group), operator, np.int32)))
         mutants = join(parts)[np.concatenate(groups).argsort()]

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from lmfuzz.targets.probing import fingerprint
 from lmfuzz.targets.reading import Reader
 from lmfuzz.targets.record import STEPWISE, Record
 from lmfuzz.targets.rnn_target import Decoding
+from lmfuzz.targets.vocabulary import Vocabulary
 from lmfuzz.targets.writing import Choose, Writer
 from lmfuzz.tokens import Tokens
 from lmfuzz.types import PAD, Array, Batch, FloatArray, IntArray, Trace
@@ -218,6 +219,11 @@ class CausalLM:
         return np.array(
             [np.concatenate([row, rest])[:new] for row, rest in zip(rows, fill, strict=True)], np.int32
         )
+
+    @cached_property
+    def lexicon(self) -> Vocabulary:
+        """Its tokens by their embeddings."""
+        return Vocabulary(self.reader, self._tokens)
 
     # -- rows and tokens --
 
