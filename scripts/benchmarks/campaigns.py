@@ -11,6 +11,7 @@ import numpy as np
 from lmfuzz.campaign import Campaign
 from lmfuzz.findings import Finding
 from lmfuzz.loop import Step
+from lmfuzz.protocols import Target
 from lmfuzz.seeds import read_seeds
 from lmfuzz.spaces import TextSpace
 from lmfuzz.spec import Spec
@@ -34,12 +35,18 @@ class Eye:
 
 
 @contextmanager
-def assembled(seeds: Sequence[str], **settings: object) -> Iterator[tuple[Campaign, Store]]:
-    """A calibrated campaign and its store, in a folder that is gone afterwards."""
+def assembled(
+    seeds: Sequence[str], target: Target | None = None, **settings: object
+) -> Iterator[tuple[Campaign, Store]]:
+    """A calibrated campaign and its store, in a folder that is gone afterwards.
+
+    target: instead of the one that the settings name.
+    """
     with tempfile.TemporaryDirectory(prefix="lmfuzz-bench-") as folder:
         file = Path(folder) / "seeds.jsonl"
         file.write_text("".join(json.dumps({"prompt": seed}) + "\n" for seed in seeds), encoding="utf-8")
-        campaign = Campaign(Spec(**{"budget": ENDLESS, "seeds": [str(file)], **settings}))  # type: ignore[arg-type]
+        spec = Spec(**{"budget": ENDLESS, "seeds": [str(file)], **settings})  # type: ignore[arg-type]
+        campaign = Campaign(spec, target)
         campaign.calibrate()
         with campaign.create(Path(folder) / "campaign") as store:
             yield campaign, store

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import IO
 
 import numpy as np
@@ -21,11 +22,14 @@ from lmfuzz.findings import Finding
 from lmfuzz.live import Lines, Screen
 from lmfuzz.loop import Step
 from lmfuzz.spec import Spec
+from lmfuzz.store import Store
 from lmfuzz.targets.loading import load_target
 from lmfuzz.targets.rnn_target import RNNTarget
 from lmfuzz.types import Batch, IntArray
 
 PROMPT, ROWS = 64, 64
+
+Against = Callable[[list[Batch]], float]
 
 
 def bundled() -> RNNTarget:
@@ -46,24 +50,34 @@ def bare(target: RNNTarget, batches: list[Batch]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """A stretch of a campaign in wall seconds: all of it, in the model, and the bare loop's on its rows."""
+    """A stretch of a campaign in wall seconds: all of it, in the model, and something else's on its rows."""
 
     wall: float
     inside: float
     sampling: float  # what of ``inside`` was writing tails for the operator ``tail``
-    bare: float
-    characters: float  # mean length of its prompts
+    other: float  # what it is measured against, on the same rows
+    symbols: float  # mean length of its prompts
     drawn: bool  # whether the live view was drawn, as at a terminal; else lines, as in a pipe
+    rows: int  # prompts that the search asked for
+
+    @property
+    def outside(self) -> float:
+        """The share of the time that is not spent in the model."""
+        return 1 - self.inside / self.wall
 
 
 class Stopwatch:
-    """Watches a campaign in slices of ``steps`` steps, each followed by the bare loop on the same rows.
+    """Watches a campaign in slices of ``steps`` steps, each followed by something else on the same rows.
 
-    The live view and the lines, as a user would get them, take turns as what is shown.
+    against: runs the rows of batches, and returns the wall seconds that it took. The live view and the
+    lines, as a user would get them, take turns as what is shown.
     """
 
-    def __init__(self, campaign: Campaign, out: IO[str], steps: int, slices: int, warm_up: int) -> None:
+    def __init__(
+        self, campaign: Campaign, out: IO[str], steps: int, slices: int, warm_up: int, against: Against
+    ) -> None:
         self._campaign, self._steps, self._wanted, self._left = campaign, steps, slices, warm_up
+        self._against = against
         console = Console(file=out, force_terminal=True, width=120, height=40, legacy_windows=False)
         self._views = Screen(campaign, console), Lines(campaign, out)
         self.slices: list[Slice] = []
@@ -107,11 +121,10 @@ class Stopwatch:
             return
         wall = time.perf_counter() - self._started
         inside, sampling = self._campaign.executor.seconds - self._before[0], self._sampling - self._before[1]
-        target = self._campaign.target
-        assert isinstance(target, RNNTarget)
-        characters = float(np.mean([batch.lengths.mean() for batch in self._batches]))
-        drawn = isinstance(self._view, Screen)
-        self.slices.append(Slice(wall, inside, sampling, bare(target, self._batches), characters, drawn))
+        symbols = float(np.mean([batch.lengths.mean() for batch in self._batches]))
+        drawn, rows = isinstance(self._view, Screen), sum(map(len, self._batches))
+        other = self._against(self._batches)
+        self.slices.append(Slice(wall, inside, sampling, other, symbols, drawn, rows))
         if len(self.slices) == self._wanted:
             self._campaign.stop()
         self._begin()
@@ -122,8 +135,18 @@ def sliced(search: str, quick: bool) -> list[Slice]:
     prompts = window_prompts(bundled().space, 64 if quick else 256, PROMPT)
     # A commit comes every 3 seconds: slices of 120 steps hold one or more each.
     steps, slices, warm_up = (2, 2, 1) if quick else (120, 10, 40)
-    with assembled(prompts, search=search) as (campaign, store), open(os.devnull, "w") as out:
-        watch = Stopwatch(campaign, out, steps, slices, warm_up)
+    with assembled(prompts, search=search) as (campaign, store):
+        target = campaign.target
+        assert isinstance(target, RNNTarget)
+        return watched(campaign, store, steps, slices, warm_up, partial(bare, target))
+
+
+def watched(
+    campaign: Campaign, store: Store, steps: int, slices: int, warm_up: int, against: Against
+) -> list[Slice]:
+    """A campaign in so many slices, as Stopwatch."""
+    with open(os.devnull, "w") as out:
+        watch = Stopwatch(campaign, out, steps, slices, warm_up, against)
         campaign.run(store, watch)
     return watch.slices
 
@@ -136,39 +159,46 @@ def measure_campaign(keys: list[str], options: Options) -> dict[str, Measured]:
 
 
 def _overhead(directed: list[Slice], blind: list[Slice]) -> Measured:
-    def outside(s: Slice) -> float:
-        return 1 - s.inside / s.wall
-
-    drawn = [s for s in directed if s.drawn]
+    value, lines = outside(directed)
     tails = percent(statistics.median(s.sampling / s.wall for s in directed))
-    lengths = [f"{statistics.median(s.characters for s in slices):.0f}" for slices in (directed, blind)]
+    lengths = [f"{statistics.median(s.symbols for s in slices):.0f}" for slices in (directed, blind)]
     return Measured(
-        statistics.median(map(outside, drawn)),
+        value,
         (
-            f"search directed, live view drawn: {_line(map(outside, drawn), percent)}",
-            f"the same in a pipe: {_line((outside(s) for s in directed if not s.drawn), percent)}",
-            f"search tensorfuzz, no grading in the model: {_line(map(outside, blind), percent)}",
+            *lines,
+            f"search tensorfuzz, no grading in the model: {line((s.outside for s in blind), percent)}",
             f"counted as model time: tails that the model writes for the operator tail, {tails}",
             f"mean prompt: {lengths[0]} characters (directed), {lengths[1]} (tensorfuzz)",
         ),
     )
 
 
+def outside(directed: list[Slice]) -> tuple[float, tuple[str, str]]:
+    """The share of a directed campaign's time outside its model, the live view drawn, and lines on it."""
+    drawn = [s.outside for s in directed if s.drawn]
+    piped = [s.outside for s in directed if not s.drawn]
+    return statistics.median(drawn), (
+        f"search directed, live view drawn: {line(drawn, percent)}",
+        f"the same in a pipe: {line(piped, percent)}",
+    )
+
+
 def _against(directed: list[Slice], blind: list[Slice]) -> Measured:
     def against(s: Slice) -> float:
-        return s.bare / s.wall
+        return s.other / s.wall
 
     return Measured(
         statistics.median(map(against, blind)),
         (
-            f"search tensorfuzz, no grading in the model: {_line(map(against, blind), '{:.3f}'.format)}",
-            f"search directed: {_line(map(against, directed), '{:.3f}'.format)}; its grading (phrase "
+            f"search tensorfuzz, no grading in the model: {line(map(against, blind), '{:.3f}'.format)}",
+            f"search directed: {line(map(against, directed), '{:.3f}'.format)}; its grading (phrase "
             "gaps) and tails are model work that the bare loop does not do",
         ),
     )
 
 
-def _line(values: Iterable[float], shown: Callable[[float], str]) -> str:
+def line(values: Iterable[float], shown: Callable[[float], str]) -> str:
+    """The median of some slices, and their spread."""
     values = list(values)
     return f"{shown(statistics.median(values))} ({spread(values, shown)} in {len(values)} slices)"
 
