@@ -127,6 +127,7 @@ class Tokens:
             if i not in self.specials and text and "\ufffd" not in text
         )
 
+    @cached_property
     def characters(self) -> tuple[str, ...]:
         """The characters that are themselves again after a way through the tokenizer; not of rare scripts."""
         candidates = [chr(code) for codes in _CHARACTERS for code in codes]

@@ -84,17 +84,18 @@ class CausalLM:
 
     def __init__(
         self, model: nn.Module, tokens: Tokens, ends: Sequence[int], name: str,
-        manner: Manner | None = None, notes: Sequence[str] = (),
+        manner: Manner | None = None, notes: Sequence[str] = (), like: Reader | None = None,
     ) -> None:  # fmt: skip
         self.manner = manner = manner or Manner()
         self.decoding, self.name, self._tokens = manner.decoding, name, tokens
         self.module = model.eval().requires_grad_(False)
-        self.reader = Reader(self.module, name, manner.layer)
+        self.reader = Reader(self.module, name, manner.layer, like)
         self._ends, self.notes = tuple(ends), tuple(notes)
         self._writer = Writer(self.reader, tokens.prefix, self._ends, manner.batch_tokens)
         self.vocabulary = tokens.symbols + ("",) * (self.reader.size - len(tokens.symbols))
         more = ({"end_logprob"} if ends else set()) | ({"phrase_gap/"} if self.reader.padded else set())
         self.channels = CHANNELS | more
+        self.seeds = None if tokens.special else "corpora:chat"  # bundled prompts that suit it
         self.space = self._made_space()
         steps, decoding = self.decoding.max_new, self.decoding
         self._noise = Noise(decoding.seed, decoding.temperature, self.reader.size, steps, self.reader.device)
@@ -108,7 +109,7 @@ class CausalLM:
 
     def like(self, model: nn.Module, name: str) -> "CausalLM":
         """The same with another model, such as a twin's."""
-        return CausalLM(model, self._tokens, self._ends, name, self.manner)
+        return CausalLM(model, self._tokens, self._ends, name, self.manner, like=self.reader)
 
     def same_tokens(self, other: "CausalLM") -> bool:
         """Whether both read and write the same tokens, and end with the same."""
@@ -233,7 +234,7 @@ class CausalLM:
         if manner.level == "token":
             symbols, spelled, drawn = tokens.symbols, tokens, tokens.plain
         else:
-            symbols, spelled = tokens.characters(), None
+            symbols, spelled = tokens.characters, None
             known = {ord(character): i for i, character in enumerate(symbols)}
             drawn = tuple(known[code] for code in (*_TYPED, 10) if code in known)
             drawn = tuple(sorted(drawn)) or tuple(range(len(symbols)))

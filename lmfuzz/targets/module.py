@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from lmfuzz.errors import TargetError
 from lmfuzz.spaces import TextSpace
-from lmfuzz.targets.rnn_target import Decoding
+from lmfuzz.targets.rnn_target import Decoding, endings
 from lmfuzz.types import PAD, Array, Batch, IntArray, Trace
 
 CHANNELS = frozenset({
-    "text", "tokens", "logprob", "entropy", "hidden_last", "magnitude", "nonfinite",
+    "text", "tokens", "logprob", "entropy", "hidden_last", "magnitude", "nonfinite", "ended", "token_ends",
 })  # fmt: skip
 
 
@@ -23,8 +23,8 @@ class ModuleTarget:
     Its alphabet is ``module.alphabet`` or ``module.config.alphabet``, a text whose character i is
     symbol i. Every step reads the whole text again, rows of one length together, so nothing is padded.
 
-    Channels, for B prompts and T = max_new steps: text, tokens, logprob and entropy as RNNTarget's;
-    hidden_last (B, V) the logits after the prompt; magnitude (B,) the largest absolute logit; nonfinite
+    Channels, for B prompts and T = max_new steps: text, tokens, ended, token_ends, logprob and entropy as
+    RNNTarget's; hidden_last (B, V) the logits after the prompt; magnitude (B,) the largest absolute logit; nonfinite
     (B,) ``logits, step N of the output`` for the first that is not finite, or ''.
     """
 
@@ -74,6 +74,7 @@ class ModuleTarget:
     def _trace(self, tokens: IntArray, logits: Tensor, wants: frozenset[str]) -> Trace:
         texts, ended = self._texts(tokens)
         trace: dict[str, Array] = {"text": texts, "tokens": np.where(ended, PAD, tokens).astype(np.int32)}
+        trace |= endings(ended)
         trace["hidden_last"] = logits[:, 0].numpy()
         if wants & {"logprob", "entropy"}:
             logs = torch.log_softmax(logits, dim=2)

@@ -26,10 +26,11 @@ class Reader:
     TargetError where the model has no such block, or cannot be run.
     """
 
-    def __init__(self, model: nn.Module, name: str, layer: int = 0) -> None:
+    def __init__(self, model: nn.Module, name: str, layer: int = 0, like: "Reader | None" = None) -> None:
         self.model = model
         taken = inspect.signature(model.forward).parameters
-        self._cache = "cache" if "cache" in taken else "past_key_values"  # transformers 5.24 renamed it
+        # What transformers 5.24 renamed, and what models without attention call theirs.
+        self._cache = next((n for n in ("cache", "past_key_values", "cache_params") if n in taken), "cache")
         self._keeps, self._positions = "logits_to_keep" in taken, "position_ids" in taken
         config: Any = model.config
         self.config: Any = config.get_text_config(decoder=True)
@@ -40,10 +41,12 @@ class Reader:
         if not self.dtype.is_floating_point:
             self.dtype = torch.get_default_dtype()
         self._place, self._before = self._placed(layer, name)
-        self.padded = self.own_cache = False
+        self.padded, self.own_cache = (like.padded, like.own_cache) if like else (False, False)
         try:
             with torch.inference_mode():
                 self.width = self.read(self._examples(), None)[1].shape[1]  # of the states
+            if like:
+                return
             self.padded = self._agrees(self._padded)
             self.own_cache = not self.padded and self._agrees(self._stepped)
         except TargetError:
@@ -81,7 +84,7 @@ class Reader:
             out = self.model(input_ids=ids, use_cache=True, **{self._cache: cache}, **more)
         finally:
             hook.remove()  # so that no copy of the model, such as a twin, calls it
-        made = getattr(out, "cache", None) or getattr(out, "past_key_values", None)
+        made = next((out[n] for n in ("cache", "past_key_values", "cache_params") if n in out), None)
         return out.logits[:, -keep:, : self.size].float(), states[0].float(), made
 
     def _placed(self, layer: int, name: str) -> tuple[nn.Module, bool]:

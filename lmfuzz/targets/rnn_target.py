@@ -16,7 +16,7 @@ from lmfuzz.types import PAD, Array, Batch, FloatArray, IntArray, Trace
 
 CHANNELS = frozenset({
     "text", "tokens", "logprob", "entropy", "hidden_last", "hidden_mean", "hidden_steps",
-    "magnitude", "nonfinite", "phrase_gap/",
+    "magnitude", "nonfinite", "phrase_gap/", "ended", "token_ends",
 })  # fmt: skip
 STEPWISE = frozenset({"hidden_mean", "hidden_steps"})  # made of the states before every symbol
 
@@ -51,7 +51,8 @@ class RNNTarget:
     """A CharRNN behind the verb ``run``.
 
     Channels, for B prompts and T = max_new steps:
-    text (B,) str, tokens (B, T) int32, PAD after a stop string; logprob and entropy (B, T) nats of
+    text (B,) str, tokens (B, T) int32, PAD after a stop string; ended (B,) bool, whether there was one;
+    token_ends (B, T) int32, characters of text after each token, PAD like tokens; logprob and entropy (B, T) nats of
     the model's distribution at temperature 1, NaN after a stop string; hidden_last (B, layers x width,
     LSTM: twice that) all layers' hidden and cell state after the prompt; hidden_steps (B, T, width) top
     hidden state before each generated symbol, hidden_mean (B, width) its mean; magnitude (B,) largest
@@ -121,6 +122,7 @@ class RNNTarget:
         written = tokens.T.numpy().astype(np.int32)
         texts, ended = self._texts(written)
         trace: dict[str, Array] = {"text": texts, "tokens": np.where(ended, PAD, written).astype(np.int32)}
+        trace |= endings(ended)
         if wants & {"logprob", "entropy"}:
             trace |= _distribution(logits, tokens, ended)
         if "hidden_last" in wants:
@@ -248,6 +250,12 @@ class RNNTarget:
                 noise = self._noise[step - read + 1] if self.decoding.temperature else 0
                 queue.append(int((logits + noise).argmax()))
         return "in the batch only, not alone"
+
+
+def endings(ended: Array) -> dict[str, Array]:
+    """The channels ended and token_ends of characters, of which ``ended`` (B, T) came after a stop string."""
+    ends = np.where(ended, PAD, np.arange(1, ended.shape[1] + 1)).astype(np.int32)
+    return {"ended": np.any(ended, axis=1), "token_ends": ends}
 
 
 def _distribution(logits: Tensor, tokens: Tensor, ended: Array) -> dict[str, FloatArray]:

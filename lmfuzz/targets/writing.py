@@ -123,9 +123,10 @@ class Writer:
     def _affordable(self) -> int:
         """Tokens whose keys and values take a part of the memory that is free."""
         config, device = self.reader.config, self.reader.device
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        size = 2 * self.reader.layers * heads * width * torch.finfo(self.reader.dtype).bits // 8
+        heads = getattr(config, "num_attention_heads", None) or 1
+        width = getattr(config, "head_dim", None) or config.hidden_size // heads
+        kept = getattr(config, "num_key_value_heads", None) or heads
+        size = 2 * self.reader.layers * kept * width * torch.finfo(self.reader.dtype).bits // 8
         if device.type == "cuda":
             free = torch.cuda.mem_get_info(device)[0]
         else:
