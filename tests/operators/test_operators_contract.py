@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from spellings import letters
 
 from lmfuzz.operators.characters import Case, Copy, Delete, Erase, Insert, Repeat, Shift, Substitute, Swap
 from lmfuzz.operators.dictionary import Dictionary
 from lmfuzz.operators.havoc import Havoc
 from lmfuzz.operators.splice import Splice
 from lmfuzz.operators.tail import Tail
+from lmfuzz.operators.tokens import Neighbour, Rare, Respell
 from lmfuzz.protocols import Operator, Surroundings
 from lmfuzz.spaces import TextSpace
 from lmfuzz.types import Batch
@@ -34,8 +36,15 @@ OPERATORS: Mapping[str, Callable[[], Operator]] = {
     "tail, whole": lambda: Tail(share=1.0),
     "havoc": Havoc,
     "havoc, deep": lambda: Havoc(depth=4),
+    "neighbour": Neighbour,
+    "neighbour, next": lambda: Neighbour(count=1),
+    "rare": Rare,
+    "respell": Respell,
+    "respell, one": lambda: Respell(longest=1),
 }
+ON_TOKENS = {name for name in OPERATORS if name.startswith(("neighbour", "rare", "respell"))}
 ALPHABET = tuple("aAbBcCdD .")
+TOKENS = letters(ALPHABET, 40)  # the alphabet, and texts of two to six of its characters
 GARBAGE = np.array([-(2**31), -7, -1, 0, len(ALPHABET), 10**6, 2**31 - 1], np.int32)
 
 
@@ -53,6 +62,31 @@ class Parrot:
         last = batch.data[np.arange(len(batch)), batch.lengths - 1]
         drawn = rng.integers(self.symbols, size=(len(batch), new))
         return ((last[:, None] + drawn) % self.symbols).astype(np.int32)
+
+
+class Circle:
+    """A lexicon in which token i is most like those behind it, and every seventh one is rare."""
+
+    def __init__(self, symbols: int) -> None:
+        self.symbols = symbols
+
+    @property
+    def rare(self):
+        return np.arange(0, self.symbols, 7, dtype=np.int32)
+
+    def neighbours(self, symbols, count):
+        assert count >= 1
+        assert ((symbols >= 0) & (symbols < self.symbols)).all()
+        return ((symbols[:, None] + 1 + np.arange(count)) % self.symbols).astype(np.int32)
+
+
+def space_of(symbols, *bounds) -> TextSpace:
+    """A space of characters, or of the tokens of a tokenizer."""
+    return (
+        TextSpace(symbols, *bounds)
+        if symbols is not TOKENS
+        else TextSpace(TOKENS.symbols, *bounds, tokens=TOKENS)
+    )
 
 
 def garbled(batch: Batch, seed: int, more: int = 3) -> Batch:
@@ -82,12 +116,15 @@ def rows_of(lengths: list[int], symbols: int, seed: int) -> Batch:
 
 
 @st.composite
-def scenes(draw):
-    """Legal rows and a legal pool in some space, a seed, and whether there is a sampler."""
+def scenes(draw, tokens=False):
+    """Legal rows and a legal pool in some space, a seed, and whether there is a sampler.
+
+    tokens: only spaces of tokens, else of characters, too.
+    """
     shortest = draw(st.integers(1, 6))
-    space = TextSpace(
-        ALPHABET[: draw(st.integers(2, len(ALPHABET)))], shortest, shortest + draw(st.integers(0, 14))
-    )
+    tokens = tokens or draw(st.booleans())
+    symbols = TOKENS if tokens else ALPHABET[: draw(st.integers(2, len(ALPHABET)))]
+    space = space_of(symbols, shortest, shortest + draw(st.integers(0, 14)))
     legal = st.sampled_from([space.min_length, space.max_length]) | st.integers(
         space.min_length, space.max_length
     )
@@ -99,7 +136,8 @@ def scenes(draw):
 
 
 def around(space, pool, sampler, seed) -> Surroundings:
-    return Surroundings(space, pool, np.random.default_rng(seed), sampler)
+    lexicon = Circle(len(space.symbols)) if space.tokens is not None else None
+    return Surroundings(space, pool, np.random.default_rng(seed), sampler, lexicon)
 
 
 def same(one: Batch, other: Batch) -> bool:
@@ -113,14 +151,24 @@ def same(one: Batch, other: Batch) -> bool:
 
 
 every_operator = pytest.mark.parametrize("name", OPERATORS)
+in_every_space = pytest.mark.parametrize(
+    ("name", "symbols"),
+    [
+        (name, kind)
+        for name in OPERATORS
+        for kind in (ALPHABET, TOKENS)
+        if kind is TOKENS or name not in ON_TOKENS
+    ],
+    ids=lambda value: value if isinstance(value, str) else "tokens" if value is TOKENS else "characters",
+)
 examples = settings(max_examples=40, deadline=None, derandomize=True, database=None)
 
 
 @every_operator
 @examples
-@given(scene=scenes())
-def test_makes_legal_rows_of_legal_rows_in_the_same_order(name, scene):
-    rows, pool, space, sampler, seed = scene
+@given(data=st.data())
+def test_makes_legal_rows_of_legal_rows_in_the_same_order(name, data):
+    rows, pool, space, sampler, seed = data.draw(scenes(tokens=name in ON_TOKENS))
     changed = OPERATORS[name]()(locked(rows), around(space, locked(pool), sampler, seed))
     assert space.legal(changed).all()
     assert len(changed) == len(rows) == len(changed.data)
@@ -132,9 +180,9 @@ def test_makes_legal_rows_of_legal_rows_in_the_same_order(name, scene):
 
 @every_operator
 @examples
-@given(scene=scenes())
-def test_depends_on_valid_symbols_and_the_seed_only(name, scene):
-    rows, pool, space, sampler, seed = scene
+@given(data=st.data())
+def test_depends_on_valid_symbols_and_the_seed_only(name, data):
+    rows, pool, space, sampler, seed = data.draw(scenes(tokens=name in ON_TOKENS))
     operator = OPERATORS[name]()
     changed = operator(rows, around(space, pool, sampler, seed))
     again = OPERATORS[name]()(rows, around(space, pool, sampler, seed))
@@ -144,31 +192,33 @@ def test_depends_on_valid_symbols_and_the_seed_only(name, scene):
         assert same(changed, other)
 
 
-@every_operator
+@in_every_space
 @pytest.mark.parametrize("bounds", [(1, 32), (24, 24), (20, 24)])
 @pytest.mark.parametrize("sampler", [None, Parrot(len(ALPHABET))])
-def test_changes_most_rows(name, bounds, sampler):
-    space = TextSpace(ALPHABET, *bounds)
+def test_changes_most_rows(name, symbols, bounds, sampler):
+    space = space_of(symbols, *bounds)
     lengths = np.random.default_rng(3).integers(20, 25, size=100).clip(*bounds).tolist()
-    rows = rows_of(lengths, len(ALPHABET), 4)
-    changed = OPERATORS[name]()(rows, around(space, rows_of(lengths, len(ALPHABET), 5), sampler, 6))
+    rows = rows_of(lengths, len(space.symbols), 4)
+    pool = rows_of(lengths, len(space.symbols), 5)
+    changed = OPERATORS[name]()(rows, around(space, pool, sampler, 6))
     differs = [changed.row(i).tolist() != rows.row(i).tolist() for i in range(len(rows))]
     assert np.mean(differs) > 0.75
 
 
-@every_operator
-def test_rows_next_to_each_other_change_in_different_ways(name):
-    rows = Batch.of([np.arange(24) % len(ALPHABET)] * 100)
-    pool = rows_of([24] * 50, len(ALPHABET), 7)
-    changed = OPERATORS[name]()(rows, around(TextSpace(ALPHABET, 1, 32), pool, None, 8))
+@in_every_space
+def test_rows_next_to_each_other_change_in_different_ways(name, symbols):
+    space = space_of(symbols, 1, 32)
+    rows = Batch.of([np.arange(24) % len(space.symbols)] * 100)
+    pool = rows_of([24] * 50, len(space.symbols), 7)
+    changed = OPERATORS[name]()(rows, around(space, pool, None, 8))
     assert len({changed.row(i).tobytes() for i in range(100)}) >= 8
 
 
-@every_operator
-def test_no_rows_give_no_rows(name):
-    none = rows_of([5], len(ALPHABET), 0)[:0]
-    pool = rows_of([5], len(ALPHABET), 1)
-    assert len(OPERATORS[name]()(none, around(TextSpace(ALPHABET), pool, Parrot(9), 0))) == 0
+@in_every_space
+def test_no_rows_give_no_rows(name, symbols):
+    space = space_of(symbols)
+    none, pool = rows_of([5], len(space.symbols), 0)[:0], rows_of([5], len(space.symbols), 1)
+    assert len(OPERATORS[name]()(none, around(space, pool, Parrot(9), 0))) == 0
 
 
 @every_operator
