@@ -26,13 +26,13 @@ from lmfuzz.protocols import Feature, Setting, Target
 from lmfuzz.rng import Streams
 from lmfuzz.search.breeding import Breeder
 from lmfuzz.search.trials import Trials
-from lmfuzz.show import PICTURES
+from lmfuzz.show import PICTURES, counted
 from lmfuzz.spaces import BoxSpace, TextSpace, describe
 from lmfuzz.spec import Spec
 from lmfuzz.store import CAMPAIGN, Sample, Store, Unwritten
 from lmfuzz.types import Batch, State, join, unknown
 
-MUTANTS = 512  # rows that the radius is calibrated with
+MUTANTS = 512  # rows that the radius is calibrated with, fewer where there are few seeds
 FEW = 8  # rows that the objectives are tried on
 
 
@@ -183,7 +183,8 @@ class Campaign:
     def _mutants(self) -> Batch:
         rng = self.streams["calibration"]
         breeder = Breeder(replace(self.setting, rng=rng, corpus=Corpus(self.space)))
-        size = MUTANTS // 16  # many small batches, so that every operator takes part
+        # Many small batches, so that every operator takes part.
+        size = min(MUTANTS, max(64, 4 * len(self.setting.seeds))) // 16
         return join([breeder.mutate(rng.integers(breeder.seeded, size=size)) for _ in range(16)])
 
     def _measure(self, mutants: Batch) -> Calibration:
@@ -329,7 +330,12 @@ class Campaign:
 
     @property
     def unjudged(self) -> str:
-        """Why it says nothing that nothing was found: objectives that never scored a row; else ''."""
+        """Why it says nothing that nothing was found: no row was searched, or never scored; else ''."""
+        if not self.tally.rows and self.reason == "seconds":
+            return (
+                f"nothing was searched: calibration took {counted(self.budget.calibration, 'execution')},"
+                " all of the budget; go on with a larger one, or begin with fewer seeds (--count)"
+            )
         if self.kept or not (blind := self.panel.blind):
             return ""
         never = " and ".join(f"{name} never scored a row ({why})" for name, why in blind.items())

@@ -4,7 +4,7 @@ import base64
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
@@ -127,14 +127,10 @@ class Tokens:
             if i not in self.specials and text and "\ufffd" not in text
         )
 
-    @cached_property
+    @property
     def characters(self) -> tuple[str, ...]:
         """The characters that are themselves again after a way through the tokenizer; not of rare scripts."""
-        candidates = [chr(code) for codes in _CHARACTERS for code in codes]
-        spelled = [f"a{character}" for character in candidates]
-        ids = [e.ids for e in self.tokenizer.encode_batch_fast(spelled, add_special_tokens=False)]
-        texts = self.tokenizer.decode_batch(ids, skip_special_tokens=True)
-        return tuple(c for c, way, back in zip(candidates, spelled, texts, strict=True) if way == back)
+        return _characters(self)
 
     def pack(self) -> dict[str, Any]:
         """Plain data for ``unpack``: the JSON compressed, since it can have megabytes."""
@@ -155,3 +151,13 @@ def _common(rows: Sequence[Sequence[int]]) -> tuple[int, ...]:
     """What all ``rows`` begin with."""
     columns = takewhile(lambda column: len(set(column)) == 1, zip(*rows, strict=False))
     return tuple(column[0] for column in columns)
+
+
+@lru_cache(maxsize=8)
+def _characters(tokens: Tokens) -> tuple[str, ...]:
+    """As Tokens.characters, which takes a second."""
+    candidates = [chr(code) for codes in _CHARACTERS for code in codes]
+    spelled = [f"a{character}" for character in candidates]
+    ids = [e.ids for e in tokens.tokenizer.encode_batch_fast(spelled, add_special_tokens=False)]
+    texts = tokens.tokenizer.decode_batch(ids, skip_special_tokens=True)
+    return tuple(c for c, way, back in zip(candidates, spelled, texts, strict=True) if way == back)

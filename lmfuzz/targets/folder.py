@@ -215,16 +215,19 @@ def _model(
     dtype: Any = getattr(torch, how.dtype) if how.dtype != "auto" else None
     if dtype is None:
         dtype = "auto" if device.type == "cuda" else torch.float32
-    more = {"use_safetensors": None if how.pickle else True, "dtype": dtype, "config": config, **remote}
+    more = {
+        "use_safetensors": None if how.pickle else True, "dtype": dtype, "config": config, **remote,
+        "output_loading_info": True, "ignore_mismatched_sizes": True,  # refused in one sentence
+    }  # fmt: skip
 
     def loaded() -> tuple[Any, dict[str, Any]]:
         load: Any = AutoModelForCausalLM.from_pretrained
         try:
-            made = load(source, output_loading_info=True, attn_implementation="sdpa", **more)
+            made = load(source, attn_implementation="sdpa", **more)
         except (ValueError, ImportError) as error:
             if "attention" not in str(error).lower():
                 raise
-            made = load(source, output_loading_info=True, attn_implementation="eager", **more)
+            made = load(source, attn_implementation="eager", **more)
         return made[0], made[1]
 
     model, info = _trying(name, "model", loaded)

@@ -41,7 +41,8 @@ class Reader:
         if not self.dtype.is_floating_point:
             self.dtype = torch.get_default_dtype()
         self._place, self._before = self._placed(layer, name)
-        self.padded, self.own_cache = (like.padded, like.own_cache) if like else (False, False)
+        self.padded: bool = like.padded if like else False
+        self.own_cache: bool = like.own_cache if like else False
         try:
             with torch.inference_mode():
                 self.width = self.read(self._examples(), None)[1].shape[1]  # of the states

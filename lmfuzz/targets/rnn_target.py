@@ -52,10 +52,10 @@ class RNNTarget:
 
     Channels, for B prompts and T = max_new steps:
     text (B,) str, tokens (B, T) int32, PAD after a stop string; ended (B,) bool, whether there was one;
-    token_ends (B, T) int32, characters of text after each token, PAD like tokens; logprob and entropy (B, T) nats of
-    the model's distribution at temperature 1, NaN after a stop string; hidden_last (B, layers x width,
-    LSTM: twice that) all layers' hidden and cell state after the prompt; hidden_steps (B, T, width) top
-    hidden state before each generated symbol, hidden_mean (B, width) its mean; magnitude (B,) largest
+    token_ends (B, T) int32, characters of text after each token, PAD like tokens; logprob and entropy (B, T)
+    nats of the model's distribution at temperature 1, NaN after a stop string; hidden_last (B, layers x
+    width, LSTM: twice that) all layers' hidden and cell state after the prompt; hidden_steps (B, T, width)
+    top hidden state before each generated symbol, hidden_mean (B, width) its mean; magnitude (B,) largest
     absolute value among the states after prompt and output and all logits; nonfinite (B,) str, the
     first place that was NaN or infinite, or ''; phrase_gap/... see phrase_gap.py. Numbers are float32,
     whatever the model's dtype is.
