@@ -1,5 +1,6 @@
 """The trainer of causal language models, on a small text: what it writes loads, and has learnt; the chat."""
 
+import os
 import random
 import re
 import sys
@@ -12,6 +13,7 @@ from click.testing import CliRunner
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel, LlamaForCausalLM
 
 import lmfuzz
+from lmfuzz.images import DATA
 
 torch.set_num_threads(1)
 
@@ -21,7 +23,6 @@ sys.path.append(str(SCRIPTS))
 import train_causal_lm as trainer  # noqa: E402
 
 BUNDLED = Path(lmfuzz.__file__).parent / "models" / "chat"
-DATA = "LMFUZZ_DATA"
 SMALL = ["--vocabulary", 300, "--layers", 1, "--width", 64, "--context", 48, "--rate", 0.01]
 SPEAKERS = {
     "CAT": ["thé mice sat on a mat", "so I sat, too"],
@@ -306,3 +307,64 @@ def test_the_shortest_text_that_is_taken_is_trained_on(tmp_path, options):
     (tmp_path / "text").write_bytes(b"a\n\nb\n\n" * 10)
     result = train(tmp_path / "text", tmp_path / "model", "--epochs", 1, *options)
     assert 0 < printed_losses(result)[0] < 6
+
+
+@pytest.fixture(scope="module")
+def card():
+    """The rows of the bundled model's card."""
+    text = (BUNDLED / "README.md").read_text(encoding="utf-8")
+    return dict(re.findall(r"^\| ([^|]+) \| (.+) \|$", text, re.MULTILINE))
+
+
+def on(row):
+    """The first number of a card's row; a space groups its digits."""
+    return float(re.search(r"\d[\d ]*(\.\d+)?", row).group().replace(" ", ""))
+
+
+def test_the_bundled_chat_is_what_its_card_says(card):
+    model, tokenizer = load(BUNDLED)
+    assert type(model) is LlamaForCausalLM
+    config = model.config
+    assert model.num_parameters() == on(card["parameters"]) < 1e6
+    assert config.vocab_size == len(tokenizer) == on(card["vocabulary"])
+    assert config.max_position_embeddings == tokenizer.model_max_length == on(card["context"])
+    shape = config.num_hidden_layers, config.hidden_size, config.intermediate_size
+    heads = config.num_attention_heads, config.num_key_value_heads
+    said = "Llama, {} layers of {}, {} in its MLPs, {} heads over {} of keys and values".format(
+        *shape, *heads
+    )
+    assert said in card["architecture"]
+    assert AutoModelForCausalLM.from_pretrained(BUNDLED).dtype == torch.bfloat16
+    assert (BUNDLED / "model.safetensors").stat().st_size < 2.1 * model.num_parameters()
+    assert tokenizer.chat_template == trainer.TEMPLATE
+
+
+@pytest.mark.parametrize("speaker", ["ROMEO", "GLOUCESTER", "LEONTES"])
+def test_the_bundled_chat_speaks_for_whom_it_is_told_to_and_ends(speaker):
+    model, tokenizer = load(BUNDLED)
+    messages = [
+        {"role": "system", "content": f"You are {speaker}."},
+        {"role": "user", "content": "What news, my lord?"},
+    ]
+    prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    answer = write(model, tokenizer, prompt, 200)
+    assert answer.startswith(f"{speaker}:\n")
+    assert answer.endswith("<|im_end|>")
+
+
+@pytest.mark.skipif(DATA not in os.environ, reason=f"{DATA} is not set: no Tiny Shakespeare")
+def test_the_bundled_chat_predicts_what_its_card_says(card):
+    text = Path(os.environ[DATA]) / "text" / "tinyshakespeare.txt"
+    if not text.exists():
+        pytest.skip(f"{DATA} has no text/tinyshakespeare.txt")
+    model, tokenizer = load(BUNDLED)
+    documents = trainer.read(text, 20)
+    cut = len(documents) * 9 // 10
+    context = model.config.max_position_embeddings
+    learnt = trainer.learn_tokenizer(documents[:cut], len(tokenizer), context, chat=True)
+    assert learnt.get_vocab() == tokenizer.get_vocab()
+    lesson = trainer.chat_lesson(documents, cut, tokenizer, context, 0.3, torch.Generator().manual_seed(0))
+    total, count = trainer.nats(model, lesson.held_out, 16)
+    per_token, per_character = re.findall(r"\d+\.\d+", card["validation loss"])
+    assert total / count == pytest.approx(float(per_token), abs=1e-3)
+    assert total / lesson.characters == pytest.approx(float(per_character), abs=1e-3)
