@@ -22,6 +22,8 @@ from benchmarks.figures import FIGURES, Options  # noqa: E402
 KEYS = [
     "overhead_share", "campaign_vs_bare", "inplace_vs_naive", "archive_share_100k", "help_seconds",
     "memory_growth_mb", "words_directed", "words_tensorfuzz", "words_walk", "words_random",
+    "causal_vs_generate", "causal_vs_generate_mixed", "causal_overhead_share", "batch_changes",
+    "token_scan_per_second",
 ]  # fmt: skip
 
 
@@ -50,7 +52,8 @@ def test_all_figures_are_measured_and_named() -> None:
     assert 0 < values["overhead_share"] < 1
     assert all(values[key] > 0 for key in KEYS[1:5])
     assert abs(values["memory_growth_mb"]) < 100
-    assert [values[key] for key in KEYS[6:]] == [None] * 4  # no training text
+    assert [values[key] for key in KEYS[6:10]] == [None] * 4  # no training text
+    assert values["token_scan_per_second"] > 0
     assert "LMFUZZ_DATA" in done.stdout
     assert "tokens equal" in done.stdout
     assert "all decisions equal to exact ones" in done.stdout
