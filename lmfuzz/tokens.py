@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 _PROBES = ("a", "Z", "7", " x", "\nq", "~", "(", "\u00e9", "the")  # begin and end in many ways
-_CONTEXT = 4  # tokens before an output that are read with it: a character can have as many bytes
+_CONTEXT = 32  # tokens before an output that are read with it: more than a character, or a run of a few, has
 _CHARACTERS = (range(0x09, 0xD800), range(0xF900, 0xFFFE), range(0x1F300, 0x1FB00))  # BMP and emoji
 
 
