@@ -16,8 +16,10 @@ BENCH = ROOT / "scripts" / "bench"
 ENVIRONMENT = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "PYTHONPATH")
 sys.path.append(str(ROOT / "scripts"))
 
-from benchmarks import jobs, words  # noqa: E402
+import torch  # noqa: E402
+from benchmarks import batches, causal, jobs, ties, words  # noqa: E402
 from benchmarks.figures import FIGURES, Options  # noqa: E402
+from benchmarks.speed import Slice, outside  # noqa: E402
 
 KEYS = [
     "overhead_share", "campaign_vs_bare", "inplace_vs_naive", "archive_share_100k", "help_seconds",
@@ -53,6 +55,10 @@ def test_all_figures_are_measured_and_named() -> None:
     assert all(values[key] > 0 for key in KEYS[1:5])
     assert abs(values["memory_growth_mb"]) < 100
     assert [values[key] for key in KEYS[6:10]] == [None] * 4  # no training text
+    assert all(values[key] > 0 for key in KEYS[10:12])
+    assert 0 < values["causal_overhead_share"] < 1
+    assert values["batch_changes"] == 0
+    assert "tokens equal to generate's in 8 rows" in done.stdout
     assert values["token_scan_per_second"] > 0
     assert "LMFUZZ_DATA" in done.stdout
     assert "tokens equal" in done.stdout
@@ -76,6 +82,7 @@ def test_wrong_usage(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
         (["--words-budget", "500x"], "is not a time"),
         (["--words-budget", "soon"], "neither a time"),
         (["--trials", "0"], "at least 1"),
+        (["--model", "missing"], "no folder with a config.json"),
     ):
         monkeypatch.setattr(sys, "argv", ["bench", *arguments])
         assert script.main() == 2
@@ -159,3 +166,45 @@ def test_comparison() -> None:
     ours, theirs = ([{"found": n} for n in counts] for counts in ((5, 6, 7, 8, 9), (0, 1, 2, 3, 4)))
     assert words.compared(ours, theirs) == "directed against it: A12 1.00, Mann-Whitney p 0.008"
     assert "A12 0.00" in words.compared(theirs, ours)
+
+
+def test_texts_that_part_are_ties_only_where_noise_is_larger_than_the_gap() -> None:
+    logits = torch.tensor([0.0, 1.0, 3.0, 0.5]).repeat(3, 4, 1)  # steps, rows, vocabulary
+    others = logits.clone()
+    tokens = logits.argmax(dim=2)
+    changed = tokens.clone()
+    logits[1, 1, 1] = 2.9999  # nearly a tie, and noise turns it around
+    others[1, 1] = logits[1, 1] + torch.tensor([0.0, 1e-4, -1e-4, 0.0])
+    logits[2, 2, 1] = 2.9  # more apart than noise
+    others[2, 2] = logits[2, 2] + 1e-6
+    others[0, 3, 1] += 2.5  # as much as there is: this is no noise
+    changed[1, 1] = changed[2, 2] = changed[0, 3] = 1
+    changed[2, 1] = 3  # behind a parting nothing counts
+    parted, noise = ties.partings(tokens, changed, logits, others, torch.float32)
+    assert [(one.row, one.step, one.tied) for one in parted] == [(1, 1, True), (2, 2, False), (3, 0, False)]
+    assert parted[0].gap == pytest.approx(1e-4, rel=0.01)
+    assert noise == 2.5
+    assert ties.partings(tokens, tokens, logits, logits, torch.float32) == ([], 0.0)
+    ended = tokens.clone()
+    ended[1:, 0] = -1  # an end of text, and noise behind it
+    others = logits.clone()
+    others[2, 0] += 1.0
+    assert ties.partings(ended, ended, logits, others, torch.float32) == ([], 0.0)
+
+
+def test_partings_are_told() -> None:
+    some = [ties.Parting(row, 5, 1e-7, 1e-6, 1e-3) for row in range(4)]
+    words = batches.told("m", 10, 3, [*some, ties.Parting(9, 0, 0.5, 1e-6, 1e-3)], 1e-6)
+    assert "of 10 rows 3 change their text, 5 their tokens" in words
+    assert words.count("a tie") == batches.SHOWN
+    assert words.endswith("and 2 more, 1 of them ties")
+
+
+def test_ratios_of_slices() -> None:
+    slices = [
+        Slice(2.0, 1.9, 0.0, other, 32.0, drawn, 64) for other, drawn in ((4, True), (6, False), (8, True))
+    ]
+    assert causal.told(slices) == "3.00x (2.00x to 4.00x in 3 slices), 32 against 10.7 prompts/s"
+    value, lines = outside(slices)
+    assert value == pytest.approx(0.05)
+    assert "5.00 % to 5.00 % in 2 slices" in lines[0]

@@ -88,14 +88,17 @@ def raced(model: Subject, lengths: tuple[int, int], how: Extent) -> tuple[float,
 def told(slices: list[Slice]) -> str:
     """Ratio and prompts/s of a campaign against something else."""
     ratios = [s.other / s.wall for s in slices]
-    ours, theirs = (
-        statistics.median(rates)
-        for rates in zip(*((s.rows / s.wall, s.rows / s.other) for s in slices), strict=True)
-    )
+    ours = statistics.median(s.rows / s.wall for s in slices)
+    theirs = statistics.median(s.rows / s.other for s in slices)
     return (
         f"{statistics.median(ratios):.2f}x ({spread(ratios, '{:.2f}x'.format)} in {len(slices)} slices),"
-        f" {ours:.0f} against {theirs:.0f} prompts/s"
+        f" {rate(ours)} against {rate(theirs)} prompts/s"
     )
+
+
+def rate(value: float) -> str:
+    """A number per second, small ones with three digits."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def seconds(target: CausalLM, plain: Plain, batches: list[Batch]) -> float:

@@ -52,8 +52,8 @@ def subjects(options: Options) -> Iterator[list[Subject]]:
             parameters = make(Path(folder) / kind, kind, shape)
             words = f"{kind}, {shape[0]} layers of {shape[1]}, {parameters / 1e6:.1f} M random parameters"
             made.append(Subject(words, Path(folder) / kind, options.device, dtype))
-        found = options.model or CHAT
-        if found.is_dir():
+        found = options.model or (None if options.quick else CHAT)
+        if found is not None and found.is_dir():
             made.append(Subject(found.name, found, options.device, dtype))
         yield made
 

@@ -1,8 +1,13 @@
 """The figures that scripts/bench measures: what each is, what it has to reach, how it is written."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 
 class Wrong(Exception):  # noqa: N818  # a check inside a measurement failed, so there is no figure
@@ -96,3 +101,31 @@ def spread(values: Iterable[float], shown: Callable[[float], str]) -> str:
     """``LEAST to MOST``."""
     values = list(values)
     return f"{shown(min(values))} to {shown(max(values))}"
+
+
+def row(key: str, figure: Figure, value: float | None) -> list[str]:
+    """A line of the table."""
+    if value is None:
+        return [key, figure.what, figure.least, "-", "not measured"]
+    verdict = ""
+    if figure.reached is not None:
+        verdict = "reached" if figure.reached(value) else "[red]missed[/red]"
+    return [key, figure.what, figure.least, figure.shown(value), verdict]
+
+
+def show(results: Mapping[str, Measured], figures: Mapping[str, Figure], quick: bool) -> None:
+    """Print the table, and below it what else was seen."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=150)
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("figure", "what", "at least", "measured", ""):
+        table.add_column(name, overflow="fold")
+    for key, one in results.items():
+        table.add_row(*row(key, figures[key], one.value))
+    console.print(table)
+    for key, one in results.items():
+        for line in one.lines:
+            console.print(f"{key}: {escape(line)}", soft_wrap=True)
+    if quick:
+        console.print("--quick only tries the machinery: these values mean nothing")
