@@ -45,7 +45,8 @@ LEVELS = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
 HEAVY = ("torch", "transformers", "torchao", "nmslib", "tokenizers")
 ONLY_IN = {
     "torch": "targets/", "safetensors": "targets/", "transformers": "targets/",
-    "torchao": "targets/", "nmslib": "coverage/nmslib_index.py", "click": ("cli.py", "options.py", "exits.py"), "rich": "live.py",
+    "torchao": "targets/", "nmslib": "coverage/nmslib_index.py",
+    "click": ("cli.py", "options.py", "exits.py"), "rich": "live.py",
     "sqlite3": ("store.py", "exits.py"),
 }  # fmt: skip
 
