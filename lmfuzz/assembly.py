@@ -183,7 +183,8 @@ def _comparable(space: Space) -> str:
         return "for images take disagreement, divergence:of=labels, or regression(OBJECTIVE)"
     return (
         "for texts take regression(OBJECTIVE) and search with directed, walk, random or tensorfuzz; of two "
-        "character RNNs (all recipes but tflite and dynamic) also disagreement and divergence"
+        "character RNNs (all recipes but tflite and dynamic), or of two Hugging Face models with one "
+        "tokenizer, also disagreement and divergence"
     )
 
 

@@ -1,5 +1,6 @@
 """A campaign: everything its spec names, put together, run, and taken note of."""
 
+import sys
 import time
 from collections import Counter
 from collections.abc import Generator
@@ -33,6 +34,7 @@ from lmfuzz.store import CAMPAIGN, Sample, Store, Unwritten
 from lmfuzz.types import Batch, State, join, unknown
 
 MUTANTS = 512  # rows that the radius is calibrated with, fewer where there are few seeds
+SPARING = 64  # seeds, and mutants, that a target is calibrated with whose rows cost much
 FEW = 8  # rows that the objectives are tried on
 
 
@@ -184,14 +186,18 @@ class Campaign:
         rng = self.streams["calibration"]
         breeder = Breeder(replace(self.setting, rng=rng, corpus=Corpus(self.space)))
         # Many small batches, so that every operator takes part.
-        size = min(MUTANTS, max(64, 4 * len(self.setting.seeds))) // 16
+        size = min(MUTANTS, max(64, 4 * len(self.setting.seeds)), self._most) // 16
         return join([breeder.mutate(rng.integers(breeder.seeded, size=size)) for _ in range(16)])
 
     def _measure(self, mutants: Batch) -> Calibration:
         wants, compare = self.feature.needs | self.panel.noise_needs, self.panel.measure_noise
-        return measure(
-            self.executor, self.feature, self.setting.seeds, mutants, wants, self.spec.batch, compare
-        )
+        seeds = self.setting.seeds[: self._most]
+        return measure(self.executor, self.feature, seeds, mutants, wants, self.spec.batch, compare)
+
+    @property
+    def _most(self) -> int:
+        """How many seeds to calibrate with at most, and how many mutants."""
+        return SPARING if getattr(self.target, "sparing", False) else sys.maxsize
 
     def _open_archive(self) -> None:
         one = self.setting.seeds[:1]

@@ -77,9 +77,9 @@ _TEXTS = {"objectives": ["disagreement"]}
 def fuzz(config: Path | None, output: Path | None, as_json: bool, **given: Any) -> None:
     """Search for prompts on which MODEL misbehaves.
 
-    MODEL is a checkpoint folder, file.py:factory or module:factory (default: the bundled model), or a
-    function of tensors in a file: file.py:function. With no --objective: repetition, and
-    phrases:file=corpora:words/blacklist.txt.
+    MODEL is a Hugging Face folder or OWNER/NAME of the hub, a checkpoint folder, file.py:factory or
+    module:factory (default: the bundled model), or a function of tensors: file.py:function. With no
+    --objective: repetition, and phrases:file=corpora:words/blacklist.txt.
     A budget counts wall time, or every row that the model runs after calibration, re-runs included.
     """
     from lmfuzz import spec as specs

@@ -86,6 +86,7 @@ class CausalLM:
         self, model: nn.Module, tokens: Tokens, ends: Sequence[int], name: str,
         manner: Manner | None = None, notes: Sequence[str] = (), like: Reader | None = None,
     ) -> None:  # fmt: skip
+        self.sparing = True  # each row costs much: a campaign calibrates with few
         self.manner = manner = manner or Manner()
         self.decoding, self.name, self._tokens = manner.decoding, name, tokens
         self.module = model.eval().requires_grad_(False)

@@ -24,8 +24,8 @@ class ModuleTarget:
     symbol i. Every step reads the whole text again, rows of one length together, so nothing is padded.
 
     Channels, for B prompts and T = max_new steps: text, tokens, ended, token_ends, logprob and entropy as
-    RNNTarget's; hidden_last (B, V) the logits after the prompt; magnitude (B,) the largest absolute logit; nonfinite
-    (B,) ``logits, step N of the output`` for the first that is not finite, or ''.
+    RNNTarget's; hidden_last (B, V) the logits after the prompt; magnitude (B,) the largest absolute logit;
+    nonfinite (B,) ``logits, step N of the output`` for the first that is not finite, or ''.
     """
 
     channels = CHANNELS
