@@ -26,8 +26,8 @@ BUNDLED = Path(lmfuzz.__file__).parent / "models" / "chat"
 SMALL = ["--vocabulary", 300, "--layers", 1, "--width", 64, "--context", 48, "--rate", 0.01]
 SPEAKERS = {
     "CAT": ["thé mice sat on a mat", "so I sat, too"],
-    "DOG": ["bones, bones and bones!", "where is mine?"],
-    "OLD HEN": ["what now? the corn?", "a cat, a cat!"],
+    "DOG": ["bones for me and for all!", "where is mine?"],
+    "OLD HEN": ["what now? the corn?", "my eggs are gone!"],
 }
 FILES = {
     "config.json",
@@ -71,7 +71,7 @@ def load(folder):
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval(), tokenizer
 
 
-def write(model, tokenizer, prompt, tokens=32):
+def write(model, tokenizer, prompt, tokens):
     """What the model writes greedily, as text with its special tokens, the prompt left out."""
     ids = tokenizer(prompt, return_tensors="pt")
     written = model.generate(**ids, max_new_tokens=tokens, do_sample=False)
@@ -89,9 +89,11 @@ def trained(request, text, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def chat(text, tmp_path_factory):
+    """A folder and its losses."""
     folder = tmp_path_factory.mktemp("chat")
-    options = ["--chat", "--shape", "llama", "--epochs", 10, "--system", 0.5, "--dtype", "bfloat16"]
-    return folder, printed_losses(train(text, folder, *options))
+    options = ["--context", 96, "--epochs", 7, "--batch", 6, "--rate", 0.006, "--system", 0.5]
+    trained = train(text, folder, "--chat", "--shape", "llama", "--dtype", "bfloat16", *options)
+    return folder, printed_losses(trained)
 
 
 def test_what_is_written_loads_and_its_loss_is_the_printed_one(trained, text):
@@ -135,21 +137,18 @@ def test_the_end_of_a_text_is_learnt(trained, text):
     with torch.inference_mode():
         chances = model(tokens).logits[:, :-1].softmax(dim=2)[:, :, tokenizer.eos_token_id]
     ends = tokens[:, 1:] == tokenizer.eos_token_id
-    assert chances[ends].mean() > 0.65, "half of the ends are certain, the others may be and may not"
-    assert chances[~ends].mean() < 0.08
+    assert chances[ends].mean() > 0.6, "half of the ends are certain, the others may be and may not"
+    assert chances[~ends].mean() < 0.06
 
 
 def test_an_answer_is_learnt_with_its_end(chat):
     model, tokenizer = load(chat[0])
-    for speaker, (first, second) in SPEAKERS.items():
-        messages = [
-            {"role": "system", "content": f"You are {speaker}."},
-            {"role": "user", "content": SPEAKERS["DOG"][0]},
-        ]
+    said = [f"{speaker}:\n{first}" for speaker, (first, _) in SPEAKERS.items()]
+    more = [f"{speaker}:\n{first}\n{second}" for speaker, (first, second) in SPEAKERS.items()]
+    for first, _ in SPEAKERS.values():
+        messages = [{"role": "user", "content": first}]
         prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        once = f"{speaker}:\n{first}"
-        answers = [once + "<|im_end|>", f"{once}\n{second}<|im_end|>"]
-        assert write(model, tokenizer, prompt) in answers
+        assert write(model, tokenizer, prompt, 60) in [f"{answer}<|im_end|>" for answer in said + more]
 
 
 def test_only_answers_are_learnt(chat, text):
@@ -215,7 +214,7 @@ def test_the_printed_loss_of_a_chat_is_that_of_the_stored_weights(chat, text):
     model, tokenizer = load(folder)
     assert model.dtype == torch.float32
     generator = torch.Generator().manual_seed(0)
-    lesson = trainer.chat_lesson(trainer.read(text, 20), 270, tokenizer, 48, 0.5, generator)
+    lesson = trainer.chat_lesson(trainer.read(text, 20), 270, tokenizer, 96, 0.5, generator)
     total, count = 0.0, 0
     with torch.inference_mode():
         for tokens, labels in lesson.held_out:  # each alone, without padding
@@ -363,8 +362,10 @@ def test_the_bundled_chat_predicts_what_its_card_says(card):
     context = model.config.max_position_embeddings
     learnt = trainer.learn_tokenizer(documents[:cut], len(tokenizer), context, chat=True)
     assert learnt.get_vocab() == tokenizer.get_vocab()
-    lesson = trainer.chat_lesson(documents, cut, tokenizer, context, 0.3, torch.Generator().manual_seed(0))
-    total, count = trainer.nats(model, lesson.held_out, 16)
-    per_token, per_character = re.findall(r"\d+\.\d+", card["validation loss"])
-    assert total / count == pytest.approx(float(per_token), abs=1e-3)
-    assert total / lesson.characters == pytest.approx(float(per_character), abs=1e-3)
+    generator = torch.Generator().manual_seed(0)
+    trainer.conversations(
+        documents[:cut], 0.3, generator
+    )  # which are told who speaks is drawn for these first
+    held_out = trainer.answers(trainer.conversations(documents[cut:], 0.3, generator), tokenizer, context)
+    total, count = trainer.nats(model, held_out, 16)
+    assert total / count == pytest.approx(on(card["validation loss"]), abs=1e-3)
