@@ -18,14 +18,16 @@ COMMANDS = [
     if line.strip().startswith("lmfuzz ")
 ]
 SHORT, LONGER = "1500x", "1700x"  # instead of the README's: calibration, the seeds, a little more
-SLOW = "100x"  # of a model of tokens
+SLOW, FEW = "50x", ["--count", "6", "--max-new", "8"]  # of a model of tokens
 
 
 def briefly(arguments: list[str]) -> list[str]:
     """The same command with a budget that a test can wait for; resume needs more than was spent."""
-    small = LONGER if arguments[0] == "resume" else SLOW if "models:chat" in arguments else SHORT
+    slow = "models:chat" in arguments
+    small = LONGER if arguments[0] == "resume" else SLOW if slow else SHORT
     pairs = zip(["", *arguments], arguments, strict=False)
-    return [small if before == "--budget" else word for before, word in pairs]
+    brief = [small if before == "--budget" else word for before, word in pairs]
+    return brief + FEW if slow and "--budget" in arguments else brief
 
 
 def run(
