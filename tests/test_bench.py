@@ -17,8 +17,8 @@ ENVIRONMENT = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "PY
 sys.path.append(str(ROOT / "scripts"))
 
 import torch  # noqa: E402
-from benchmarks import batches, causal, jobs, ties, words  # noqa: E402
-from benchmarks.figures import FIGURES, Options  # noqa: E402
+from benchmarks import batches, causal, causal_models, jobs, ties, words  # noqa: E402
+from benchmarks.figures import FIGURES, Options, Wrong  # noqa: E402
 from benchmarks.speed import Slice, outside  # noqa: E402
 
 KEYS = [
@@ -208,3 +208,12 @@ def test_ratios_of_slices() -> None:
     value, lines = outside(slices)
     assert value == pytest.approx(0.05)
     assert "5.00 % to 5.00 % in 2 slices" in lines[0]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there_is_a_sentence() -> None:
+    with (
+        pytest.raises(Wrong, match="there is no CUDA device here"),
+        causal_models.subjects(Options(quick=True, device="cuda")),
+    ):
+        pass

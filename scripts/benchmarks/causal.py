@@ -37,11 +37,11 @@ class Extent:
 
 
 def extent(options: Options) -> Extent:
-    """Small for ``quick``; more rows where a GPU takes them."""
+    """Small for ``quick``; on a GPU also a batch that fills it, in fewer slices: generate is slow there."""
     if options.quick:
         return Extent(8, 2, 1, 3, (4, 8), (6, 6), (3, 9))
     if options.device != "cpu":
-        return Extent(2048, 4, 2, NEW, (64, 256, 1024), EQUAL, MIXED)
+        return Extent(512, 2, 1, NEW, (64, 256, 1024), EQUAL, MIXED)
     return Extent(512, 4, 1, NEW, BATCHES, EQUAL, MIXED)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmarks.figures import Options
+from benchmarks.figures import Options, Wrong
 from torch import Tensor
 
 import lmfuzz
@@ -42,8 +42,10 @@ class Subject:
 def subjects(options: Options) -> Iterator[list[Subject]]:
     """The two shapes, made in a folder that is gone afterwards, and the model of the options.
 
-    On a GPU in 16 bits, as it is used there.
+    On a GPU in 16 bits, as it is used there. Wrong where there is no such device.
     """
+    if options.device != "cpu" and not torch.cuda.is_available():
+        raise Wrong("there is no CUDA device here, or torch was built without CUDA; take --device cpu")
     dtype = "float32" if options.device == "cpu" else "bfloat16"
     with tempfile.TemporaryDirectory(prefix="lmfuzz-bench-") as folder:
         made = []
