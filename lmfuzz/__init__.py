@@ -1,3 +1,3 @@
 """lmfuzz: a coverage-guided behaviour fuzzer for language models."""
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
