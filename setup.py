@@ -34,6 +34,7 @@ setup(
         "rich>=13",
         "safetensors>=0.4",
         "transformers>=5,<6",
+        "jinja2>=3.1",
         "tokenizers>=0.22",
         "opencv-python-headless>=4.8",
         "pillow>=10.1",

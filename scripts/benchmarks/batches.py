@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import torch
 from benchmarks.causal_models import Subject, prompts, subjects, target_of
-from benchmarks.figures import Measured, Options
+from benchmarks.figures import Measured, Options, noted
 from benchmarks.ties import Parting, partings
 
 from lmfuzz.targets.causal_lm import CausalLM
@@ -22,7 +22,7 @@ def measure(keys: list[str], options: Options) -> dict[str, Measured]:
         for model in models:
             value, line = changed(replace(model, dtype="float32"), options.quick)
             values.append(value)
-            lines.append(line)
+            lines.append(noted(line))
     return {keys[0]: Measured(max(values), tuple(lines))}
 
 

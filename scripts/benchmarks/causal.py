@@ -7,7 +7,7 @@ from functools import partial
 
 from benchmarks.campaigns import assembled
 from benchmarks.causal_models import Plain, Subject, prompts, settings_of, subjects, target_of
-from benchmarks.figures import Measured, Options, Wrong, spread
+from benchmarks.figures import Measured, Options, Wrong, noted, spread
 from benchmarks.speed import Slice, outside, watched
 from benchmarks.ties import partings
 
@@ -81,7 +81,7 @@ def raced(model: Subject, lengths: tuple[int, int], how: Extent) -> tuple[float,
             steps = max(1, how.rows // size)
             slices = watched(campaign, store, steps, how.slices, how.warm_up, partial(seconds, target, plain))
         ratios.append(statistics.median(s.other / s.wall for s in slices))
-        lines.append(f"{model.name}, --batch {size}: {told(slices)}")
+        lines.append(noted(f"{model.name}, --batch {size}: {told(slices)}"))
     return max(ratios), [*lines, f"{model.name}: {equal}"]
 
 
@@ -142,7 +142,7 @@ def measure_overhead(keys: list[str], options: Options) -> dict[str, Measured]:
                     campaign, store, steps, 2 if options.quick else 6, how.warm_up, lambda _: 0.0
                 )
             value, said = outside(slices)
-            rate = statistics.median(s.rows / s.wall for s in slices)
-            lines += [f"{model.name}: {said[0]}; {said[1]}; {rate:.0f} prompts/s"]
+            speed = statistics.median(s.rows / s.wall for s in slices)
+            lines.append(noted(f"{model.name}: {said[0]}; {said[1]}; {rate(speed)} prompts/s"))
             values.append(value)
     return {keys[0]: Measured(max(values), tuple(lines))}

@@ -1,5 +1,6 @@
 """The figures that scripts/bench measures: what each is, what it has to reach, how it is written."""
 
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,6 +102,12 @@ def spread(values: Iterable[float], shown: Callable[[float], str]) -> str:
     """``LEAST to MOST``."""
     values = list(values)
     return f"{shown(min(values))} to {shown(max(values))}"
+
+
+def noted(line: str) -> str:
+    """The line, which a person who waits sees at once, on stderr."""
+    print(f"  {line}", file=sys.stderr, flush=True)
+    return line
 
 
 def row(key: str, figure: Figure, value: float | None) -> list[str]:

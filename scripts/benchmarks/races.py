@@ -7,7 +7,7 @@ from pathlib import Path
 from benchmarks.campaigns import assembled
 from benchmarks.causal import SETTINGS, told
 from benchmarks.causal_models import Subject, prompts, settings_of, subjects, target_of
-from benchmarks.figures import Measured, Options, percent
+from benchmarks.figures import Measured, Options, noted, percent
 from benchmarks.peers import PEERS, Peer, python_of, running
 from benchmarks.speed import watched
 
@@ -66,7 +66,7 @@ def raced(model: Subject, peer: Peer, python: Path, race: Race) -> tuple[float, 
                 steps = max(1, race.rows // size)
                 slices = watched(campaign, store, steps, race.slices, race.warm_up, against)
             ratios.append(statistics.median(s.other / s.wall for s in slices))
-            lines.append(f"{model.name}, --batch {size}: {told(slices)}")
+            lines.append(noted(f"{model.name}, --batch {size}: {told(slices)}"))
         share = percent(statistics.median(loop.inside))
         lines.append(f"{model.name}: {peer.name} is {share} of its time in the model")
     if first["texts"]:
