@@ -38,6 +38,7 @@ ROOMS = (
     ("campaign",),
     ("replay", "live"),
     ("options", "exits", "signals"),
+    ("commands",),
     ("cli",),
     ("__main__",),
 )
@@ -46,7 +47,7 @@ HEAVY = ("torch", "transformers", "torchao", "nmslib", "tokenizers")
 ONLY_IN = {
     "torch": "targets/", "safetensors": "targets/", "transformers": "targets/",
     "torchao": "targets/", "nmslib": "coverage/nmslib_index.py",
-    "click": ("cli.py", "options.py", "exits.py"), "rich": "live.py",
+    "click": ("cli.py", "options.py", "exits.py", "commands/"), "rich": "live.py",
     "sqlite3": ("store.py", "exits.py"),
 }  # fmt: skip
 

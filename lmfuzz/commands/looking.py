@@ -1,0 +1,108 @@
+"""Commands that look: at campaigns and their findings, at models, at what there is to choose from."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lmfuzz import options
+from lmfuzz.commands.saying import say, tell
+from lmfuzz.errors import UsageError, nearest
+from lmfuzz.exits import FOUND, NOTHING
+
+
+@click.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.argument("finding", type=int, required=False)
+@options.ONLY_JSON
+def show(directory: Path, finding: int | None, as_json: bool) -> None:
+    """Show the campaign in DIRECTORY, or one FINDING of it."""
+    from lmfuzz import show as texts
+    from lmfuzz.store import Store
+
+    with Store.read(directory) as store:
+        if as_json and finding is not None:
+            click.echo(json.dumps(texts.record(texts.pick(store, finding), finding)))
+        elif as_json:
+            records = [texts.record(found, n) for n, found in enumerate(store.findings(), start=1)]
+            click.echo(json.dumps({**texts.summary(store), "records": records}))
+        elif finding is not None:
+            tell(texts.detail_lines(store, finding))
+        else:
+            tell(texts.summary_lines(texts.summary(store)))
+            tell(texts.finding_lines(store))
+
+
+@click.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.argument("finding", type=int, required=False)
+@options.ONLY_JSON
+def replay(directory: Path, finding: int | None, as_json: bool) -> None:
+    """Run the findings in DIRECTORY, or one FINDING, again, each alone."""
+    from lmfuzz.replay import Replay
+    from lmfuzz.show import verdict_line, verdict_record
+
+    again = Replay(directory, finding)
+    if again.changed and not as_json:
+        say("the model is another than the one these were found on")
+    verdicts = []
+    for verdict in again:
+        verdicts.append(verdict)
+        if not as_json:
+            tell([verdict_line(verdict)])
+    if as_json:
+        click.echo(json.dumps({"changed": again.changed, "verdicts": [verdict_record(v) for v in verdicts]}))
+    elif not verdicts:
+        say(f"{directory} has no findings")
+    sys.exit(NOTHING if all(verdict.fixed for verdict in verdicts) else FOUND)
+
+
+@click.command()
+@click.argument("model")
+@options.TOP
+@options.spec(options.LOADING)
+@options.ONLY_JSON
+def tokens(top: int, as_json: bool, **given: Any) -> None:
+    """Look for tokens that MODEL hardly saw in training.
+
+    MODEL is a Hugging Face causal language model, a folder or a name on the hub. Its embeddings say which
+    tokens are suspicious; of every one the model is asked whether it can say it after reading it again and
+    again. Those it cannot are under-trained: a prompt that holds one can make the model do anything.
+    """
+    from lmfuzz import spec as specs
+    from lmfuzz.token_scan import FIXED, Scan
+
+    scan = Scan(specs.resolve(FIXED, given))
+    hidden = not sys.stderr.isatty()
+    with click.progressbar(length=len(scan), label="tokens", file=sys.stderr, hidden=hidden) as bar:
+        for many in scan:
+            bar.update(many)
+    if as_json:
+        click.echo(json.dumps(scan.record(), allow_nan=False))
+    else:
+        tell(scan.lines(top))
+    sys.exit(FOUND if scan.found else NOTHING)
+
+
+@click.command("list")
+@click.argument("kind", required=False, metavar="[objectives|operators|searches|features|targets]")
+def list_(kind: str | None) -> None:
+    """List what there is to choose from, with parameters."""
+    from lmfuzz import plugins
+
+    if kind is not None and kind not in plugins.KINDS:
+        known = nearest(kind, plugins.KINDS) or f"; there are {', '.join(plugins.KINDS)}"
+        raise UsageError(f"there is no list of {kind!r}{known}")
+    for each in plugins.KINDS:
+        entries = plugins.describe(each) if kind in (None, each) else []
+        if not entries and kind != each:
+            continue
+        click.secho(each, bold=True)
+        for entry in entries:
+            click.echo(f"  {entry.name:<13} {entry.line}")
+            for p in entry.parameters:
+                click.echo(f"  {'':<13}   {p.name} ({p.type}{f', default {p.default}' if p.default else ''})")
+        if not entries:
+            click.echo("  none are installed; a file or module of your own works too: file.py:name")

@@ -1,0 +1,22 @@
+"""Lines for a person, as every command prints them."""
+
+import sys
+from collections.abc import Iterable
+from shutil import get_terminal_size
+
+import click
+
+
+def say(line: str) -> None:
+    """One line of lmfuzz's own."""
+    click.echo(f"lmfuzz: {line}")
+
+
+def tell(lines: Iterable[str]) -> None:
+    """Lines as they are, but wrapped where a terminal would cut words in two."""
+    from lmfuzz.show import wrapped
+
+    columns = get_terminal_size().columns if sys.stdout.isatty() else 0
+    for line in lines:
+        for part in wrapped(line, columns) if columns else [line]:
+            click.echo(part)

@@ -1,0 +1,232 @@
+"""Commands that search: they begin a campaign, or go on with one."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from lmfuzz import options
+from lmfuzz.commands.saying import say, tell
+from lmfuzz.errors import UsageError
+from lmfuzz.exits import DISK, FOUND, INTERRUPTED, NOTHING, USAGE, fail
+from lmfuzz.signals import heeded
+
+if TYPE_CHECKING:
+    from lmfuzz.campaign import Campaign
+    from lmfuzz.spec import Spec
+    from lmfuzz.store import Store, Unwritten
+
+_WHOLE = options.several(options.OUTPUT, options.JSON)  # of every command that begins a campaign
+
+_NAN = {"objectives": ["nonfinite"], "search": "directed", "shape": [28, 28, 1]}
+_LABELS = {"objectives": ["disagreement"], "search": "boundary", "shape": [28, 28, 1], "count": 100}
+_TEXTS = {"objectives": ["disagreement"]}
+
+
+@click.command()
+@click.argument("model", required=False)
+@options.CONFIG
+@options.spec((*options.TEXT, *options.BOX))
+@_WHOLE
+def fuzz(config: Path | None, output: Path | None, as_json: bool, **given: Any) -> None:
+    """Search for prompts on which MODEL misbehaves.
+
+    MODEL is a Hugging Face folder or OWNER/NAME of the hub, a checkpoint folder, file.py:factory or
+    module:factory (default: the bundled model), or a function of tensors: file.py:function. With no
+    --objective: repetition, and phrases:file=corpora:words/blacklist.txt.
+    A budget counts wall time, or every row that the model runs after calibration, re-runs included.
+    """
+    from lmfuzz import spec as specs
+
+    _begin(specs.resolve(specs.load(config) if config else {}, given), output, as_json)
+
+
+@click.command()
+@click.argument("model")
+@click.argument("twin", required=False)
+@options.TWIN
+@options.spec(options.TEXT)
+@_WHOLE
+def diff(twin: str | None, recipe: str | None, output: Path | None, as_json: bool, **given: Any) -> None:
+    """Search for prompts that MODEL and its TWIN answer differently, the model being sure.
+
+    TWIN is another model, or a recipe that makes one: fp16, bf16, int8, int4, prune:0.5, round:4.
+    Objectives: disagreement (default), divergence, regression(OBJECTIVE).
+    """
+    _compare(_TEXTS, {**given, "twin": _twin(twin, recipe)}, output, as_json, images=False)
+
+
+@click.group()
+def image() -> None:
+    """Search for images on which a classifier misbehaves."""
+
+
+@image.command()
+@click.argument("model")
+@options.DOWNLOAD
+@options.spec(options.IMAGE)
+@_WHOLE
+def nan(download: bool, output: Path | None, as_json: bool, **given: Any) -> None:
+    """Search for images that make MODEL compute NaN or infinity.
+
+    MODEL is a checkpoint folder, a TorchScript file or exported program, or file.py:factory.
+    """
+    _fetch(download, given)
+    _compare(_NAN, given, output, as_json)
+
+
+@image.command("diff")
+@click.argument("model")
+@click.argument("twin", required=False)
+@options.TWIN
+@options.DOWNLOAD
+@options.spec(options.IMAGE)
+@_WHOLE
+def image_diff(
+    twin: str | None, recipe: str | None, download: bool, output: Path | None, as_json: bool, **given: Any
+) -> None:
+    """Search for images that MODEL and its TWIN give different labels.
+
+    TWIN is another model, or a recipe that makes one: fp16, bf16, int8, int4, prune:0.5, round:4 (2 to 16
+    bits), tflite, dynamic. Of the seeds the first 100 are taken (--count).
+    """
+    _fetch(download, given)
+    _compare(_LABELS, {**given, "twin": _twin(twin, recipe)}, output, as_json)
+
+
+def _twin(twin: str | None, recipe: str | None) -> str:
+    if (twin is None) == (recipe is None):
+        raise UsageError("name the twin once: another model, or a recipe such as --twin int8")
+    return twin or recipe or ""
+
+
+def _fetch(download: bool, given: dict[str, Any]) -> None:
+    """Download what --seeds names, where that is wanted."""
+    if not download:
+        return
+    from lmfuzz import images
+
+    folder = os.environ.get(images.DATA)
+    names = sorted({name.partition(":")[0] for name in given["seeds"]} & images.SUMS.keys())
+    if not (folder and names):
+        wrong = (
+            f"set {images.DATA} to the folder to put it in" if names else "name it: --seeds mnist or cifar10"
+        )
+        raise UsageError(f"--download fetches a data set; {wrong}")
+    for name in names:
+        say(f"{name} is in {images.download(name, Path(folder).expanduser())}")
+
+
+def _compare(
+    defaults: dict[str, Any], given: dict[str, Any], output: Path | None, as_json: bool, images: bool = True
+) -> None:
+    from lmfuzz import spec as specs
+
+    _begin(specs.resolve(defaults, given), output, as_json, images)
+
+
+def _begin(spec: "Spec", output: Path | None, as_json: bool, images: bool | None = None) -> NoReturn:
+    """Begin a campaign, run it, and exit as it ended; ``images``: what the command is for."""
+    from lmfuzz.campaign import Campaign, default_directory
+    from lmfuzz.show import counted
+    from lmfuzz.store import free
+
+    directory = output or default_directory(datetime.now().strftime("%Y%m%d-%H%M%S"))
+    free(directory)
+    campaign = Campaign(spec)
+    if images is not None and images is not getattr(campaign.space, "image", False):
+        takes, command = ("no images", "fuzz or diff") if images else ("images", "image diff")
+        raise UsageError(f"{spec.model} takes {takes}; the command for it is lmfuzz {command}")
+    model = f"model {spec.model}" if spec.model else "the bundled model"
+    twin = f" and {spec.twin}" if spec.twin else ""
+    seeds = counted(len(campaign.setting.seeds), "seed")
+    say(f"{model}{twin}, {seeds}, {', '.join(spec.objectives)}; seed {spec.seed}")
+    for note in campaign.notes:
+        say(note)
+    campaign.calibrate()
+    say(campaign.calibration.words())
+    for name, floor in campaign.panel.noise.items():
+        say(f"noise floor of {name}: {floor:.3g}; what differs by less is no finding")
+    with campaign.create(directory) as store, _resumable(directory):
+        _run(campaign, store, as_json)
+    raise AssertionError("a run ends with an exit")
+
+
+@click.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("--budget", metavar="AMOUNT", help="A larger budget, what was spent before included.")
+@click.option("--stop-after", type=int, metavar="N", help="End after N findings, those before included.")
+@options.JSON
+def resume(directory: Path, budget: str | None, stop_after: int | None, as_json: bool) -> None:
+    """Go on with the campaign in DIRECTORY."""
+    from lmfuzz.campaign import Campaign, resumed
+    from lmfuzz.show import counted
+    from lmfuzz.store import Store
+
+    spec = resumed(directory, budget, stop_after)
+    with Store.resume(directory) as store, _resumable(directory):
+        campaign = Campaign(spec, store=store)
+        campaign.restore(store)
+        say(f"going on with {directory} after {counted(campaign.executor.executions, 'execution')}")
+        _run(campaign, store, as_json)
+
+
+def _run(campaign: "Campaign", store: "Store", as_json: bool) -> NoReturn:
+    """Run the campaign, print its summary, and exit as it ended."""
+    from lmfuzz import show as texts
+    from lmfuzz.live import watch
+    from lmfuzz.store import Unwritten
+
+    full: Unwritten | None = None
+    with watch(campaign, sys.stdout) as view, heeded(campaign.stop):
+        try:
+            campaign.run(store, view)
+        except Unwritten as error:
+            full = error
+    numbers = texts.summary(store, full.findings if full else ())
+    if full:
+        numbers["exit_reason"] = "disk full"
+    tell(texts.summary_lines(numbers))
+    interrupted = campaign.reason == "interrupted"
+    if interrupted or full:
+        room = "make room, then " if full else ""
+        click.echo(f"{room}go on with: {texts.resume_command(store.directory)}")
+    elif campaign.kept:
+        click.echo(f"look at one with: lmfuzz show {store.directory} 1")
+    click.echo(f"the campaign is in {store.directory}")
+    if as_json:
+        click.echo(json.dumps(numbers))
+    if full:
+        _report(full)
+    if interrupted:
+        sys.exit(INTERRUPTED)
+    if campaign.unjudged:
+        fail(campaign.unjudged, USAGE)
+    sys.exit(FOUND if campaign.kept else NOTHING)
+
+
+@contextmanager
+def _resumable(directory: Path) -> Iterator[None]:
+    """Say how to go on when Ctrl-C comes before the first step, or a second time."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        from lmfuzz.show import resume_command
+
+        fail(f"interrupted; go on with: {resume_command(directory)}", INTERRUPTED)
+
+
+def _report(full: "Unwritten") -> NoReturn:
+    """Say that the disk is full, with the findings that would be lost otherwise."""
+    from lmfuzz.show import counted, record
+
+    for finding in full.findings:
+        click.echo(json.dumps(record(finding)), err=True)
+    lost = counted(len(full.findings), "finding")
+    fail(f"{full}{f'; {lost} could not be written, see above' if full.findings else ''}", DISK)
