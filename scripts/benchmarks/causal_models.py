@@ -13,6 +13,7 @@ from benchmarks.figures import Options, Wrong
 from torch import Tensor
 
 import lmfuzz
+from lmfuzz.errors import UsageError
 from lmfuzz.resources import resource
 from lmfuzz.seeds import BUNDLED
 from lmfuzz.spec import Spec
@@ -126,16 +127,21 @@ def settings_of(subject: Subject, new: int, longest: int) -> dict[str, Any]:
 def prompts(target: CausalLM, rows: int, shortest: int, longest: int) -> list[str]:
     """Distinct windows of the bundled seed prompts that are spelled with so many tokens, evenly drawn."""
     space, rng = target.space, np.random.default_rng(0)
-    text = "".join(character for character in corpus() if target.vocabulary and space.knows(character))
+    assert space.tokens is not None
+    text, plain = corpus(), set(space.tokens.plain)
     found: dict[str, None] = {}
     for _ in range(200 * rows):
         if len(found) == rows:
             break
         wanted = int(rng.integers(shortest, longest + 1))
         start = int(rng.integers(max(1, len(text) - 8 * wanted)))
-        ids = space.encode(text[start : start + 8 * wanted])[:wanted]
-        window = space.decode(ids)
-        if len(ids) == wanted and space.knows(window) and len(space.encode(window)) == wanted:
+        try:
+            ids = space.encode(text[start : start + 8 * wanted])[:wanted]
+            window = space.decode(ids)
+            again = space.encode(window)
+        except UsageError:  # nothing is left of it by itself
+            continue
+        if len(again) == wanted and plain.issuperset(again.tolist()):
             found[window] = None
     return list(found)
 

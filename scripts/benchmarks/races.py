@@ -21,10 +21,10 @@ class Race:
 
     batches: tuple[int, ...] = (64, 256)
     rows: int = 256
-    slices: int = 4
+    slices: int = 3
     warm_up: int = 1
     lengths: tuple[int, int] = (8, 64)
-    sample: int = 64  # rows of a slice that the other program gets, the first ones: it takes them one by one
+    sample: int = 32  # rows of a slice that the other program gets, the first ones: it takes them one by one
 
 
 QUICK = Race((4,), 4, 2, 1, (3, 8), 4)
