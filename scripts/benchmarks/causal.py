@@ -42,7 +42,7 @@ def extent(options: Options) -> Extent:
         return Extent(8, 2, 1, 3, (4, 8), (6, 6), (3, 9))
     if options.device != "cpu":
         return Extent(512, 2, 1, NEW, (64, 256, 1024), EQUAL, MIXED)
-    return Extent(512, 4, 1, NEW, BATCHES, EQUAL, MIXED)
+    return Extent(256, 8, 1, NEW, BATCHES, EQUAL, MIXED)
 
 
 def measure_speed(keys: list[str], options: Options) -> dict[str, Measured]:
