@@ -4,7 +4,7 @@ import numpy as np
 
 from lmfuzz.coverage.archive import Archive
 from lmfuzz.protocols import Feature
-from lmfuzz.types import BoolArray, FloatArray, Trace
+from lmfuzz.types import BoolArray, FloatArray, IntArray, Trace
 
 
 class Apart:
@@ -47,10 +47,19 @@ class Archives:
             self._archives[seed] = Archive(self.radius, self.dimensions - 1, approximate=False)
         return self._archives[seed]
 
-    def restore(self, points: FloatArray) -> None:
-        """Go on from points (N, D + 1), in the order of admission."""
+    @property
+    def visits(self) -> IntArray:
+        """How many rows met each state, as of Archive, uint8 (N,), seed by seed."""
+        known = [np.empty(0, np.uint8), *(archive.visits for _, archive in sorted(self._archives.items()))]
+        return np.concatenate(known)
+
+    def restore(self, points: FloatArray, visits: IntArray | None = None) -> None:
+        """Go on from points (N, D + 1), in the order of admission, and ``visits``."""
+        done = 0
         for seed in np.unique(points[:, -1]).astype(int).tolist():
-            self._of(seed).restore(points[points[:, -1] == seed, :-1])
+            own = points[points[:, -1] == seed, :-1]
+            self._of(seed).restore(own, None if visits is None else visits[done : done + len(own)])
+            done += len(own)
 
     def close(self) -> None:
         """Nothing is built in the background."""

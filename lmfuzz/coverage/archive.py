@@ -7,11 +7,12 @@ import numpy as np
 
 from lmfuzz.coverage.index import Index, squared_distances
 from lmfuzz.errors import UsageError
-from lmfuzz.types import BoolArray, FloatArray
+from lmfuzz.types import BoolArray, FloatArray, IntArray
 
 if TYPE_CHECKING:
     from lmfuzz.coverage.nmslib_index import Segments
 
+MANY = 3  # rows that met a state: more are not told apart
 _ROWS = 128  # rows judged at once: bounds the memory of a step, changes no decision
 
 
@@ -36,6 +37,7 @@ class Archive:
         self.dimensions = dimensions
         self._squared = radius * radius
         self._index = Index(dimensions)
+        self._visits = bytearray()
         self._segments: Segments | None = None
         if approximate:
             from lmfuzz.coverage import nmslib_index  # only where it is used: it loads nmslib
@@ -63,23 +65,38 @@ class Archive:
         return novel
 
     def _admit(self, points: FloatArray) -> BoolArray:
-        novel = ~self._near(points)
+        met, size = self._near(points), len(self)
+        novel = met < 0
         far = np.flatnonzero(novel)
         if len(far) > 1:
             touching = self._index.touching(points[far], self._squared)
             for i in np.flatnonzero(touching.any(axis=1)):
-                novel[far[i]] = not (touching[i] & novel[far]).any()
+                earlier = np.flatnonzero(touching[i] & novel[far])
+                if len(earlier):
+                    novel[far[i]], met[far[i]] = False, size + int(novel[far[: earlier[0]]].sum())
         if len(far):
             self._append(points[novel])
+            self._visits += b"\1" * int(novel.sum())
+        for state in met[~novel].tolist():
+            self._visits[state] = min(self._visits[state] + 1, MANY)
         return novel
 
-    def _near(self, points: FloatArray) -> BoolArray:
-        near = np.zeros(len(points), np.bool_)
+    @property
+    def visits(self) -> IntArray:
+        """How many rows met each state, uint8 (N,): 1 where no row came near it again, at most MANY.
+
+        A row near several states is counted for one of them, the newest as a rule. 0: not known.
+        """
+        return np.frombuffer(bytes(self._visits), np.uint8)
+
+    def _near(self, points: FloatArray) -> IntArray:
+        near = np.full(len(points), -1)
         left = np.arange(len(points))
         for segment in reversed(self._segments.segments) if self._segments else ():
-            guessed = self._index.points[segment.guess(points[left])]
-            near[left] = squared_distances(points[left], guessed) <= self._squared
-            left = np.flatnonzero(~near)
+            guess = segment.guess(points[left])
+            close = squared_distances(points[left], self._index.points[guess]) <= self._squared
+            near[left[close]] = guess[close]
+            left = left[~close]
             if not len(left):
                 return near
         near[left] = self._index.near(points[left], self._squared)
@@ -107,12 +124,13 @@ class Archive:
         """A copy of the admitted points float32 (N - start, D), in the order of admission."""
         return self._index.points[start:].copy()
 
-    def restore(self, points: FloatArray) -> None:
-        """Go on from what ``points()`` said, in an archive that is still empty; ValueError otherwise."""
+    def restore(self, points: FloatArray, visits: IntArray | None = None) -> None:
+        """Go on from ``points()`` and ``visits``, in an archive that is still empty; ValueError otherwise."""
         points = self._checked(points)
         if len(self) or not np.isfinite(points).all():
             raise ValueError("only finite points can be restored, and only into an empty archive")
         self._append(points)
+        self._visits = bytearray(len(points) if visits is None else visits.astype(np.uint8).tobytes())
 
     def close(self) -> None:
         """Wait for a build that is running and begin no more; decisions stay exact, only slower."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from lmfuzz.types import BoolArray, FloatArray
+from lmfuzz.types import BoolArray, FloatArray, IntArray
 
 _BLOCK = 2048  # points per matrix product: 64 rows of scores stay in a 1 MB L2 cache
 _HUGE = 1e37  # squared norms above this could overflow float32: their pairs are always decided directly
@@ -60,12 +60,12 @@ class Index:
         self._size = stop
 
     @_quiet
-    def near(self, queries: FloatArray, squared: float) -> BoolArray:
-        """Which queries float32 (B, D) have a point at a squared distance of at most ``squared``.
+    def near(self, queries: FloatArray, squared: float) -> IntArray:
+        """For each query float32 (B, D) a point int64 (B,) at most ``squared`` (a square) away, or -1.
 
         Newest points first, and a query is dropped at the first that is near.
         """
-        near = np.zeros(len(queries), np.bool_)
+        near = np.full(len(queries), -1)
         asked, least = _asked(queries), self._least(_norms(queries), squared)
         left = np.arange(len(queries))
         for low, high in _blocks(self._size):
@@ -74,12 +74,14 @@ class Index:
             maybe = np.flatnonzero(~(scores[np.arange(len(left)), top] < least[left]))
             if not len(maybe):
                 continue
-            rows = left[maybe]
-            near[rows] = squared_distances(queries[rows], self.points[low + top[maybe]]) <= squared
-            for i in maybe[~near[rows]]:
+            rows, tops = left[maybe], low + top[maybe]
+            hit = squared_distances(queries[rows], self.points[tops]) <= squared
+            near[rows[hit]] = tops[hit]
+            for i in maybe[~hit]:
                 others = low + np.flatnonzero(~(scores[i] < least[left[i]]))
-                near[left[i]] = (squared_distances(queries[left[i]], self.points[others]) <= squared).any()
-            left = left[~near[left]]
+                hits = others[squared_distances(queries[left[i]], self.points[others]) <= squared]
+                near[left[i]] = hits[0] if len(hits) else -1
+            left = left[near[left] < 0]
             if not len(left):
                 break
         return near

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmfuzz.coverage import index
-from lmfuzz.coverage.archive import Archive
+from lmfuzz.coverage.archive import MANY, Archive
 from lmfuzz.errors import UsageError
 
 
@@ -228,7 +228,7 @@ def test_the_process_exits_well_and_silently_while_a_graph_is_built():
     script = """
 import time
 import numpy as np
-from lmfuzz.coverage.archive import Archive
+from lmfuzz.coverage.archive import MANY, Archive
 
 class Last:
     def __del__(self, sleep=time.sleep):  # while the interpreter shuts down
@@ -241,3 +241,30 @@ time.sleep(0.02)  # the build is now inside nmslib; shutting down in the middle 
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("approximate", [False, True])
+def test_rows_that_meet_a_state_again_are_counted(approximate: bool) -> None:
+    """Ten states on a line, far apart; what is near one of them was made near it, also in one batch."""
+    rng = np.random.default_rng(0)
+    states = rng.integers(10, size=400)
+    states[0] = 11  # which nothing meets again
+    points = (10 * states + rng.uniform(-0.2, 0.2, 400))[:, None].astype(np.float32)
+    archive = Archive(1.0, 1, approximate=approximate, tail=4)
+    half = [archive.admit(points[i : i + 7], np.ones(len(points[i : i + 7]), bool)) for i in range(0, 21, 7)]
+    resumed = Archive(1.0, 1, approximate=approximate, tail=4)
+    resumed.restore(archive.points(), archive.visits)
+    archive.close()
+    resumed.admit(points[21:], np.ones(379, bool))
+    resumed.close()
+    met = np.rint(resumed.points()[:, 0] / 10).astype(int)
+    seen = np.bincount(states, minlength=12)
+    assert sum(novel.sum() for novel in half) == len(archive.visits)
+    assert sorted(met) == sorted(np.flatnonzero(seen))
+    assert resumed.visits.tolist() == np.minimum(seen[met], MANY).tolist()
+
+
+def test_visits_that_nobody_counted_are_not_known() -> None:
+    archive = Archive(1.0, 1)
+    archive.restore(np.zeros((1, 1), np.float32))
+    assert archive.visits.tolist() == [0]

@@ -38,6 +38,8 @@ def test_rows_of_different_seeds_are_always_far_apart():
     novel = archive.admit(placed, np.array([True, True, True, True, True, False]))
     assert novel.tolist() == [True, True, True, False, False, False]
     again = Archives(0.25, 4)
-    again.restore(placed[novel])
+    assert archive.visits.tolist() == [2, 2, 1]
+    again.restore(placed[novel], archive.visits)
     assert len(again) == len(archive) == 3
     assert again.admit(placed, np.ones(6, bool)).tolist() == [False, False, False, False, False, True]
+    assert again.visits.tolist() == [3, 3, 2, 1]
