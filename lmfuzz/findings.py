@@ -12,6 +12,20 @@ from lmfuzz.types import SEED, Array, Batch, Evidence, FloatArray, State, Trace
 
 
 @dataclass(frozen=True, slots=True)
+class Minimal:
+    """The smallest row found that is bad in a finding's bucket: without any one symbol it is not."""
+
+    row: Array
+    prompt: str
+    output: str
+    span: tuple[int, int] | None  # where the bad part stands in the output
+    size: int  # symbols, or of a box pixels that differ from the seed
+    before: int  # the same of the finding's own row
+    failed: int  # of as many re-runs alone as the finding had
+    executions: int  # what it cost
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """A row whose margin was > 0, with what the re-runs alone and unpadded said of it.
 
@@ -33,6 +47,7 @@ class Finding:
     origin: int = SEED  # corpus id of the seed it descends from
     distance: float = 0.0  # from that seed: edits, or of a box the largest change of a value
     by_text: bool | None = None  # of tokens: whether their text, spelled by the tokenizer, fails, too
+    minimal: Minimal | None = None
 
     @property
     def bucket(self) -> str:

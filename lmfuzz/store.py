@@ -12,7 +12,7 @@ import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,32 +22,17 @@ import numpy as np
 from lmfuzz.coding import decode, encode
 from lmfuzz.corpus import Corpus
 from lmfuzz.errors import UsageError
-from lmfuzz.findings import Finding
+from lmfuzz.findings import Finding, Minimal
 from lmfuzz.loop import Step
 from lmfuzz.spaces import Space, described
-from lmfuzz.types import Array, Batch, Evidence, FloatArray, State
+from lmfuzz.tables import TABLES, Ancestor, Sample, finding_row, found, minimal, minimal_row
+from lmfuzz.types import Array, Batch, FloatArray, State
 
 DATABASE, CAMPAIGN, LOCK = "campaign.db", "campaign.toml", "lock"
 FORMAT = 4
 QUIET = 3.0  # seconds after which a commit is due although nothing was found
 SHARE = 100  # a commit waits for this many times what the last one took, so they cost 1 % at most
 SAMPLE = 1.0  # seconds between rows of the table steps
-
-_TABLES = (
-    "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
-    "CREATE TABLE rows (id INTEGER PRIMARY KEY, parent INTEGER NOT NULL, operator TEXT NOT NULL,"
-    " origin INTEGER NOT NULL, execution INTEGER NOT NULL, row BLOB NOT NULL)",
-    "CREATE TABLE states (n INTEGER PRIMARY KEY, execution INTEGER NOT NULL, row BLOB NOT NULL,"
-    " point BLOB NOT NULL)",
-    "CREATE TABLE findings (id INTEGER PRIMARY KEY, bucket TEXT NOT NULL, objective TEXT NOT NULL,"
-    " margin REAL NOT NULL, signature TEXT NOT NULL, words TEXT NOT NULL, span TEXT NOT NULL,"
-    " row BLOB NOT NULL, prompt TEXT NOT NULL, output TEXT NOT NULL, parent INTEGER NOT NULL,"
-    " operator TEXT NOT NULL, execution INTEGER NOT NULL, failed INTEGER NOT NULL, runs INTEGER NOT NULL,"
-    " unscored INTEGER NOT NULL, origin INTEGER NOT NULL, distance REAL NOT NULL, by_text INTEGER)",
-    "CREATE TABLE steps (executions INTEGER PRIMARY KEY, seconds REAL NOT NULL, time_in_target REAL NOT NULL,"
-    " corpus INTEGER NOT NULL, archive INTEGER NOT NULL, findings INTEGER NOT NULL, novelty REAL NOT NULL)",
-    "CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), value TEXT NOT NULL)",
-)
 
 
 class Unwritten(Exception):  # noqa: N818  # it is the findings that are unwritten
@@ -56,29 +41,6 @@ class Unwritten(Exception):  # noqa: N818  # it is the findings that are unwritt
     def __init__(self, path: Path, reason: str, findings: Sequence[Finding]) -> None:
         super().__init__(f"cannot write {path}: {reason}")
         self.findings = findings
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """How a campaign stood at some moment; ``novelty`` is the share of novel rows since the last one."""
-
-    executions: int
-    seconds: float
-    time_in_target: float
-    corpus: int
-    archive: int
-    findings: int
-    novelty: float
-
-
-@dataclass(frozen=True, slots=True)
-class Ancestor:
-    """A row of the corpus, on the way from a seed to a finding; ``operator`` is '' for a seed."""
-
-    id: int
-    operator: str
-    execution: int
-    row: Array
 
 
 class Store:
@@ -105,7 +67,7 @@ class Store:
             db = _connect(directory / DATABASE, "rwc")
             store = cls(directory, db, lock)
             with store._transaction():
-                for table in _TABLES:
+                for table in TABLES:
                     db.execute(table)
                 store._describe({"format": FORMAT, **meta})
         except (OSError, sqlite3.Error) as error:
@@ -189,9 +151,9 @@ class Store:
             with self._transaction():
                 self._insert("rows", self._new_rows(corpus, names))
                 self._insert("states", [(None, *row) for row in self._states])
-                self._insert(
-                    "findings", [_finding_row(n, f, names, self.space.pack(f.row)) for n, f in numbered]
-                )
+                self._insert("findings", [finding_row(n, f, names, self.space) for n, f in numbered])
+                small = [(n, f.minimal) for n, f in numbered if f.minimal is not None]
+                self._insert("minimals", [minimal_row(n, one, self.space) for n, one in small])
                 self._insert("steps", [astuple(sample) for sample in self._samples])
                 self._db.execute("INSERT OR REPLACE INTO state VALUES (1, ?)", (encode(state),))
         except (OSError, sqlite3.Error) as error:
@@ -202,6 +164,14 @@ class Store:
         self._committed = time.perf_counter()
         self._took = self._committed - started
         return numbered
+
+    def minimise(self, number: int, minimal: Minimal) -> None:
+        """Keep the minimal row of finding ``number``; Unwritten when the disk takes no more."""
+        try:
+            with self._transaction():
+                self._insert("minimals", [minimal_row(number, minimal, self.space)])
+        except (OSError, sqlite3.Error) as error:
+            raise Unwritten(self.directory, str(error), []) from error
 
     def describe(self, meta: Mapping[str, Any]) -> None:
         """Change entries of ``meta``; Unwritten when the disk takes no more."""
@@ -278,6 +248,11 @@ class Store:
             origin=np.array(origins, np.int64),
         )  # fmt: skip
 
+    def states(self) -> list[tuple[Array, FloatArray]]:
+        """The rows and the points float32 (D,) of the archive, in the order of admission."""
+        query = "SELECT row, point FROM states ORDER BY n"
+        return [(self.space.unpack(row), np.frombuffer(p, "<f4")) for row, p in self._db.execute(query)]
+
     def points(self, dimensions: int) -> FloatArray:
         """The points of the archive float32 (N, dimensions), in the order of admission."""
         blobs = [blob for (blob,) in self._db.execute("SELECT point FROM states ORDER BY n")]
@@ -285,23 +260,10 @@ class Store:
 
     def findings(self) -> list[Finding]:
         """All findings; number n is at place n - 1."""
-        ids = self._operators()
-        query = (
-            "SELECT objective, margin, signature, words, span, row, prompt, output, parent, operator,"
-            " execution, failed, runs, unscored, origin, distance, by_text FROM findings ORDER BY id"
-        )
-        found = []
-        for objective, margin, signature, words, span, row, *rest in self._db.execute(query):
-            prompt, output, parent, operator, *reruns, by_text = rest
-            place = json.loads(span)
-            evidence = Evidence(signature, words, tuple(place) if place else None)
-            found.append(
-                Finding(objective, margin, evidence, self.space.unpack(row), prompt, output, parent,
-                        ids[operator], *reruns)
-            )  # fmt: skip
-            if by_text is not None:
-                found[-1] = replace(found[-1], by_text=bool(by_text))
-        return found
+        ids, space = self._operators(), self.space
+        small = {row[0]: minimal(row, space) for row in self._db.execute("SELECT * FROM minimals")}
+        rows = self._db.execute("SELECT * FROM findings ORDER BY id")
+        return [found(row, ids, space, small.get(row[0])) for row in rows]
 
     def lineage(self, row: int) -> list[Ancestor]:
         """The corpus rows from a seed to the one with id ``row``; none when it is negative."""
@@ -347,21 +309,6 @@ def free(directory: Path) -> None:
         raise UsageError(f"{directory} is a file; give a directory with -o")
     if directory.is_dir() and {path.name for path in directory.iterdir()} - {LOCK, CAMPAIGN}:
         raise UsageError(f"{directory} is not empty and no campaign; give a new directory with -o")
-
-
-def _clean(text: str) -> str:
-    """``text`` as UTF-8 can hold it: what a model wrote need not be."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def _finding_row(number: int, finding: Finding, names: Mapping[int, str], row: bytes) -> tuple[Any, ...]:
-    evidence = finding.evidence
-    return (
-        number, _clean(finding.bucket), _clean(finding.objective), finding.margin, _clean(evidence.signature),
-        _clean(evidence.words), json.dumps(evidence.span), row, _clean(finding.prompt),
-        _clean(finding.output), finding.parent, names[finding.operator], finding.execution, finding.failed,
-        finding.runs, finding.unscored, finding.origin, finding.distance, finding.by_text,
-    )  # fmt: skip
 
 
 def _existing(directory: Path) -> None:

@@ -30,7 +30,7 @@ ROOMS = (
         "recipes",
     ),
     ("findings", "plugins", "seeds", "loop"),
-    ("spec", "search", "store"),
+    ("spec", "search", "tables", "store", "tally"),
     ("targets",),
     ("assembly",),
     ("show",),

@@ -1,0 +1,97 @@
+"""The tables of a campaign's database, and what stands in their rows."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lmfuzz.findings import Finding, Minimal
+from lmfuzz.spaces import Space
+from lmfuzz.types import Array, Evidence
+
+TABLES = (
+    "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
+    "CREATE TABLE rows (id INTEGER PRIMARY KEY, parent INTEGER NOT NULL, operator TEXT NOT NULL,"
+    " origin INTEGER NOT NULL, execution INTEGER NOT NULL, row BLOB NOT NULL)",
+    "CREATE TABLE states (n INTEGER PRIMARY KEY, execution INTEGER NOT NULL, row BLOB NOT NULL,"
+    " point BLOB NOT NULL)",
+    "CREATE TABLE findings (id INTEGER PRIMARY KEY, bucket TEXT NOT NULL, objective TEXT NOT NULL,"
+    " margin REAL NOT NULL, signature TEXT NOT NULL, words TEXT NOT NULL, span TEXT NOT NULL,"
+    " row BLOB NOT NULL, prompt TEXT NOT NULL, output TEXT NOT NULL, parent INTEGER NOT NULL,"
+    " operator TEXT NOT NULL, execution INTEGER NOT NULL, failed INTEGER NOT NULL, runs INTEGER NOT NULL,"
+    " unscored INTEGER NOT NULL, origin INTEGER NOT NULL, distance REAL NOT NULL, by_text INTEGER)",
+    "CREATE TABLE minimals (finding INTEGER PRIMARY KEY, row BLOB NOT NULL, prompt TEXT NOT NULL,"
+    " output TEXT NOT NULL, span TEXT NOT NULL, size INTEGER NOT NULL, before INTEGER NOT NULL,"
+    " failed INTEGER NOT NULL, executions INTEGER NOT NULL)",
+    "CREATE TABLE steps (executions INTEGER PRIMARY KEY, seconds REAL NOT NULL, time_in_target REAL NOT NULL,"
+    " corpus INTEGER NOT NULL, archive INTEGER NOT NULL, findings INTEGER NOT NULL, novelty REAL NOT NULL)",
+    "CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), value TEXT NOT NULL)",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """How a campaign stood at some moment; ``novelty`` is the share of novel rows since the last one."""
+
+    executions: int
+    seconds: float
+    time_in_target: float
+    corpus: int
+    archive: int
+    findings: int
+    novelty: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ancestor:
+    """A row of the corpus, on the way from a seed to a finding; ``operator`` is '' for a seed."""
+
+    id: int
+    operator: str
+    execution: int
+    row: Array
+
+
+def clean(text: str) -> str:
+    """``text`` as UTF-8 can hold it: what a model wrote need not be."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def finding_row(number: int, finding: Finding, names: Mapping[int, str], space: Space) -> tuple[Any, ...]:
+    """A row of the table findings; ``names``: of operators, by their ids."""
+    evidence = finding.evidence
+    return (
+        number, clean(finding.bucket), clean(finding.objective), finding.margin, clean(evidence.signature),
+        clean(evidence.words), json.dumps(evidence.span), space.pack(finding.row), clean(finding.prompt),
+        clean(finding.output), finding.parent, names[finding.operator], finding.execution, finding.failed,
+        finding.runs, finding.unscored, finding.origin, finding.distance, finding.by_text,
+    )  # fmt: skip
+
+
+def found(row: tuple[Any, ...], ids: Mapping[str, int], space: Space, minimal: Minimal | None) -> Finding:
+    """The finding in a row of the table findings; ``ids``: of operators, by their names."""
+    _, _, objective, margin, signature, words, span, content, prompt, output, parent, operator = row[:12]
+    *reruns, by_text = row[12:]
+    finding = Finding(
+        objective, margin, Evidence(signature, words, _place(span)), space.unpack(content), prompt, output,
+        parent, ids[operator], *reruns,
+    )  # fmt: skip
+    return replace(finding, by_text=None if by_text is None else bool(by_text), minimal=minimal)
+
+
+def minimal_row(number: int, minimal: Minimal, space: Space) -> tuple[Any, ...]:
+    """A row of the table minimals: the minimal row of finding ``number``."""
+    return (
+        number, space.pack(minimal.row), clean(minimal.prompt), clean(minimal.output),
+        json.dumps(minimal.span), minimal.size, minimal.before, minimal.failed, minimal.executions,
+    )  # fmt: skip
+
+
+def minimal(row: tuple[Any, ...], space: Space) -> Minimal:
+    """The minimal row in a row of the table minimals."""
+    _, content, prompt, output, span, *counts = row
+    return Minimal(space.unpack(content), prompt, output, _place(span), *counts)
+
+
+def _place(span: str) -> tuple[int, int] | None:
+    return tuple(place) if (place := json.loads(span)) else None
