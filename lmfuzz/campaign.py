@@ -214,7 +214,7 @@ class Campaign:
         self.calibration = Calibration(**meta["calibration"])
         self._measure(self.setting.seeds[:0])  # fits the feature, as it was
         self._open_archive()
-        self.archive.restore(store.points(self.archive.dimensions))
+        self.archive.restore(store.points(self.archive.dimensions), state.get("visits"))
         self.kept = store.findings()
         self.streams.restore(state["streams"])
         self.search.restore(state["search"])
@@ -297,7 +297,7 @@ class Campaign:
             "findings": self.findings.state(), "tally": self.tally.state(),
             "executions": self.executor.executions, "seconds": self.budget.elapsed(),
             "time_in_target": self.executor.seconds, "reason": self.reason,
-            "corpus_size": len(self.corpus), "archive_size": len(self.archive),
+            "corpus_size": len(self.corpus), "archive_size": len(self.archive), "visits": self.archive.visits,
             "trials": None if self.trials is None else self.trials.state(),
         }  # fmt: skip
 

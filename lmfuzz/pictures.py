@@ -20,23 +20,30 @@ def save(directory: Path, number: int, row: FloatArray, seed: FloatArray, space:
     """
     folder = directory / FOLDER
     folder.mkdir(exist_ok=True)
+    for name, pixels in _parts(row, seed, space).items():
+        _image(pixels).save(folder / f"{number}-{name}.png")
+    path = folder / f"{number}.png"
+    beside(row, seed, space).save(path)
+    return path
+
+
+def beside(row: FloatArray, seed: FloatArray, space: BoxSpace) -> Image.Image:
+    """The seed, the input and the difference side by side, small ones enlarged."""
+    blank = np.full((space.shape[0], _GAP, space.shape[2]), 255, np.uint8)
+    first, second, third = _parts(row, seed, space).values()
+    picture = _image(np.concatenate([first, blank, second, blank, third], axis=1))
+    scale = max(1, -(-_SMALL // space.shape[0]))
+    return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
+
+
+def _parts(row: FloatArray, seed: FloatArray, space: BoxSpace) -> dict[str, Array]:
     width = space.high - space.low
     parts = {
         "seed": (seed - space.low) / width,
         "input": (row - space.low) / width,
         "difference": 0.5 + (row - seed) / (2 * width),
     }
-    bytes_ = {name: np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8) for name, values in parts.items()}
-    for name, pixels in bytes_.items():
-        _image(pixels).save(folder / f"{number}-{name}.png")
-    blank = np.full((space.shape[0], _GAP, space.shape[2]), 255, np.uint8)
-    first, second, third = bytes_.values()
-    side_by_side = _image(np.concatenate([first, blank, second, blank, third], axis=1))
-    scale = max(1, -(-_SMALL // space.shape[0]))
-    size = (side_by_side.width * scale, side_by_side.height * scale)
-    path = folder / f"{number}.png"
-    side_by_side.resize(size, Image.Resampling.NEAREST).save(path)
-    return path
+    return {name: np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8) for name, values in parts.items()}
 
 
 def _image(pixels: Array) -> Image.Image:

@@ -11,7 +11,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import astuple, replace
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +26,7 @@ from lmfuzz.findings import Finding, Minimal
 from lmfuzz.loop import Step
 from lmfuzz.spaces import Space, described
 from lmfuzz.tables import TABLES, Ancestor, Sample, finding_row, found, minimal, minimal_row
-from lmfuzz.types import Array, Batch, FloatArray, State
+from lmfuzz.types import Array, Batch, FloatArray, IntArray, State
 
 DATABASE, CAMPAIGN, LOCK = "campaign.db", "campaign.toml", "lock"
 FORMAT = 4
@@ -253,6 +253,15 @@ class Store:
         query = "SELECT row, point FROM states ORDER BY n"
         return [(self.space.unpack(row), np.frombuffer(p, "<f4")) for row, p in self._db.execute(query)]
 
+    def admissions(self) -> IntArray:
+        """How many rows had been run when each state of the archive was new, int64 (N,), in their order."""
+        rows = self._db.execute("SELECT execution FROM states ORDER BY n")
+        return np.array([execution for (execution,) in rows], np.int64)
+
+    def samples(self) -> list[Sample]:
+        """How the campaign stood, about every second of it."""
+        return [Sample(*row) for row in self._db.execute("SELECT * FROM steps ORDER BY executions")]
+
     def points(self, dimensions: int) -> FloatArray:
         """The points of the archive float32 (N, dimensions), in the order of admission."""
         blobs = [blob for (blob,) in self._db.execute("SELECT point FROM states ORDER BY n")]
@@ -296,6 +305,18 @@ class Store:
             raise UsageError(
                 f"the campaign in {self.directory} has format {found}; this lmfuzz knows {FORMAT}"
             )
+
+
+def begun(directory: Path) -> bool:
+    """Whether a campaign there has a first commit; before it there is nothing to go on with."""
+    if not (directory / DATABASE).is_file():
+        return False
+    with closing(_connect(directory / DATABASE, "ro")) as db:
+        try:
+            made = db.execute("SELECT 1 FROM sqlite_master WHERE name = 'state'").fetchone()
+            return made is not None and db.execute("SELECT 1 FROM state").fetchone() is not None
+        except sqlite3.Error:  # who reads it says it better
+            return True
 
 
 def free(directory: Path) -> None:
