@@ -29,25 +29,27 @@ ROOMS = (
         "images",
         "recipes",
     ),
-    ("findings", "plugins", "seeds", "loop"),
+    ("findings", "shrink", "plugins", "seeds", "loop"),
     ("spec", "search", "tables", "store", "tally"),
-    ("targets",),
+    ("targets", "statistics"),
     ("assembly",),
     ("show",),
     ("pictures", "token_scan"),
     ("campaign",),
     ("replay", "live"),
+    ("sweep",),
+    ("results", "watching"),
     ("options", "exits", "signals"),
     ("commands",),
     ("cli",),
     ("__main__",),
 )
 LEVELS = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
-HEAVY = ("torch", "transformers", "torchao", "nmslib", "tokenizers")
+HEAVY = ("torch", "transformers", "torchao", "nmslib", "tokenizers", "scipy")
 ONLY_IN = {
     "torch": "targets/", "safetensors": "targets/", "transformers": "targets/",
     "torchao": "targets/", "nmslib": "coverage/nmslib_index.py",
-    "click": ("cli.py", "options.py", "exits.py", "commands/"), "rich": "live.py",
+    "click": ("cli.py", "options.py", "exits.py", "commands/"), "rich": ("live.py", "watching.py"),
     "sqlite3": ("store.py", "exits.py"),
 }  # fmt: skip
 

@@ -205,6 +205,8 @@ def _decoding(spec: Spec) -> Any:
 def _no_other_kind(model: str, spec: Spec) -> None:
     """UsageError where the spec says how to use a Hugging Face model, and this is another."""
     for key in _CAUSAL:
+        if (key, getattr(spec, key)) == ("threads", 1):  # as every other model runs
+            continue
         if getattr(spec, key) != Spec.model_fields[key].default:
             raise UsageError(f"--{key.replace('_', '-')} is for Hugging Face models; {model} is none")
 
