@@ -8,18 +8,21 @@ from lmfuzz import plugins
 from lmfuzz.bounds import Edits, Linf
 from lmfuzz.calls import Call, parse
 from lmfuzz.errors import UsageError
-from lmfuzz.executors import CRASH, OWN
+from lmfuzz.executors import CRASH, OWN, LocalExecutor
 from lmfuzz.objectives.combine import Panel
 from lmfuzz.protocols import Bound, Feature, Lexicon, Operator, Search, Setting, Target
 from lmfuzz.search.per_seed import PerSeed
 from lmfuzz.seeds import BUNDLED, Seeds, read, read_box
+from lmfuzz.shrink import Shrinker
 from lmfuzz.spaces import BoxSpace, Space, TextSpace
 from lmfuzz.spec import Spec
+from lmfuzz.store import Store
 from lmfuzz.types import Batch, unknown
 
 _ON_TEXTS = (
     "repetition", "phrases", "regex", "entropy", "parting", "format", "echo", "memorised", "never_ends",
 )  # fmt: skip
+FEW = 8  # rows that a target is tried on
 _TEXT_NAMES = {"disagreement": "parting"}  # what an objective for labels is called for texts
 
 
@@ -104,6 +107,22 @@ def lexicon(target: Target) -> Lexicon | None:
     if not (isinstance(space, TextSpace) and space.tokens is not None):
         return None
     return getattr(getattr(target, "base", target), "lexicon", None)
+
+
+def shrinker(store: Store) -> Shrinker:
+    """What makes the findings of a campaign minimal, on its model; UsageError where that is another now."""
+    meta, rows = store.meta, store.rows()
+    spec = Spec(**meta["spec"])
+    target = load_target(spec)
+    if target.identity != meta["identity"]:
+        raise UsageError(
+            f"the findings in {store.directory} are those of another target: its model was "
+            f"{meta['identity']}, this one is {target.identity}"
+        )
+    panel, executor = objectives(spec, target.space), LocalExecutor(target)
+    panel.noise, wants = store.state()["panel"]["noise"], panel.needs | {"text"}
+    executor.run(rows[:FEW], wants)  # a target that raises on all of them is broken
+    return Shrinker(panel, executor, wants, store.space, rows[: meta["seeds"]], spec.batch, spec.edits)
 
 
 def seeds(spec: Spec, space: Space, bundled: str | None = None) -> Seeds:

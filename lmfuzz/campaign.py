@@ -28,6 +28,7 @@ from lmfuzz.rng import Streams
 from lmfuzz.search.breeding import Breeder
 from lmfuzz.search.trials import Trials
 from lmfuzz.show import PICTURES, counted
+from lmfuzz.shrink import Shrinker
 from lmfuzz.spaces import BoxSpace, TextSpace, describe
 from lmfuzz.spec import Spec
 from lmfuzz.store import CAMPAIGN, Store, Unwritten
@@ -101,6 +102,11 @@ class Campaign:
         self.findings = Findings(
             self.panel, self.executor, self.judged_by, seeds, spec.confirm, spec.keep, self.trials is not None
         )
+        if spec.shrink:
+            made = Shrinker(
+                self.panel, self.executor, self.judged_by, self.space, seeds, spec.batch, spec.edits
+            )
+            self.findings.shrink = made
         self.tally = Tally(len(self.operators))
         self.budget = replace(Budget.parse(spec.budget), findings=spec.stop_after)
         self.reason = ""  # why the last run ended
@@ -287,6 +293,8 @@ class Campaign:
         seed = self.setting.seeds.row(finding.origin)
         try:
             pictures.save(directory, number, finding.row, seed, self.space)
+            if small := finding.minimal:
+                pictures.save_minimal(directory, number, small.row, seed, self.space)
         except OSError as error:
             raise Unwritten(directory / PICTURES, str(error), []) from error
 

@@ -9,7 +9,9 @@ from typing import Any, NoReturn
 import click
 
 import lmfuzz
+from lmfuzz.commands.exporting import export
 from lmfuzz.commands.looking import list_, replay, show, tokens
+from lmfuzz.commands.refining import distil, shrink
 from lmfuzz.commands.searching import diff, fuzz, image, resume
 from lmfuzz.errors import UsageError, nearest
 from lmfuzz.exits import BUG, EXITS, INTERRUPTED, NOTHING, discard, fail, sentence
@@ -51,7 +53,7 @@ def cli() -> None:
     """Search for inputs on which a model misbehaves: prompts, images, numbers."""
 
 
-for _command in (fuzz, diff, image, resume, show, replay, tokens, list_):
+for _command in (fuzz, diff, image, resume, show, replay, export, shrink, distil, tokens, list_):
     cli.add_command(_command)
 
 

@@ -1,6 +1,7 @@
 """Hits, confirmed alone, sorted into buckets, and kept with all that is needed to replay them."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -55,6 +56,14 @@ class Finding:
         return f"{self.objective}: {self.evidence.signature}"
 
     @property
+    def reduced(self) -> "Finding":
+        """The finding as its minimal row shows it, to be looked at; itself where it has none."""
+        if (small := self.minimal) is None:
+            return self
+        why = replace(self.evidence, span=small.span)
+        return replace(self, row=small.row, prompt=small.prompt, output=small.output, evidence=why)
+
+    @property
     def label(self) -> str:
         """``confirmed``, or ``flaky k/n``, with how many re-runs could not be judged."""
         if self.failed == self.runs:
@@ -84,15 +93,17 @@ def confirm(
 class Findings:
     """Considers hits: at most ``keep`` findings are confirmed per bucket, all hits are counted.
 
-    seeds: what the rows descend from. per_seed: buckets are full for each seed by itself.
+    seeds: what the rows descend from. per_seed: buckets are full for each seed by itself. shrink: makes a
+    finding minimal when it is kept.
     """
 
     def __init__(
         self, objective: Objective, executor: LocalExecutor, wants: frozenset[str], seeds: Batch,
         runs: int = 3, keep: int = 3, per_seed: bool = False,
+        shrink: Callable[[Finding], Minimal | None] = lambda finding: None,
     ) -> None:  # fmt: skip
         self.objective, self.executor, self.wants = objective, executor, wants
-        self.seeds, self.runs, self.keep, self.per_seed = seeds, runs, keep, per_seed
+        self.seeds, self.runs, self.keep, self.per_seed, self.shrink = seeds, runs, keep, per_seed, shrink
         self.hits: Counter[str] = Counter()  # bucket -> rows that fell into it, confirmed or not
         self.kept: Counter[str] = Counter()  # bucket -> findings kept
         self._filled: Counter[tuple[str, int]] = Counter()  # bucket and seed (SEED: all) -> findings kept
@@ -110,7 +121,8 @@ class Findings:
             if self._filled[place] >= self.keep or key in self._rows:
                 continue
             finding = self._finding(batch[row : row + 1], column, float(margins[row, column]), evidence)
-            found.append(replace(finding, output=str(trace["text"][row]), execution=execution))
+            finding = replace(finding, output=str(trace["text"][row]), execution=execution)
+            found.append(replace(finding, minimal=self.shrink(finding)))
             self._rows.add(key)
             self._filled[place] += 1
             self.kept[bucket] += 1

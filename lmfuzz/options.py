@@ -94,6 +94,9 @@ _SPEC: dict[str, Option] = {
     ),
     "confirm": click.option("--confirm", type=int, help="Re-runs per finding (default: 3)."),
     "keep": click.option("--keep", type=int, help="Findings kept per bucket (default: 3)."),
+    "shrink": click.option(
+        "--shrink", is_flag=True, default=None, help="Make every finding minimal when it is kept."
+    ),
     "radius": click.option(
         "--radius", type=float, help="How far apart states must be to be new (default: measured)."
     ),
@@ -102,14 +105,15 @@ _SPEC: dict[str, Option] = {
 TEXT = (
     "seeds", "count", "objectives", "search", "feature", "operators", "dictionary", "edits", "per_seed",
     "budget", "stop_after", "seed", "batch", "max_new", "temperature", "decode_seed", "stop", "min_length",
-    "max_length", "unknown", "allow_pickle", "confirm", "keep", "radius", "level", "system", "template",
-    "layer", "device", "dtype", "batch_tokens", "threads", "trust_remote_code",
+    "max_length", "unknown", "allow_pickle", "confirm", "keep", "shrink", "radius", "level", "system",
+    "template", "layer", "device", "dtype", "batch_tokens", "threads", "trust_remote_code",
 )  # fmt: skip
 LOADING = ("device", "dtype", "threads", "batch_tokens", "trust_remote_code", "allow_pickle")
 BOX = ("linf", "resolution", "shape")
 IMAGE = (
     "images", "count", "shape", "resolution", "objectives", "search", "feature", "operators", "linf",
-    "per_seed", "budget", "stop_after", "seed", "batch", "allow_pickle", "confirm", "keep", "radius",
+    "per_seed", "budget", "stop_after", "seed", "batch", "allow_pickle", "confirm", "keep", "shrink",
+    "radius",
 )  # fmt: skip
 
 CONFIG = click.option(

@@ -27,6 +27,13 @@ def save(directory: Path, number: int, row: FloatArray, seed: FloatArray, space:
     return path
 
 
+def save_minimal(directory: Path, number: int, row: FloatArray, seed: FloatArray, space: BoxSpace) -> None:
+    """Write N-minimal.png: the seed, the minimal input and the difference side by side."""
+    folder = directory / FOLDER
+    folder.mkdir(exist_ok=True)
+    beside(row, seed, space).save(folder / f"{number}-minimal.png")
+
+
 def beside(row: FloatArray, seed: FloatArray, space: BoxSpace) -> Image.Image:
     """The seed, the input and the difference side by side, small ones enlarged."""
     blank = np.full((space.shape[0], _GAP, space.shape[2]), 255, np.uint8)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmfuzz.errors import UsageError
-from lmfuzz.findings import Finding
+from lmfuzz.findings import Finding, Minimal
 from lmfuzz.spaces import BoxSpace, Space
 from lmfuzz.store import Store
 
@@ -105,6 +105,26 @@ def verdict_record(verdict: "Verdict") -> dict[str, Any]:
     return {"verdict": verdict.words, **runs, "output": verdict.output, "finding": finding}
 
 
+def minimal_lines(number: int, finding: Finding, space: Space) -> Iterator[str]:
+    """A finding before and after it was made minimal, on three lines; one where it could not be."""
+    head = f"finding {number}, {title(finding.bucket)}"
+    if (small := finding.minimal) is None:
+        yield f"{head}: did not fail again alone in this bucket, so it stays as it is"
+        return
+    yield f"{head}: {reduction(small, space)}"
+    for when, one in (("before", finding), ("after", finding.reduced)):
+        yield f"  {when:<6} {shortened(one.prompt)} -> {output(one, WIDTH)}"
+
+
+def reduction(small: Minimal, space: Space) -> str:
+    """``57 -> 2 characters, 24 executions``."""
+    if isinstance(space, BoxSpace):
+        unit = f"changed {'pixels' if space.image else 'values'}"
+    else:
+        unit = "characters" if space.tokens is None else "tokens"
+    return f"{small.before} -> {small.size} {unit}, {counted(small.executions, 'execution')}"
+
+
 def wrapped(text: str, columns: int) -> list[str]:
     """``text`` as lines of at most ``columns`` characters, all its spaces kept."""
     return textwrap.wrap(
@@ -117,7 +137,9 @@ def record(finding: Finding, number: int | None = None) -> dict[str, Any]:
     """A finding for machines; its row is numbers, ``span`` places in the output."""
     about = {} if number is None else {"number": number}
     texts = {"bucket": finding.bucket, "label": finding.label, "row": finding.row.tolist()}
-    return {**about, **asdict(finding), **texts}
+    small = finding.minimal
+    minimal = small and {**asdict(small), "row": small.row.tolist()}
+    return {**about, **asdict(finding), **texts, "minimal": minimal}
 
 
 def summary(store: Store, unwritten: Sequence[Finding] = ()) -> dict[str, Any]:
@@ -245,6 +267,9 @@ def detail_lines(store: Store, number: int) -> Iterator[str]:
     yield f"label       {finding.label}: failed in {finding.failed} of {finding.runs} re-runs alone"
     yield f'prompt      "{escaped(finding.prompt)}"'
     yield f"output      {output(finding)}"
+    if small := finding.minimal:
+        yield f'minimal     "{escaped(small.prompt)}" ({reduction(small, store.space)})'
+        yield f"            -> {output(finding.reduced)}"
     yield f"evidence    {escaped(finding.evidence.words)}"
     yield f"margin      {finding.margin:.4g}"
     yield f"distance    {distance(finding, store.space)}"
@@ -253,6 +278,8 @@ def detail_lines(store: Store, number: int) -> Iterator[str]:
         yield f"text alone  {'fails, too' if finding.by_text else alone}"
     if (picture := store.directory / PICTURES / f"{number}.png").exists():
         yield f"pictures    {picture}: the seed, the input, and the difference (grey: no change)"
+    if (picture := store.directory / PICTURES / f"{number}-minimal.png").exists():
+        yield f"            {picture}: the same of the minimal input"
     yield f"found       at execution {finding.execution}, model {meta['identity']}"
     yield "lineage"
     made = "seed" if finding.parent < 0 else meta["spec"]["search"].partition(":")[0]

@@ -15,7 +15,7 @@ from lmfuzz.errors import UsageError, nearest
 from lmfuzz.resources import resource
 from lmfuzz.typed import complaint
 
-__all__ = ["Spec", "load", "resolve", "resource", "write"]
+__all__ = ["Spec", "load", "read", "resolve", "resource", "write"]
 
 _RECORDS = ("made_with", "target")  # tables of a campaign.toml that say what it ran on
 _OPTIONS = {"objectives": "objective", "operators": "operator"}  # given once for each
@@ -75,6 +75,7 @@ class Spec(BaseModel):
     per_seed: int | None = Field(default=None, ge=1)  # rows to run for each seed by itself; None: all as one
     confirm: int = Field(default=3, ge=1, le=1000)  # re-runs per finding
     keep: int = Field(default=3, ge=1)  # findings per bucket
+    shrink: bool = False  # findings are made minimal when they are kept
     radius: float | None = Field(default=None, gt=0, allow_inf_nan=False)  # None is calibrated
 
     @field_validator("budget")
@@ -111,15 +112,11 @@ class Spec(BaseModel):
         return self
 
 
-def load(path: Path) -> dict[str, Any]:
-    """The settings in a TOML file, checked one by one, the records of a campaign.toml left out.
-
-    Raises UsageError when the file is missing, is not UTF-8 or not TOML (with line and column), or
-    has an unknown key or a wrong value.
-    """
+def read(path: Path) -> dict[str, Any]:
+    """What a TOML file holds; UsageError when it is missing, not UTF-8 or not TOML (with line and column)."""
     try:
         data = path.read_bytes()
-        config = tomllib.loads(data.decode("utf-8-sig"))
+        return tomllib.loads(data.decode("utf-8-sig"))
     except FileNotFoundError:
         raise UsageError(f"there is no file {path}") from None
     except IsADirectoryError:
@@ -131,6 +128,14 @@ def load(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}, line {line}: not UTF-8; save the file as UTF-8") from None
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UsageError(f"{path} is not TOML: {_place(str(error), data)}") from None
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The settings in a TOML file, checked one by one, the records of a campaign.toml left out.
+
+    Raises UsageError as ``read`` does, and for an unknown key or a wrong value.
+    """
+    config = read(path)
     for record in _RECORDS:
         if not isinstance(config.pop(record, {}), dict):
             raise UsageError(
@@ -141,14 +146,14 @@ def load(path: Path) -> dict[str, Any]:
     return config
 
 
-def resolve(config: Mapping[str, Any], options: Mapping[str, Any]) -> Spec:
-    """The spec of a file's ``config`` and the command line's ``options``, which win.
+def resolve(config: Mapping[str, Any], options: Mapping[str, Any], file: str = "campaign.toml") -> Spec:
+    """The spec of a ``file``'s ``config`` and the command line's ``options``, which win.
 
     Options that are None or empty were not given. Raises UsageError for a key or value that is wrong.
     """
     given = {key: _plain(value) for key, value in options.items() if value is not None and value != ()}
     sources = {key: f"--{_OPTIONS.get(key, key).replace('_', '-')}" for key in given}
-    files = {key: f"{key} in campaign.toml" for key in config if key not in given}
+    files = {key: f"{key} in {file}" for key in config if key not in given}
     return _checked({**config, **given}, {**files, **sources})
 
 

@@ -30,13 +30,14 @@ ROOMS = (
         "recipes",
     ),
     ("findings", "shrink", "plugins", "seeds", "loop"),
-    ("spec", "search", "tables", "store", "tally"),
+    ("spec", "search", "tables", "store", "versions", "tally"),
     ("targets", "statistics"),
-    ("assembly",),
+    ("assembly", "distil"),
     ("show",),
-    ("pictures", "token_scan"),
+    ("pictures", "token_scan", "salvage"),
     ("campaign",),
     ("replay", "live"),
+    ("exports", "pytest_plugin"),
     ("sweep",),
     ("results", "watching"),
     ("options", "exits", "signals"),
@@ -50,7 +51,7 @@ ONLY_IN = {
     "torch": "targets/", "safetensors": "targets/", "transformers": "targets/",
     "torchao": "targets/", "nmslib": "coverage/nmslib_index.py",
     "click": ("cli.py", "options.py", "exits.py", "commands/"), "rich": ("live.py", "watching.py"),
-    "sqlite3": ("store.py", "exits.py"),
+    "sqlite3": ("store.py", "exits.py", "salvage.py"),
 }  # fmt: skip
 
 

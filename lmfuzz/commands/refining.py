@@ -1,0 +1,95 @@
+"""Commands that make less of what was found: minimal findings, few seeds."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from lmfuzz import options
+from lmfuzz.commands.saying import say, tell
+from lmfuzz.exits import FOUND, NOTHING
+from lmfuzz.spaces import BoxSpace
+
+if TYPE_CHECKING:
+    from lmfuzz.findings import Finding
+    from lmfuzz.shrink import Shrinker
+    from lmfuzz.store import Store
+
+
+@click.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.argument("finding", type=int, required=False)
+@options.ONLY_JSON
+def shrink(directory: Path, finding: int | None, as_json: bool) -> None:
+    """Make the findings in DIRECTORY, or one FINDING, minimal.
+
+    Of a prompt, symbols are left out, of an image, changed pixels put back to the seed's, until without any
+    one more it would be no finding of its bucket. The result is kept beside the finding; what is minimal
+    already is shown. Exits with 1 where a finding does not fail again, and so stays as it is.
+    """
+    from lmfuzz import assembly
+    from lmfuzz import show as texts
+    from lmfuzz.store import Store
+
+    with Store.resume(directory) as store:
+        found = dict(enumerate(store.findings(), start=1))
+        if finding is not None:
+            found = {finding: texts.pick(store, finding)}
+        large = any(one.minimal is None for one in found.values())
+        shrinker = assembly.shrinker(store) if large else None
+        records = []
+        for number, one in found.items():
+            if shrinker and one.minimal is None:
+                one = _shrunk(number, one, shrinker, store)
+            records.append(texts.record(one, number))
+            if not as_json:
+                tell(texts.minimal_lines(number, one, store.space))
+    if as_json:
+        click.echo(json.dumps({"findings": records}))
+    elif not records:
+        say(f"{directory} has no findings")
+    sys.exit(NOTHING if all(record["minimal"] for record in records) else FOUND)
+
+
+def _shrunk(number: int, finding: "Finding", shrinker: "Shrinker", store: "Store") -> "Finding":
+    """The finding with its minimal row, which is on disk by then; as it is where it does not fail again."""
+    if (small := shrinker(finding)) is None:
+        return finding
+    store.minimise(number, small)
+    if isinstance(store.space, BoxSpace) and store.space.image:
+        from lmfuzz import pictures  # only where it is used: it loads Pillow
+
+        seed = shrinker.seeds.row(finding.origin)
+        pictures.save_minimal(store.directory, number, small.row, seed, store.space)
+    return replace(finding, minimal=small)
+
+
+@click.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", "file", type=click.Path(path_type=Path), required=True, metavar="SEEDS",
+    help="What --seeds reads: a .jsonl file of prompts, a .npy file of images or numbers.",
+)  # fmt: skip
+@click.option(
+    "--radius", type=float, metavar="R", help="How near a row must be to what it covers (the campaign's)."
+)
+def distil(directory: Path, file: Path, radius: float | None) -> None:
+    """Write the fewest rows that cover what the archive in DIRECTORY holds, without running the model.
+
+    States of the archive are more than the campaign's radius apart, so that each needs a row of its own;
+    with a larger radius fewer rows cover it. Those that cover most come first (--count takes these).
+    """
+    from lmfuzz.distil import distil as distilled
+    from lmfuzz.show import counted
+
+    done = distilled(directory, file, radius)
+    say(
+        f"{counted(done.rows, 'row')} in {file} cover {counted(done.states, 'state')} within "
+        f"{done.radius:.3g} (the corpus has {counted(done.corpus, 'row')})"
+    )
+    if done.respelled:
+        left_out = f"; {done.left_out} of these do not fit and are left out" if done.left_out else ""
+        say(f"{counted(done.respelled, 'prompt')} of tokens will be spelled as other tokens{left_out}")

@@ -1,0 +1,114 @@
+"""The fewest rows that cover what a campaign's archive holds: seeds for other campaigns."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lmfuzz.errors import UsageError
+from lmfuzz.spaces import BoxSpace, TextSpace
+from lmfuzz.store import Store
+from lmfuzz.types import Array, FloatArray, IntArray
+
+_BLOCK = 256  # points whose distances to all others are in memory at once
+
+
+@dataclass(frozen=True, slots=True)
+class Distilled:
+    """What was written: ``rows`` seeds, which cover ``states`` within ``radius``.
+
+    corpus: how many rows the corpus has. respelled: prompts of tokens that a tokenizer spells otherwise;
+    left_out: those among them that it does not spell as a legal row.
+    """
+
+    rows: int
+    states: int
+    radius: float
+    corpus: int
+    respelled: int
+    left_out: int
+
+
+def distil(directory: Path, file: Path, radius: float | None = None) -> Distilled:
+    """Write the fewest rows that cover the archive within ``radius``, those that cover most first.
+
+    Rows and points are those stored when the states were new: no model is run. The default radius is the
+    campaign's own. Any two states are farther apart than that, so that each needs its own row: what falls
+    away is what the corpus holds besides. UsageError for an empty archive, a radius that is none, or a file
+    that would not read back: prompts are .jsonl, numbers .npy.
+    """
+    with Store.read(directory) as store:
+        meta, states, space = store.meta, store.states(), store.space
+        corpus, apart = store.state()["corpus_size"], store.state()["trials"] is not None
+    radius = float(meta["calibration"]["radius"] if radius is None else radius)
+    if not (math.isfinite(radius) and radius >= 0):
+        raise UsageError(f"the radius must be a finite distance of at least 0, not {radius:g}")
+    ending = ".npy" if isinstance(space, BoxSpace) else ".jsonl"
+    if file.suffix != ending:
+        raise UsageError(f"-o {file} does not end in {ending}, as --seeds needs it of this campaign's rows")
+    if not states:
+        raise UsageError(f"the archive of the campaign in {directory} is empty: there is nothing to distil")
+    points = np.stack([point for _, point in states])
+    groups = points[:, -1] if apart else np.zeros(len(points))  # see coverage/apart.py
+    chosen = cover(points[:, :-1] if apart else points, radius, groups)
+    rows, respelled = [states[i][0] for i in chosen.tolist()], 0
+    if isinstance(space, BoxSpace):
+        np.save(file, np.stack(rows))
+    else:
+        rows, respelled = _legible(rows, space)
+        lines = [json.dumps({"prompt": space.decode(row)}) + "\n" for row in rows]
+        file.write_text("".join(lines), encoding="utf-8")
+    return Distilled(len(rows), len(states), radius, corpus, respelled, len(chosen) - len(rows))
+
+
+def _legible(rows: Sequence[Array], space: TextSpace) -> tuple[list[Array], int]:
+    """The rows whose texts are legal, and how many of all are spelled otherwise than they are."""
+    spelled = [(row, space.respelled(row)) for row in rows]
+    kept = [row for row, other in spelled if other is None or space.legal(space.batch([other]))[0]]
+    return kept, sum(other is not None for _, other in spelled)
+
+
+def cover(points: FloatArray, radius: float, groups: Array) -> IntArray:
+    """Which of the points (N, D) are, together, within ``radius`` of all, those that cover most first.
+
+    A point covers itself, and others of its own of the ``groups`` (N,). Greedy set cover (Chvatal 1979):
+    the point that covers most of what is left, of several the earliest; at most 1 + ln N times as many as
+    the fewest. Needs N * N / 8 bytes.
+    """
+    near = _near(points, radius, groups)
+    gains = np.bitwise_count(near).sum(axis=1, dtype=np.int64)
+    left = np.ones(len(points), np.bool_)
+    chosen: list[int] = []
+    while left.any():
+        chosen.append(best := int(gains.argmax()))
+        covered = np.flatnonzero(_bits(near, best) & left)
+        for i in covered.tolist():  # near is symmetric: what i is near to covered it
+            gains -= _bits(near, i)
+        left[covered] = False
+    return np.array(chosen, np.int64)
+
+
+def _near(points: FloatArray, radius: float, groups: Array) -> Array:
+    """Which points are near which, a bit each: uint8 (N, N / 8), symmetric, each near itself.
+
+    What rounding leaves in doubt is not near: a row more, and all is covered.
+    """
+    centred = points.astype(np.float64)
+    centred -= centred.mean(axis=0)
+    norms = (centred * centred).sum(axis=1)
+    slack = 1e-12 * norms.max()
+    near = np.empty((len(points), -(-len(points) // 8)), np.uint8)
+    for start in range(0, len(points), _BLOCK):
+        some = slice(start, start + _BLOCK)
+        squared = norms[some, None] + norms - 2 * (centred[some] @ centred.T)
+        bits = (squared <= radius * radius - slack) & (groups[some, None] == groups)
+        bits[np.arange(len(bits)), np.arange(start, start + len(bits))] = True
+        near[some] = np.packbits(bits, axis=1)
+    return near
+
+
+def _bits(near: Array, i: int) -> Array:
+    return np.unpackbits(near[i], count=len(near)).view(np.bool_)
