@@ -37,6 +37,7 @@ class Subject:
     folder: Path
     device: str
     dtype: str
+    trained: bool = False
 
 
 @contextmanager
@@ -57,7 +58,7 @@ def subjects(options: Options) -> Iterator[list[Subject]]:
             made.append(Subject(words, Path(folder) / kind, options.device, dtype))
         found = options.model or (None if options.quick else CHAT)
         if found is not None and found.is_dir():
-            made.append(Subject(found.name, found, options.device, dtype))
+            made.append(Subject(found.name, found, options.device, dtype, trained=True))
         yield made
 
 
