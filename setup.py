@@ -23,7 +23,7 @@ setup(
     package_dir={"lmfuzz.corpora": "corpora"},
     package_data={
         "lmfuzz": ["models/*/*.*", "models/*/*/*"],
-        "lmfuzz.corpora": ["*.txt", "*.md", "*/*.txt", "*/*.dict", "*/*.py"],
+        "lmfuzz.corpora": ["*.txt", "*.md", "*/*.txt", "*/*.dict", "*/*.py", "*/*.toml"],
     },
     install_requires=[
         "torch>=2.6",
@@ -49,5 +49,8 @@ setup(
         "test": ["pytest>=8", "hypothesis>=6", "ruff>=0.9", "mypy>=1.13", TORCHAO],
         "torchao": [TORCHAO],
     },
-    entry_points={"console_scripts": ["lmfuzz = lmfuzz.cli:main"]},
+    entry_points={
+        "console_scripts": ["lmfuzz = lmfuzz.cli:main"],
+        "pytest11": ["lmfuzz = lmfuzz.pytest_plugin"],
+    },
 )

@@ -1,32 +1,46 @@
-"""Findings run again, alone: do they still fail?"""
+"""Findings and seeds run again, alone: do they fail, on the campaign's model or on another version of it?"""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from lmfuzz import assembly, coding
+from lmfuzz import spec as specs
 from lmfuzz.assembly import load_target, objectives
-from lmfuzz.errors import UsageError
+from lmfuzz.errors import TargetError, UsageError
 from lmfuzz.executors import CRASH, LocalExecutor
 from lmfuzz.findings import Finding, Reruns, confirm
 from lmfuzz.objectives.combine import Panel
 from lmfuzz.show import pick
-from lmfuzz.spaces import BoxSpace, Space
+from lmfuzz.spaces import BoxSpace, Space, described
 from lmfuzz.spec import Spec
 from lmfuzz.store import Store
-from lmfuzz.types import Array
+from lmfuzz.types import SEED, Array, Evidence
 
-FEW = 8  # rows of the corpus that the target is tried on
+FEW = 8  # seeds that a target is tried on
+_KEPT = ("objective", "margin", "prompt", "output", "failed", "runs", "by_text")  # of a finding, when packed
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What came of finding ``number``; ``output`` is the last run's text, ``why`` why it was not judged."""
+    """What came of finding, or seed, ``number``; ``output`` is the last run's text, ``why`` why not judged.
+
+    before: of a seed, whether it failed on the campaign's model; None where that cannot be said.
+    """
 
     number: int
     finding: Finding
     again: Reruns
     output: str
     why: str
+    seed: bool = False
+    before: bool | None = True
 
     @property
     def fixed(self) -> bool:
@@ -34,67 +48,262 @@ class Verdict:
         return not (self.again.failed or self.again.unscored)
 
     @property
+    def _doubt(self) -> str:
+        return "" if self.before is not None else f", whether anew is unknown ({self.why})"
+
+    @property
     def words(self) -> str:
-        """``still fails``, ``flaky k of n``, ``could not be judged (why)`` or ``fixed``."""
+        """``still fails``, ``flaky k of n``, ``could not be judged (why)``, ``newly fails`` or ``fixed``."""
         failed, passed, unscored = self.again.failed, self.again.passed, self.again.unscored
+        if failed and not self.before:
+            part = f", {failed} of {failed + passed + unscored} times" if passed + unscored else ""
+            return f"{'newly ' if self.before is False else ''}fails{part}" + self._doubt
         if failed:
             return f"flaky {failed} of {failed + passed + unscored}" if passed + unscored else "still fails"
         return f"could not be judged ({self.why})" if unscored else "fixed"
 
 
-class Replay:
-    """The campaign in a directory, ready to have its findings run again.
+@dataclass(frozen=True)
+class Recorded:
+    """What is needed of a campaign to run its findings again: plain data, apart from its directory.
 
-    ``changed`` says that the target is another than the one they were found on. UsageError and
-    TargetError when the model or an objective cannot be had any more.
+    spelling: a hash of what must be equal for a row to mean the same. texts: of the findings and of the
+    seeds, exact, for models that spell them in another way. noise: objective -> noise floor.
     """
 
-    def __init__(self, directory: Path, number: int | None = None) -> None:
-        with Store.read(directory) as store:
-            meta, found, rows, found_in = store.meta, store.findings(), store.rows(), store.space
-            noise = store.state()["panel"]["noise"]
-            if number is not None:
-                pick(store, number)
-        numbers = range(1, len(found) + 1) if number is None else [number]
-        self._chosen = [(n, found[n - 1]) for n in numbers]
-        self._spec = Spec(**meta["spec"])
-        target = load_target(self._spec)
-        self._objective: Panel = objectives(self._spec, target.space)
-        self._objective.noise = noise
-        self._wants = self._objective.needs | {"text"}
-        self._executor = LocalExecutor(target)
-        self.changed = target.identity != meta["identity"]
-        self._same_rows = _spelling(target.space) == _spelling(found_in)
-        self._executor.run(rows[:FEW], self._wants)  # a target that raises on all of them is broken
+    spec: Spec
+    identity: str
+    spelling: str
+    noise: Mapping[str, float]
+    findings: Mapping[int, Finding]
+    texts: Mapping[int, str]
+    seeds: Sequence[tuple[Array, str]]
 
-    def __iter__(self) -> Iterator[Verdict]:
-        """A verdict for every finding, one after the other."""
-        runs = self._spec.confirm
-        for number, finding in self._chosen:
+    @classmethod
+    def of(
+        cls, meta: Mapping[str, Any], noise: Mapping[str, float], findings: Mapping[int, Finding],
+        seeds: Sequence[Array],
+    ) -> "Recorded":  # fmt: skip
+        """What a campaign's database says: its ``meta``, noise floors, findings by number, and seeds."""
+        space = described(meta["space"])
+        return cls(
+            specs.resolve(meta["spec"], {}), meta["identity"], spelling(space), noise, findings,
+            {n: space.decode(f.row) for n, f in findings.items()},
+            [(row, space.name(row, i, 0.0)) for i, row in enumerate(seeds)],
+        )  # fmt: skip
+
+    def pack(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """The campaign, with a few of its seeds, and its findings, as plain JSON."""
+        campaign = {
+            "spec": self.spec.model_dump(exclude_defaults=True), "identity": self.identity,
+            "spelling": self.spelling, "noise": dict(self.noise),
+            "seeds": [[_numbers(row), text] for row, text in self.seeds[:FEW]],
+        }  # fmt: skip
+        findings = [
+            {"number": n, **{name: getattr(f, name) for name in _KEPT}, "evidence": asdict(f.evidence),
+             "text": self.texts[n], "row": _numbers(f.row)}
+            for n, f in self.findings.items()
+        ]  # fmt: skip
+        packed = json.loads(coding.encode({"campaign": campaign, "findings": findings}))
+        return packed["campaign"], packed["findings"]
+
+    @classmethod
+    def unpack(cls, campaign: Mapping[str, Any], findings: Sequence[Mapping[str, Any]]) -> "Recorded":
+        """What ``pack`` gave."""
+        campaign, findings = coding.decode(json.dumps([campaign, findings]))
+        found = {
+            f["number"]: Finding(
+                **{name: f[name] for name in _KEPT}, evidence=_evidence(f["evidence"]), row=_row(f["row"]),
+                parent=SEED, operator=SEED, execution=0,
+            )
+            for f in findings
+        }  # fmt: skip
+        return cls(
+            specs.resolve(campaign["spec"], {}), campaign["identity"], campaign["spelling"],
+            campaign["noise"], found, {f["number"]: f["text"] for f in findings},
+            [(_row(row), text) for row, text in campaign["seeds"]],
+        )  # fmt: skip
+
+
+class Replay:
+    """A campaign, ready to have its findings and seeds run again on its model, or on ``model``.
+
+    ``changed`` says that the target is another than the one they were found on, ``respelled`` that rows
+    are made anew from their texts, since its alphabet or tokenizer is another. UsageError and TargetError
+    when the model or an objective cannot be had any more, or when none of the rows fits the model.
+    """
+
+    def __init__(self, recorded: Recorded, model: str | None = None) -> None:
+        self.recorded = recorded
+        self.spec = recorded.spec if model is None else recorded.spec.model_copy(update={"model": model})
+        target = load_target(self.spec)
+        self._space: Space = target.space
+        assembly.check_objectives(self.spec, target.space)
+        self._objective: Panel = objectives(self.spec, target.space)
+        self._objective.noise = recorded.noise
+        self._wants = self._objective.needs | {"text"}
+        assembly.check_channels(target, [("the objectives need", self._wants)])
+        self._executor = LocalExecutor(target)
+        self.identity = target.identity
+        self.changed = target.identity != recorded.identity
+        self.respelled = spelling(target.space) != recorded.spelling
+        self._tried = False
+        self._check()
+
+    def _check(self) -> None:
+        """UsageError unless all objectives are there, and some rows can be run."""
+        for number, finding in self.recorded.findings.items():
             if finding.objective not in self._objective.targets:
                 raise UsageError(
                     f"finding {number} is about {finding.objective}, which the objectives no longer look for"
                 )
-            column = self._objective.targets.index(finding.objective)
-            row = self._executor.target.space.batch([self._row(number, finding)])
-            again = confirm(row, column, self._objective, self._executor, self._wants, runs)
-            trace = self._executor.run(row, self._wants)
-            why = str(trace[CRASH][0]) or (self._objective.why(column) if again.unscored else "")
-            yield Verdict(number, finding, again, str(trace["text"][0]), why)
+        rows = [*((f.row, self.recorded.texts[n]) for n, f in self.recorded.findings.items())]
+        whys = [self._unfit(row, text) for row, text in (*rows, *self.recorded.seeds)]
+        if whys and all(whys):
+            raise UsageError(f"none of the campaign's inputs can be given to the model: {whys[0]}")
 
-    def _row(self, number: int, finding: Finding) -> Array:
-        if self._same_rows:
-            return finding.row
-        space = self._executor.target.space
+    def _unfit(self, row: Array, text: str) -> str:
+        """Why the model cannot be given a row, or ''."""
+        try:
+            self._fitted(row, text)
+        except UsageError as error:
+            return str(error)
+        return ""
+
+    def __iter__(self) -> Iterator[Verdict]:
+        """A verdict for every finding, one after the other."""
+        return (self.judge(number) for number in self.recorded.findings)
+
+    def judge(self, number: int) -> Verdict:
+        """What finding ``number`` does now; TargetError when the target is broken."""
+        finding = self.recorded.findings[number]
+        return self._judge(number, finding, finding.row, self.recorded.texts[number])
+
+    def _judge(self, number: int, finding: Finding, row: Array, text: str) -> Verdict:
+        runs = self.spec.confirm
+        try:
+            if self.respelled and finding.by_text is False:
+                raise UsageError("its text alone did not fail, and the model has another tokenizer")
+            one = self._space.batch([self._fitted(row, text)])
+        except UsageError as error:
+            return Verdict(number, finding, Reruns(0, 0, runs), "", str(error))
+        self._try_out()
+        column = self._objective.targets.index(finding.objective)
+        again = confirm(one, column, self._objective, self._executor, self._wants, runs)
+        trace = self._executor.run(one, self._wants)
+        why = str(trace[CRASH][0]) or (self._objective.why(column) if again.unscored else "")
+        return Verdict(number, finding, again, str(trace["text"][0]), why)
+
+    def _try_out(self) -> None:
+        """Run a few seeds, once: a target that raises on all of them is broken."""
+        if not self._tried and (fit := self._fitting(range(min(FEW, len(self.recorded.seeds))))):
+            self._executor.run(self._space.batch(list(fit.values())), self._wants)
+        self._tried = True
+
+    def _fitting(self, seeds: range) -> dict[int, Array]:
+        """Those of ``seeds`` that the model can be given, as it takes them."""
+        return {i: self._fitted(*pair) for i in seeds if not self._unfit(*(pair := self.recorded.seeds[i]))}
+
+    def _fitted(self, row: Array, text: str) -> Array:
+        """The row as the model takes it; UsageError where it cannot be."""
+        space = self._space
         if isinstance(space, BoxSpace):
-            raise UsageError(
-                f"the model takes inputs of shape {space.shape} now, finding {number} has another"
-            )
-        if not space.knows(finding.prompt):
-            raise UsageError(f"the model's alphabet cannot spell the prompt of finding {number} any more")
-        return space.encode(finding.prompt)
+            if row.shape != space.shape:
+                raise UsageError(f"the model takes inputs of shape {space.shape}, this one is another")
+            return row
+        if row.dtype.kind == "f":
+            raise UsageError("the model takes texts, the campaign's inputs are numbers")
+        made = space.encode(text) if self.respelled else row
+        if not space.legal(space.batch([made]))[0]:
+            raise UsageError(f"it has {len(made)} symbols, the model takes {space.max_length} at most")
+        return made
+
+    # -- seeds ------------------------------------------------------------------------------------
+
+    def seeds(self) -> Iterator[Verdict]:
+        """A verdict for every seed that fails, or could be judged on the campaign's model and no more.
+
+        Seeds that are findings are left out; TargetError when the target is broken.
+        """
+        self._try_out()
+        for seed, finding in self._suspects():
+            verdict = replace(self._judge(seed, finding, *self.recorded.seeds[seed]), seed=True)
+            if verdict.fixed:  # alone it passes
+                continue
+            earlier = self._earlier(seed, finding) if finding.objective else None
+            if earlier is None:
+                yield replace(verdict, before=None, why=verdict.why or self._original[1])
+            elif verdict.again.failed or not earlier.again.unscored:
+                yield replace(verdict, before=earlier.again.failed > 0)
+
+    def _suspects(self) -> Iterator[tuple[int, Finding]]:
+        """Seeds that may fail now, or not be judged, each as if it were a finding of that objective."""
+        known = {(f.objective, f.row.tobytes()) for f in self.recorded.findings.values()}
+        seeds, size, last = self.recorded.seeds, self.spec.batch, len(self._objective.targets) - 1
+        for start in range(0, len(seeds), size):
+            some = range(start, min(start + size, len(seeds)))
+            fit = self._fitting(some)
+            yield from ((i, self._found(i, "", Evidence("", ""), "")) for i in some if i not in fit)
+            if not fit:
+                continue
+            batch, ids = self._space.batch(list(fit.values())), list(fit)
+            trace = self._executor.run(batch, self._wants)
+            margins = self._objective(batch, trace)
+            margins[margins[:, last] > 0, :last] = -np.inf  # what crashed is a crash, and nothing else
+            for row, column in np.argwhere(~(margins <= 0)).tolist():
+                target = self._objective.targets[column]
+                if (target, seeds[ids[row]][0].tobytes()) not in known:
+                    hit = margins[row, column] > 0
+                    evidence = (
+                        self._objective.evidence(batch, trace, row, column) if hit else Evidence(target, "")
+                    )
+                    yield ids[row], self._found(ids[row], target, evidence, str(trace["text"][row]))
+
+    def _found(self, seed: int, objective: str, evidence: Evidence, output: str) -> Finding:
+        row, text = self.recorded.seeds[seed]
+        return Finding(objective, 0.0, evidence, row, text, output, SEED, SEED, 0, 0, 0, origin=seed)
+
+    def _earlier(self, seed: int, finding: Finding) -> Verdict | None:
+        """What the seed does on the campaign's own model; None where that cannot be had."""
+        original = self._original[0]
+        return None if original is None else original._judge(seed, finding, *self.recorded.seeds[seed])
+
+    @cached_property
+    def _original(self) -> tuple["Replay | None", str]:
+        """The campaign on its own model, or why there is none."""
+        try:
+            original = Replay(self.recorded)
+            original._try_out()
+        except (TargetError, UsageError) as error:
+            return None, str(error)
+        return (None, "its model is another now") if original.changed else (original, "")
 
 
-def _spelling(space: Space) -> tuple[object, ...]:
-    """What must be equal for a row to mean the same."""
-    return space.shape if isinstance(space, BoxSpace) else (space.symbols, space.tokens)
+def spelling(space: Space) -> str:
+    """A hash of what must be equal for a row to mean the same."""
+    same = space.shape if isinstance(space, BoxSpace) else (space.symbols, space.tokens)
+    return hashlib.sha256(repr(same).encode("utf-8", "backslashreplace")).hexdigest()[:16]
+
+
+def _numbers(row: Array) -> Any:
+    """Symbols as a list, which a person can read; values of a box as an array."""
+    return row if row.dtype.kind == "f" else row.tolist()
+
+
+def _row(numbers: Any) -> Array:
+    return numbers if isinstance(numbers, np.ndarray) else np.array(numbers, np.int32)
+
+
+def _evidence(packed: Mapping[str, Any]) -> Evidence:
+    span = packed["span"]
+    return Evidence(packed["signature"], packed["words"], tuple(span) if span else None)
+
+
+def read(directory: Path, number: int | None = None) -> Recorded:
+    """What the campaign in ``directory`` recorded, of all findings or of one; UsageError as Store.read."""
+    with Store.read(directory) as store:
+        found = dict(enumerate(store.findings(), start=1))
+        chosen = found if number is None else {number: pick(store, number)}
+        rows, meta = store.rows(), store.meta
+        seeds = [rows.row(i) for i in range(meta["seeds"])]
+        return Recorded.of(meta, store.state()["panel"]["noise"], chosen, seeds)

@@ -93,7 +93,8 @@ def verdict_line(verdict: "Verdict") -> str:
     finding = verdict.finding
     same = verdict.output == finding.output
     shown = output(finding, WIDTH) if same else shortened(verdict.output)
-    head = f"finding {verdict.number}: {verdict.words}, {title(finding.bucket)}"
+    bucket = f", {title(finding.bucket)}" if finding.objective else ""
+    head = f"{'seed' if verdict.seed else 'finding'} {verdict.number}: {escaped(verdict.words)}{bucket}"
     return f"{head}: {shortened(finding.prompt)} -> {shown}"
 
 
@@ -102,7 +103,9 @@ def verdict_record(verdict: "Verdict") -> dict[str, Any]:
     again = verdict.again
     runs = {"failed": again.failed, "passed": again.passed, "unscored": again.unscored}
     finding = record(verdict.finding, verdict.number)
-    return {"verdict": verdict.words, **runs, "output": verdict.output, "finding": finding}
+    return {
+        "verdict": verdict.words, "seed": verdict.seed, **runs, "output": verdict.output, "finding": finding,
+    }  # fmt: skip
 
 
 def minimal_lines(number: int, finding: Finding, space: Space) -> Iterator[str]:

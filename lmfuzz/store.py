@@ -21,12 +21,13 @@ import numpy as np
 
 from lmfuzz.coding import decode, encode
 from lmfuzz.corpus import Corpus
-from lmfuzz.errors import UsageError
+from lmfuzz.errors import Damaged, UsageError
 from lmfuzz.findings import Finding, Minimal
 from lmfuzz.loop import Step
 from lmfuzz.spaces import Space, described
 from lmfuzz.tables import TABLES, Ancestor, Sample, finding_row, found, minimal, minimal_row
 from lmfuzz.types import Array, Batch, FloatArray, IntArray, State
+from lmfuzz.versions import another
 
 DATABASE, CAMPAIGN, LOCK = "campaign.db", "campaign.toml", "lock"
 FORMAT = 4
@@ -299,12 +300,13 @@ class Store:
             found = self.meta.get("format")
         except sqlite3.Error as error:
             self.close()
-            raise UsageError(f"{self.directory / DATABASE} is no campaign of lmfuzz: {error}") from None
+            raise Damaged(
+                f"{self.directory / DATABASE} is damaged, or is no campaign of lmfuzz: {error}; "
+                f"what can be read: lmfuzz export {self.directory} --format jsonl"
+            ) from error
         if found != FORMAT:
             self.close()
-            raise UsageError(
-                f"the campaign in {self.directory} has format {found}; this lmfuzz knows {FORMAT}"
-            )
+            raise UsageError(another(self.directory / CAMPAIGN, found, FORMAT))
 
 
 def begun(directory: Path) -> bool:

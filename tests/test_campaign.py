@@ -12,9 +12,9 @@ from rich.console import Console
 from lmfuzz.campaign import Campaign, default_directory, resumed
 from lmfuzz.errors import TargetError, UsageError
 from lmfuzz.findings import Finding
-from lmfuzz.live import Lines, Screen, watch
+from lmfuzz.live import Lines, Screen, standing, watch
 from lmfuzz.loop import Step
-from lmfuzz.replay import Replay
+from lmfuzz.replay import Replay, read
 from lmfuzz.show import detail_lines, escaped, output, pick, shortened, summary, summary_lines
 from lmfuzz.spec import Spec
 from lmfuzz.store import Store
@@ -323,19 +323,19 @@ def test_replay_says_what_still_fails(spec: Spec, tmp_path: Path, monkeypatch: p
     directory = tmp_path / "c"
     campaign, _ = ran(spec, directory)
     monkeypatch.setattr("lmfuzz.replay.load_target", lambda spec: easy())
-    same = Replay(directory)
+    same = Replay(read(directory))
     assert not same.changed
     assert [verdict.words for verdict in same] == ["still fails"] * len(campaign.kept)
     moody = Moody(phrase_key="xyz", loop_key="vk")
     moody.identity = "another"
     monkeypatch.setattr("lmfuzz.replay.load_target", lambda spec: moody)
-    other = Replay(directory)
+    other = Replay(read(directory))
     assert other.changed
     for verdict in other:
         fixed = verdict.finding.objective == "phrases/sesame"
         assert verdict.words in (["fixed"] if fixed else ["flaky 1 of 3", "flaky 2 of 3"])
     with pytest.raises(UsageError, match=f"has no finding 99; its findings are 1 to {len(campaign.kept)}"):
-        Replay(directory, 99)
+        read(directory, 99)
 
 
 def test_replay_says_what_could_not_be_judged(
@@ -357,7 +357,7 @@ def test_replay_says_what_could_not_be_judged(
     ran(spec, directory)
     monkeypatch.setattr("lmfuzz.replay.load_target", lambda spec: Breaks(phrase_key="xyz", loop_key="vk"))
     monkeypatch.setattr("lmfuzz.objectives.repetition.Repetition.__call__", lambda self, b, t: loses(b, t))
-    verdicts = {verdict.finding.objective: verdict for verdict in Replay(directory)}
+    verdicts = {verdict.finding.objective: verdict for verdict in Replay(read(directory))}
     assert not any(verdict.fixed for verdict in verdicts.values())
     assert verdicts["phrases/sesame"].words == "could not be judged (RuntimeError: no more)"
     assert verdicts["repetition"].words == "could not be judged (ValueError: 1)"
@@ -412,7 +412,7 @@ def test_a_pipe_gets_lines_and_a_terminal_a_picture(spec: Spec, tmp_path: Path) 
     assert f"corpus {len(campaign.corpus)}, archive {len(campaign.archive)}, novel " in out.getvalue()
 
     console = Console(file=io.StringIO(), force_terminal=True, width=120, height=40, markup=False)
-    with Screen(campaign, console) as screen:
+    with Screen(lambda: standing(campaign), console) as screen:
         screen.step(ear.steps[-1])
         screen.found(7, replace(FINDING, failed=2, prompt="[bold]not markup[/bold]"))
     shown = console.file.getvalue()  # type: ignore[attr-defined]

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -38,22 +39,45 @@ def show(directory: Path, finding: int | None, as_json: bool) -> None:
 @click.command()
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.argument("finding", type=int, required=False)
+@click.option("--model", metavar="OTHER", help="Another version of the model; seeds are run on it, too.")
+@click.option("--junit", type=click.Path(path_type=Path), metavar="FILE", help="Write a JUnit report.")
+@click.option("--sarif", type=click.Path(path_type=Path), metavar="FILE", help="Write a SARIF log.")
 @options.ONLY_JSON
-def replay(directory: Path, finding: int | None, as_json: bool) -> None:
-    """Run the findings in DIRECTORY, or one FINDING, again, each alone."""
-    from lmfuzz.replay import Replay
+def replay(
+    directory: Path, finding: int | None, model: str | None, junit: Path | None, sarif: Path | None,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Run the findings in DIRECTORY, or one FINDING, again, each alone.
+
+    With --model on another version of the model, and all seeds of the campaign with them: one that passed
+    before and fails now newly fails.
+    """
+    from lmfuzz.exports import dossier, formats
+    from lmfuzz.exports.texts import strict
+    from lmfuzz.replay import Replay, read
     from lmfuzz.show import verdict_line, verdict_record
 
-    again = Replay(directory, finding)
-    if again.changed and not as_json:
-        say("the model is another than the one these were found on")
+    again = Replay(read(directory, finding), model)
+    if not as_json:
+        if again.changed:
+            say("the model is another than the one these were found on")
+        if again.respelled:
+            say("its alphabet or tokenizer is another, too: inputs are made anew from their texts")
     verdicts = []
-    for verdict in again:
+    with_seeds = model is not None and finding is None
+    for verdict in chain(again, again.seeds() if with_seeds else ()):
         verdicts.append(verdict)
         if not as_json:
             tell([verdict_line(verdict)])
+    done = dossier.judged(directory, again, verdicts, with_seeds)
+    for file, name in ((junit, "junit"), (sarif, "sarif")):
+        if file is not None:
+            formats.write(formats.known(name)(done), file)
     if as_json:
-        click.echo(json.dumps({"changed": again.changed, "verdicts": [verdict_record(v) for v in verdicts]}))
+        records = [verdict_record(verdict) for verdict in verdicts]
+        click.echo(strict({"changed": again.changed, "respelled": again.respelled, "verdicts": records}))
+    elif with_seeds:
+        tell(done.about)
     elif not verdicts:
         say(f"{directory} has no findings")
     sys.exit(NOTHING if all(verdict.fixed for verdict in verdicts) else FOUND)

@@ -1,0 +1,38 @@
+"""The command that writes a campaign's findings for others."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from lmfuzz.commands.saying import say
+from lmfuzz.exits import NOTHING, USAGE
+
+
+@click.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option(
+    "--format", "name", required=True, metavar="NAME", help="jsonl, csv, pytest, junit, sarif or markdown."
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Default: stdout.")
+def export(directory: Path, name: str, output: Path | None) -> None:
+    """Write the findings in DIRECTORY for other programs, or for people.
+
+    pytest: a file of tests, one per finding, that runs by itself. Of a damaged campaign what can be read
+    is written; what is lost stands on stderr, and the exit code is 2.
+    """
+    from lmfuzz.exports import formats
+    from lmfuzz.exports.dossier import campaign
+    from lmfuzz.show import counted
+
+    write = formats.known(name)
+    found = campaign(directory)
+    text = write(found)
+    if output is None:
+        click.echo(text, nl=False)
+    else:
+        formats.write(text, output)
+        say(f"{counted(len(found.cases), 'finding')} of {directory}: {output}")
+    for line in (*([found.empty] if found.empty else []), *found.lost):
+        click.echo(f"lmfuzz: {line}", err=True)
+    sys.exit(USAGE if found.lost else NOTHING)

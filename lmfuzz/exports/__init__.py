@@ -1,0 +1,1 @@
+"""A campaign's findings for others: people, spreadsheets, test runners, CI systems."""

@@ -1,0 +1,50 @@
+"""Findings as JUnit's XML, as CI systems read it: a test per finding, and per seed, that fails or passes."""
+
+from collections import Counter
+from xml.etree import ElementTree
+
+from lmfuzz.exports.dossier import FAILS, OPEN, Case, Dossier
+from lmfuzz.show import escaped
+
+
+def junit(dossier: Dossier) -> str:
+    """One suite of findings, and one of seeds where these were run; what was lost is an error."""
+    whole = ElementTree.Element("testsuites", name="lmfuzz")
+    _suite(whole, dossier, "findings", [case for case in dossier.cases if not case.seed])
+    if seeds := [case for case in dossier.cases if case.seed]:
+        _suite(whole, dossier, "seeds", seeds)
+    for key in ("tests", "failures", "errors", "skipped"):
+        whole.set(key, str(sum(int(suite.get(key, 0)) for suite in whole)))
+    ElementTree.indent(whole)
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{ElementTree.tostring(whole, encoding="unicode")}\n'
+
+
+def _suite(whole: ElementTree.Element, dossier: Dossier, name: str, cases: list[Case]) -> None:
+    suite = ElementTree.SubElement(whole, "testsuite", name=f"lmfuzz {name}")
+    about = ElementTree.SubElement(suite, "properties")
+    for key, value in (("model", dossier.model), ("identity", dossier.identity)):
+        ElementTree.SubElement(about, "property", name=key, value=escaped(value))
+    for case in cases:
+        test = _test(suite, name, case.name)
+        if case.state == FAILS:
+            ElementTree.SubElement(
+                test, "failure", type=escaped(case.finding.objective), message=case.line
+            ).text = "\n".join(dossier.details(case))
+        elif case.state == OPEN:
+            ElementTree.SubElement(test, "error", type="unjudged", message=case.line)
+    lost = dossier.lost if name == "findings" else ()
+    for line in lost:
+        ElementTree.SubElement(_test(suite, name, "database"), "error", type="damaged", message=escaped(line))
+    if not cases and not lost:  # some CI systems take a report without any test for a mistake
+        _test(suite, name, "nothing was found")
+    kinds = Counter(kind.tag for kind in suite.iterfind("testcase/*"))
+    counts = {"tests": len(suite) - 1, "failures": kinds["failure"], "errors": kinds["error"], "skipped": 0}
+    for key, count in counts.items():
+        suite.set(key, str(count))
+    suite.set("time", "0")
+    if dossier.about and name == "findings":
+        ElementTree.SubElement(suite, "system-out").text = "\n".join(dossier.about)
+
+
+def _test(suite: ElementTree.Element, kind: str, name: str) -> ElementTree.Element:
+    return ElementTree.SubElement(suite, "testcase", classname=f"lmfuzz.{kind}", name=name, time="0")

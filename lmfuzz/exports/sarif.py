@@ -1,0 +1,74 @@
+"""Findings as SARIF 2.1.0, the format of code scanners: a rule per objective, a result per finding."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import lmfuzz
+from lmfuzz.exports.dossier import FAILS, PASSES, Case, Dossier
+from lmfuzz.exports.texts import strict
+from lmfuzz.show import escaped
+from lmfuzz.store import CAMPAIGN
+
+SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+
+
+def sarif(dossier: Dossier) -> str:
+    """One run; what passes is left out, what could not be judged is open, what was lost a notification."""
+    cases = [case for case in dossier.cases if case.state != PASSES]
+    rules = list(dict.fromkeys(_rule(case) for case in cases))
+    about = [{"id": rule, "shortDescription": {"text": f"the model misbehaves: {rule}"}} for rule in rules]
+    notes = [("error", line) for line in dossier.lost] + [("note", line) for line in dossier.about]
+    notes += [("note", dossier.empty)] if dossier.empty else []
+    run = {
+        "tool": {"driver": {
+            "name": "lmfuzz", "version": lmfuzz.__version__, "rules": about,
+        }},
+        "invocations": [{
+            "executionSuccessful": not dossier.lost,
+            "toolExecutionNotifications": [
+                {"level": level, "message": {"text": _message(line)}} for level, line in notes
+            ],
+        }],
+        "columnKind": "unicodeCodePoints",
+        "properties": {"model": dossier.model, "identity": dossier.identity},
+        "results": [_result(dossier, case, rules.index(_rule(case))) for case in cases],
+    }  # fmt: skip
+    return strict({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}, indent=1) + "\n"
+
+
+def _rule(case: Case) -> str:
+    return escaped(case.finding.objective) or "input"
+
+
+def _result(dossier: Dossier, case: Case, rule: int) -> dict[str, Any]:
+    finding, fails = case.finding, case.state == FAILS
+    place = {"artifactLocation": {"uri": _uri(dossier.directory / CAMPAIGN)}, "region": {"startLine": 1}}
+    same = f"{finding.bucket}\0{finding.prompt}".encode("utf-8", "backslashreplace")
+    return {
+        "ruleId": _rule(case), "ruleIndex": rule,
+        "kind": "fail" if fails else "open", "level": "error" if fails else "none",
+        "message": {"text": _message(f"{case.name}: {case.line}")},
+        "locations": [{
+            "physicalLocation": place,
+            "logicalLocations": [{"name": f"{'seed' if case.seed else 'finding'} {case.number}"}],
+        }],
+        "baselineState": "new" if not (case.before and dossier.replayed) else "unchanged",
+        "partialFingerprints": {"bucketAndPrompt/v1": hashlib.sha256(same).hexdigest()},
+        "properties": {
+            "bucket": finding.bucket, "label": case.words, "prompt": finding.prompt,
+            "output": finding.output, "evidence": finding.evidence.words,
+        },
+    }  # fmt: skip
+
+
+def _message(text: str) -> str:
+    """A text without links and placeholders (SARIF 2.1.0, 3.11.5 and 3.11.6)."""
+    for letter, harmless in {"[": r"\[", "]": r"\]", "{": "{{", "}": "}}"}.items():
+        text = text.replace(letter, harmless)
+    return text
+
+
+def _uri(path: Path) -> str:
+    return path.as_uri() if path.is_absolute() else quote(path.as_posix())

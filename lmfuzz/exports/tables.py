@@ -1,0 +1,37 @@
+"""Findings as JSON lines and as CSV."""
+
+import csv
+import io
+
+from lmfuzz.exports.dossier import Dossier
+from lmfuzz.exports.texts import cell, strict
+from lmfuzz.show import record, replay_command
+
+COLUMNS = (
+    "number", "bucket", "label", "failed", "runs", "unscored", "objective", "signature", "words", "margin",
+    "prompt", "minimal", "output", "bad", "execution", "origin", "distance", "model", "identity", "replay",
+)  # fmt: skip
+
+
+def jsonl(dossier: Dossier) -> str:
+    """One object per finding, as ``lmfuzz show --json`` has it; a file of prompts for --seeds, too."""
+    about = {"model": dossier.model, "identity": dossier.identity}
+    return "".join(f"{strict({**record(c.finding, c.number), **about})}\n" for c in dossier.cases)
+
+
+def csv_table(dossier: Dossier) -> str:
+    r"""A table with a head; texts are escaped (a backslash is \\, a new line \n), formulas begin with '."""
+    out = io.StringIO()
+    table = csv.writer(out, quoting=csv.QUOTE_ALL)
+    table.writerow(COLUMNS)
+    for case in dossier.cases:
+        finding, evidence = case.finding, case.finding.evidence
+        row = {
+            **record(finding, case.number), "signature": evidence.signature, "words": evidence.words,
+            "bad": finding.output[slice(*evidence.span)] if evidence.span else "",
+            "minimal": finding.minimal.prompt if finding.minimal else "",
+            "model": dossier.model, "identity": dossier.identity,
+            "replay": replay_command(dossier.directory, case.number),
+        }  # fmt: skip
+        table.writerow([cell(row[name]) for name in COLUMNS])
+    return out.getvalue()

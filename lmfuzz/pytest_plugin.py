@@ -1,0 +1,73 @@
+"""The plug-in for pytest: a fixture that runs a campaign in a test."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from lmfuzz.findings import Finding
+
+BUDGET = "2000x"  # rows, not seconds, so that a test comes to the same everywhere
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a campaign came to: its findings, in the order they were found, and its directory.
+
+    unjudged: why it says nothing that nothing was found, or ''.
+    """
+
+    findings: "list[Finding]"
+    directory: Path
+    unjudged: str
+
+    def check(self) -> None:
+        """Fail the test, with the prompt and the output of every finding, unless nothing was found."""
+        from lmfuzz.show import counted, line, replay_command
+
+        if self.unjudged:
+            pytest.fail(f"lmfuzz: {self.unjudged}", pytrace=False)
+        if self.findings:
+            lines = [line(n, finding) for n, finding in enumerate(self.findings, start=1)]
+            again = f"run one again with: {replay_command(self.directory, 1)}"
+            head = f"lmfuzz: {counted(len(lines), 'finding')}"
+            pytest.fail("\n".join([head, *lines, again]), pytrace=False)
+
+
+@pytest.fixture
+def lmfuzz_campaign(tmp_path: Path) -> Callable[..., Outcome]:
+    """Runs a campaign: ``lmfuzz_campaign(model="my.py:model", objectives=["repetition"]).check()``.
+
+    Takes the keys of a campaign.toml, and ``target``: a ready target instead of a ``model``. The budget is
+    2 000 rows unless it says another. A wrong key, or a model that cannot be loaded, fails the test.
+    """
+
+    def run(target: Any = None, **keys: Any) -> Outcome:
+        from lmfuzz import spec as specs
+        from lmfuzz.campaign import Campaign
+        from lmfuzz.errors import TargetError, UsageError
+
+        directory = tmp_path / f"campaign-{len(list(tmp_path.glob('campaign-*'))) + 1}"
+        try:
+            campaign = Campaign(specs.resolve({}, {"budget": BUDGET, **keys}), target)
+            campaign.calibrate()
+            with campaign.create(directory) as store:
+                campaign.run(store, _Unwatched())
+        except (UsageError, TargetError) as error:
+            pytest.fail(f"lmfuzz: {error}", pytrace=False)
+        return Outcome(campaign.kept, directory, campaign.unjudged)
+
+    return run
+
+
+class _Unwatched:
+    """A watch that shows nothing: the outcome says everything."""
+
+    def note(self, line: str) -> None: ...
+
+    def found(self, number: int, finding: "Finding") -> None: ...
+
+    def step(self, step: Any) -> None: ...
