@@ -26,7 +26,7 @@ FRAIL = """def frail(batch, trace):
         raise ValueError("starts too early in the alphabet")
     return [None if text[0] == "z" else text.startswith("qu") for text in trace["text"]]
 """
-TABLES = ("rows", "states", "findings")
+TABLES = ("rows", "states", "findings", "minimals")
 
 # One life of a campaign: it is killed by SIGKILL in the middle of step LIFE, wherever that falls.
 LIFE = """
@@ -149,7 +149,7 @@ def test_interrupted_and_resumed_equals_unbroken(spec: Spec, tmp_path: Path, sea
 
 
 def test_killed_in_any_step_and_resumed_equals_unbroken(spec: Spec, tmp_path: Path) -> None:
-    spec = spec.model_copy(update={"search": "directed"})
+    spec = spec.model_copy(update={"search": "directed", "shrink": True})
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     begin(spec, whole)
     go_on(whole)
@@ -165,6 +165,7 @@ def test_killed_in_any_step_and_resumed_equals_unbroken(spec: Spec, tmp_path: Pa
     assert go_on(killed) == "executions"
     assert tables(killed) == tables(whole)
     assert counts(killed) == counts(whole)
+    assert len(tables(whole)["minimals"]) == len(tables(whole)["findings"]) > 0
 
 
 def lmfuzz(*arguments: str | Path) -> list[str]:
