@@ -13,6 +13,7 @@ from lmfuzz.commands.exporting import export
 from lmfuzz.commands.looking import list_, replay, show, tokens
 from lmfuzz.commands.refining import distil, shrink
 from lmfuzz.commands.searching import diff, fuzz, image, resume
+from lmfuzz.commands.sweeping import sweep, watch
 from lmfuzz.errors import UsageError, nearest
 from lmfuzz.exits import BUG, EXITS, INTERRUPTED, NOTHING, discard, fail, sentence
 
@@ -53,7 +54,9 @@ def cli() -> None:
     """Search for inputs on which a model misbehaves: prompts, images, numbers."""
 
 
-for _command in (fuzz, diff, image, resume, show, replay, export, shrink, distil, tokens, list_):
+for _command in (
+    fuzz, diff, image, resume, show, replay, export, shrink, distil, sweep, watch, tokens, list_,
+):  # fmt: skip
     cli.add_command(_command)
 
 

@@ -1,7 +1,10 @@
 """What a campaign shows while it runs: a live view at a terminal, one line every few seconds elsewhere."""
 
 import time
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import IO, Self
 
@@ -23,40 +26,77 @@ BUCKETS, OPERATORS = 10, 8  # rows of the live view's tables
 WIDE = 90  # columns of a terminal that has room for these tables
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a campaign stands; ``yields``: operator -> how many of 1 000 mutants were novel or hits."""
+
+    executions: int
+    seconds: float
+    in_target: float  # seconds
+    budget: str
+    share: float  # of the budget that is spent
+    corpus: int
+    archive: int
+    rows: int
+    novel: int  # rows
+    last_novel: float  # seconds of the campaign
+    stability: float
+    findings: int
+    buckets: int
+    hits: Counter[str]
+    yields: dict[str, float]
+
+    @property
+    def found(self) -> str:
+        """Findings and buckets in words."""
+        return f"{counted(self.findings, 'finding')} in {counted(self.buckets, 'bucket')}"
+
+
+Look = Callable[[], Standing]
+
+
+def standing(c: Campaign) -> Standing:
+    """How a campaign of this process stands."""
+    rates = 1000 * c.tally.fruitful / c.tally.mutants.clip(1)
+    return Standing(
+        c.executor.executions, c.budget.elapsed(), c.executor.seconds, c.spec.budget, c.budget.share(),
+        len(c.corpus), len(c.archive), c.tally.rows, c.tally.novel, c.tally.last_novel,
+        c.calibration.stability, len(c.kept), len(c.findings.kept), c.findings.hits,
+        dict(zip(c.operators, rates.tolist(), strict=True)),
+    )  # fmt: skip
+
+
 class Pace:
     """Executions per second and the share of novel rows, over the last ten seconds."""
 
-    def __init__(self, campaign: Campaign) -> None:
-        self._campaign = campaign
-        self._marks: deque[tuple[float, int, int, int]] = deque()
-        self.mark()
+    def __init__(self, first: Standing) -> None:
+        self._marks = deque([first])
 
-    def mark(self) -> None:
-        """Take note of now."""
-        c = self._campaign
-        self._marks.append((time.perf_counter(), c.executor.executions, c.tally.rows, c.tally.novel))
-        while len(self._marks) > 2 and self._marks[-1][0] - self._marks[1][0] > WINDOW:
+    def mark(self, now: Standing) -> None:
+        """Take note of how it stands."""
+        self._marks.append(now)
+        while len(self._marks) > 2 and now.seconds - self._marks[1].seconds > WINDOW:
             self._marks.popleft()
 
     @property
     def speed(self) -> float:
         """Executions per second."""
         first, last = self._marks[0], self._marks[-1]
-        return (last[1] - first[1]) / max(1e-9, last[0] - first[0])
+        return (last.executions - first.executions) / max(1e-9, last.seconds - first.seconds)
 
     @property
     def novelty(self) -> float:
         """The share of rows that were novel."""
         first, last = self._marks[0], self._marks[-1]
-        return (last[3] - first[3]) / max(1, last[2] - first[2])
+        return (last.novel - first.novel) / max(1, last.rows - first.rows)
 
 
 class Lines:
     """One line per finding, and one every few seconds, for pipes and logs."""
 
-    def __init__(self, campaign: Campaign, out: IO[str]) -> None:
-        self._campaign, self._out = campaign, out
-        self._pace = Pace(campaign)
+    def __init__(self, look: Look, out: IO[str]) -> None:
+        self._look, self._out = look, out
+        self._pace = Pace(look())
         self._last = time.perf_counter()
 
     def __enter__(self) -> Self:
@@ -75,28 +115,26 @@ class Lines:
         """The finding on a line."""
         self.note(line(number, finding))
 
-    def step(self, step: Step) -> None:
+    def step(self, step: Step | None = None) -> None:
         """A line when the last one is some seconds old."""
         now = time.perf_counter()
         if now - self._last < EVERY:
             return
         self._last = now
-        self._pace.mark()
-        c = self._campaign
-        findings = f"{counted(len(c.kept), 'finding')} in {counted(len(c.findings.kept), 'bucket')}"
+        s = self._look()
+        self._pace.mark(s)
         self.note(
-            f"{c.budget.elapsed():.0f} s, {step.executions} executions, {self._pace.speed:.0f}/s, "
-            f"corpus {len(c.corpus)}, archive {len(c.archive)}, "
-            f"novel {self._pace.novelty:.1%}, {findings}"
+            f"{s.seconds:.0f} s, {s.executions} executions, {self._pace.speed:.0f}/s, "
+            f"corpus {s.corpus}, archive {s.archive}, novel {self._pace.novelty:.1%}, {s.found}"
         )
 
 
 class Screen:
     """A picture of the campaign that is drawn anew twice a second, below the findings as they come."""
 
-    def __init__(self, campaign: Campaign, console: Console) -> None:
-        self._campaign, self._console = campaign, console
-        self._pace = Pace(campaign)
+    def __init__(self, look: Look, console: Console) -> None:
+        self._look, self._console = look, console
+        self._pace = Pace(look())
         self._live = Live(console=console, auto_refresh=False, transient=True)
         self._last = 0.0
 
@@ -137,78 +175,74 @@ class Screen:
             overflow="ellipsis",
         )
 
-    def step(self, step: Step) -> None:
+    def step(self, step: Step | None = None) -> None:
         """A new picture when the last one is half a second old."""
         now = time.perf_counter()
         if now - self._last >= REFRESH:
             self._last = now
-            self._pace.mark()
             self._live.update(self._picture(), refresh=True)
 
     def _picture(self) -> RenderableType:
+        s = self._look()
+        self._pace.mark(s)
         tables = Table.grid(padding=(0, 4))
         wide = self._console.width >= WIDE
-        tables.add_row(self._numbers(), *((self._yields(), self._buckets()) if wide else ()))
+        tables.add_row(self._numbers(s), *((self._yields(s), self._buckets(s)) if wide else ()))
         budget = Table.grid(padding=(0, 1))
-        c = self._campaign
-        left = Text(f"{duration(c.budget.elapsed())} of {c.spec.budget}", "dim")
+        left = Text(f"{duration(s.seconds)} of {s.budget}", "dim")
         budget.add_row(
             ProgressBar(
                 total=1.0,
-                completed=c.budget.share(),
+                completed=s.share,
                 width=max(5, min(40, self._console.width - len(left) - 2)),
             ),
             left,
         )
         return Group(Text(""), tables, Text(""), budget)
 
-    def _numbers(self) -> Table:
-        c = self._campaign
-        since = c.budget.elapsed() - c.tally.last_novel
+    def _numbers(self, s: Standing) -> Table:
         table = Table.grid(padding=(0, 2))
         for name, value in (
-            ("executions", f"{c.executor.executions}"),
+            ("executions", f"{s.executions}"),
             ("executions/s", f"{self._pace.speed:.0f}"),
-            ("corpus", f"{len(c.corpus)}"),
-            ("archive", f"{len(c.archive)}"),
+            ("corpus", f"{s.corpus}"),
+            ("archive", f"{s.archive}"),
             ("novel", f"{self._pace.novelty:.1%}"),
-            ("stability", f"{c.calibration.stability:.0%}"),
-            ("last new state", f"{duration(since)} ago"),
-            ("in the target", f"{c.executor.seconds / max(1e-9, c.budget.elapsed()):.0%}"),
-            ("findings", f"{len(c.kept)} in {counted(len(c.findings.kept), 'bucket')}"),
+            ("stability", f"{s.stability:.0%}"),
+            ("last new state", f"{duration(s.seconds - s.last_novel)} ago"),
+            ("in the target", f"{s.in_target / max(1e-9, s.seconds):.0%}"),
+            ("findings", f"{s.findings} in {counted(s.buckets, 'bucket')}"),
         ):
             table.add_row(Text(name, "dim"), Text(value))
         return table
 
-    def _yields(self) -> Table:
+    def _yields(self, s: Standing) -> Table:
         """Operators by how many of 1 000 mutants were novel or hits."""
-        tally = self._campaign.tally
-        rates = 1000 * tally.fruitful / tally.mutants.clip(1)
-        best = sorted(zip(self._campaign.operators, rates.tolist(), strict=True), key=lambda pair: -pair[1])
         table = Table.grid(padding=(0, 2))
         table.add_row(Text("yield per 1 000", "dim"), "")
-        for name, rate in best[:OPERATORS]:
+        for name, rate in sorted(s.yields.items(), key=lambda pair: -pair[1])[:OPERATORS]:
             table.add_row(Text(shortened(name, 16)[1:-1]), Text(f"{rate:.1f}"))
         return table
 
-    def _buckets(self) -> Table:
+    def _buckets(self, s: Standing) -> Table:
         """Buckets by hits."""
-        hits = self._campaign.findings.hits
         room = max(16, min(40, self._console.width - WIDE + 16))
         table = Table.grid(padding=(0, 2))
         table.add_row(Text("hits", "dim"), Text("bucket", "dim"))
-        for bucket, count in hits.most_common(BUCKETS):
+        for bucket, count in s.hits.most_common(BUCKETS):
             table.add_row(Text(f"{count}"), Text(shortened(title(bucket), room)[1:-1]))
-        if len(hits) > BUCKETS:
-            table.add_row("", Text(f"and {len(hits) - BUCKETS} more", "dim"))
+        if len(s.hits) > BUCKETS:
+            table.add_row("", Text(f"and {len(s.hits) - BUCKETS} more", "dim"))
         return table
 
 
 def watch(campaign: Campaign, out: IO[str]) -> Lines | Screen:
     """The live view where ``out`` is a terminal that can show one, else lines."""
+    return view(partial(standing, campaign), out)
+
+
+def view(look: Look, out: IO[str]) -> Lines | Screen:
+    """The view of whatever ``look`` says how it stands."""
     console = Console(file=out, highlight=False, markup=False)
-    return (
-        Screen(campaign, console)
-        if console.is_terminal and not console.is_dumb_terminal
-        else Lines(campaign, out)
-    )
+    alive = console.is_terminal and not console.is_dumb_terminal
+    return Screen(look, console) if alive else Lines(look, out)

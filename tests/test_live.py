@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from functools import partial
 from io import StringIO
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,7 +14,7 @@ from rich.console import Console
 from lmfuzz.budget import Budget
 from lmfuzz.campaign import Campaign
 from lmfuzz.findings import Finding
-from lmfuzz.live import Screen
+from lmfuzz.live import Screen, standing
 from lmfuzz.loop import Step
 from lmfuzz.types import Evidence
 
@@ -46,7 +47,7 @@ def shown(width: int, what: Any, **options: Any) -> str:
     """What is printed in a terminal of this width."""
     out = StringIO()
     console = Console(file=out, width=width, height=40, force_terminal=True, highlight=False, **options)
-    what(Screen(campaign(), console), console)
+    what(Screen(partial(standing, campaign()), console), console)
     return (
         out.getvalue() if "color_system" in options else re.sub("\x1b\\[[0-9;?]*[a-zA-Z]", "", out.getvalue())
     )

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from lmfuzz.campaign import Campaign
 from lmfuzz.findings import Finding
-from lmfuzz.live import Lines, Screen
+from lmfuzz.live import Lines, Screen, standing
 from lmfuzz.loop import Step
 from lmfuzz.spec import Spec
 from lmfuzz.store import Store
@@ -79,7 +79,8 @@ class Stopwatch:
         self._campaign, self._steps, self._wanted, self._left = campaign, steps, slices, warm_up
         self._against = against
         console = Console(file=out, force_terminal=True, width=120, height=40, legacy_windows=False)
-        self._views = Screen(campaign, console), Lines(campaign, out)
+        look = partial(standing, campaign)
+        self._views = Screen(look, console), Lines(look, out)
         self.slices: list[Slice] = []
         self._sampling = 0.0
         self._sample = campaign.executor.sample

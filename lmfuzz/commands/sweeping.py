@@ -1,0 +1,68 @@
+"""Commands around many campaigns: a sweep over a grid of them, and a look at one that runs elsewhere."""
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from lmfuzz.commands.saying import say, tell
+from lmfuzz.exits import INTERRUPTED, NOTHING, fail
+from lmfuzz.signals import heeded
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--jobs", type=click.IntRange(min=1), metavar="N", help="Campaigns at a time (default: number of cores)."
+)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Default: runs/NAME of the file."
+)
+def sweep(file: Path, jobs: int | None, output: Path | None) -> None:
+    """Run a campaign for everything in the grid of FILE, and compare.
+
+    FILE is TOML: [campaign] holds settings of all campaigns, [grid] lists of values, any setting being an
+    axis; trials = N (20) runs each with N seeds; [baseline] says what the others are compared with. Every
+    campaign has a process and a directory of its own. A sweep that was interrupted or killed goes on when
+    it is run again: what is at its end is not run twice, what was under way is resumed.
+    """
+    from lmfuzz.results import as_lines, results, write
+    from lmfuzz.show import counted, escaped
+    from lmfuzz.sweep import Sweep, cells, read
+    from lmfuzz.watching import sweep_view
+
+    plan = read(file)
+    found = cells(plan, str(file))
+    jobs = jobs or os.cpu_count() or 1
+    with Sweep(found, output or Path("runs") / file.stem) as grid:
+        done = f", {len(grid.done)} of them done" if grid.done else ""
+        say(f"{counted(len(found), 'campaign')}{done}, {jobs} at a time, in {grid.folder}")
+        with sweep_view(grid, sys.stdout) as view, heeded(grid.stop):
+            grid.run(jobs, view)
+        if trials := [(cell.labels, trial) for cell, trial in view.trials.items()]:
+            table = results(grid, plan, trials)
+            files = write(table, grid.folder)
+            tell(as_lines(table.settings))
+            for note in table.notes:
+                say(note)
+            say(f"the results are in {', '.join(map(str, files))}")
+    for failure in grid.failures:
+        code = failure.code if failure.code > 0 else INTERRUPTED
+        fail(f"{escaped(failure.cell.name)}: {escaped(failure.words)}", code)
+    if grid.interrupted:
+        fail("interrupted; the same command goes on", INTERRUPTED)
+    sys.exit(NOTHING)
+
+
+@click.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+def watch(directory: Path) -> None:
+    """Follow the campaign in DIRECTORY, which runs in another terminal; only its database is read."""
+    from lmfuzz import show as texts
+    from lmfuzz.store import Store
+    from lmfuzz.watching import follow
+
+    follow(directory, sys.stdout)
+    with Store.read(directory) as store:
+        tell(texts.summary_lines(texts.summary(store)))

@@ -1,0 +1,307 @@
+"""The results of a sweep: what every setting found, how soon, and how that compares with the baseline."""
+
+import csv
+import io
+import math
+import re
+import statistics
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lmfuzz.exports.texts import cell
+from lmfuzz.show import counted, escaped, title
+from lmfuzz.statistics import ENOUGH, Trial, a12, logrank, mann_whitney, median_interval, survival
+from lmfuzz.sweep import Plan, Sweep, label
+
+Labels = tuple[tuple[str, str], ...]  # axis and value
+ANY = "any bucket"
+MOST = 40  # buckets that a page shows; the CSV has all
+_HEADS = {
+    "trials": "trials", "executions": "executions", "seconds": "seconds", "buckets": "buckets",
+    "more": "A12, more buckets", "p": "p (Mann-Whitney)", "bucket": "bucket", "found": "found",
+    "sooner": "A12, sooner", "log_rank": "p (log-rank)",
+}  # fmt: skip
+_ENDS = ("_low", "_high")  # of the interval of a value, in columns of their own in the CSV
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Columns, and rows with a value for each; None where there is none."""
+
+    caption: str
+    columns: tuple[str, ...]
+    rows: list[list[Any]]
+
+    def shown(self, most: int | None = None) -> tuple[list[str], list[list[str]]]:
+        """Heads and rows as a person reads them: escaped, an interval beside its value."""
+        heads = [name for name in self.columns if not name.endswith(_ENDS)]
+        texts = []
+        for values in self.rows[:most]:
+            row = dict(zip(self.columns, values, strict=True))
+            texts.append([_text(name, row) for name in heads])
+        return [escaped(_HEADS.get(name, name)) for name in heads], texts
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """A table per setting, one per setting and bucket, and what to know about them."""
+
+    name: str
+    settings: Table
+    buckets: Table
+    notes: tuple[str, ...]
+
+
+def results(sweep: Sweep, plan: Plan, trials: Sequence[tuple[Labels, Trial]]) -> Results:
+    """The results of those campaigns that are at their end."""
+    arms: dict[Labels, list[Trial]] = {cell.labels: [] for cell in sweep.cells}
+    for labels, trial in trials:
+        arms[labels].append(trial)
+    axes = tuple(name for name, _ in next(iter(arms)))
+    chosen = {name: label(value) for name, value in plan.baseline.items() if name in axes}
+    rivals = {labels: _rival(labels, chosen, arms) for labels in arms}
+    found = Counter(bucket for trials in arms.values() for one in trials for bucket in one.first)
+    names = [None, *(bucket for bucket, _ in sorted(found.items(), key=lambda pair: (-pair[1], pair[0])))]
+    ours = [labels for labels in arms if arms[labels]]
+    return Results(
+        sweep.folder.name,
+        Table(
+            "What every setting found",
+            (*axes, "trials", "executions", "seconds", *_wide("buckets"), "more", "p"),
+            [[*_values(labels), *_found(arms[labels], rivals[labels])] for labels in ours],
+        ),
+        Table(
+            "How soon, to the first confirmed finding",
+            (
+                "bucket",
+                *axes,
+                "found",
+                "trials",
+                *_wide("executions"),
+                *_wide("seconds"),
+                "sooner",
+                "log_rank",
+            ),
+            [
+                [bucket or ANY, *_values(labels), *_soon(bucket, arms[labels], rivals[labels])]
+                for bucket in names
+                for labels in ours
+            ],
+        ),
+        tuple(_notes(sweep, arms, chosen, [trial for _, trial in trials])),
+    )
+
+
+def _wide(name: str) -> list[str]:
+    """The columns of a value with an interval."""
+    return [name, *(name + end for end in _ENDS)]
+
+
+def _values(labels: Labels) -> list[str]:
+    return [value for _, value in labels]
+
+
+def _rival(labels: Labels, chosen: Mapping[str, str], arms: Mapping[Labels, list[Trial]]) -> list[Trial]:
+    """The trials that those of ``labels`` are compared with; none of the baseline itself."""
+    base = tuple((name, chosen.get(name, value)) for name, value in labels)
+    return [] if base == labels or not chosen else arms.get(base, [])
+
+
+def _found(ours: Sequence[Trial], theirs: Sequence[Trial]) -> list[Any]:
+    """Trials, medians of executions, seconds and buckets, and whether there are more than theirs."""
+    many, others = [len(one.first) for one in ours], [len(one.first) for one in theirs]
+    return [
+        len(ours), statistics.median(one.executions for one in ours),
+        statistics.median(one.seconds for one in ours),
+        statistics.median(many), *(median_interval(many) or (None, None)),
+        a12(many, others) if others else None, mann_whitney(many, others) if others else None,
+    ]  # fmt: skip
+
+
+def _soon(bucket: str | None, ours: Sequence[Trial], theirs: Sequence[Trial]) -> list[Any]:
+    """How many trials found a bucket, or any; medians until then; whether that is sooner than theirs."""
+    row: list[Any] = []
+    for unit in (0, 1):  # executions, seconds
+        times, found = _times(bucket, unit, ours)
+        life = survival(times, found)
+        row += [life.found, life.trials] if not row else []
+        row += [life.median, life.low, life.high]
+    if not theirs:
+        return [*row, None, None]
+    one, other = _times(bucket, 0, ours), _times(bucket, 0, theirs)
+    return [*row, a12(_unfound(*other), _unfound(*one)), logrank(one, other)]
+
+
+def _times(bucket: str | None, unit: int, trials: Sequence[Trial]) -> tuple[list[float], list[bool]]:
+    """When each trial found a bucket, or ended without, and whether it did."""
+    whole = [(trial.executions, trial.seconds)[unit] for trial in trials]
+    first = [
+        trial.first.get(bucket) if bucket is not None else min(trial.first.values(), default=None)
+        for trial in trials
+    ]
+    times = [float(end if at is None else at[unit]) for at, end in zip(first, whole, strict=True)]
+    return times, [at is not None for at in first]
+
+
+def _unfound(times: Sequence[float], found: Sequence[bool]) -> list[float]:
+    """The times, those of trials that did not find it later than all."""
+    return [time if hit else math.inf for time, hit in zip(times, found, strict=True)]
+
+
+def _notes(
+    sweep: Sweep, arms: Mapping[Labels, list[Trial]], chosen: Mapping[str, str], trials: Sequence[Trial]
+) -> Iterator[str]:
+    """What to know about the numbers."""
+    if missing := len(sweep.cells) - len(trials):
+        yield f"{missing} of {counted(len(sweep.cells), 'campaign')} are not at their end, and not in here"
+    if few := [len(of) for of in arms.values() if len(of) < ENOUGH]:
+        many = counted(few[0], "trial") if len({*few}) == 1 else f"{min(few)} to {max(few)} trials"
+        yield f"warning: {many} per setting; below {ENOUGH}, what looks like a difference may be chance"
+    if blind := sum(trial.unscored > 0 for trial in trials):
+        yield f"warning: in {counted(blind, 'campaign')} some rows could not be scored, which says nothing"
+    if chosen:
+        base = ", ".join(f"{name}={value}" for name, value in chosen.items())
+        yield f"A12 and p compare with {base}; p is two-sided and not corrected for the number of comparisons"
+    else:
+        yield "nothing is compared, since no [baseline] is chosen"
+    yield (
+        "medians with 95 % intervals: of buckets by bootstrap, of times by Kaplan and Meier, where a trial "
+        "that found nothing may have found it later; executions count from the end of calibration"
+    )
+
+
+def _text(name: str, row: Mapping[str, Any]) -> str:
+    value = row[name]
+    if f"{name}_low" not in row:
+        return _number(name, value)
+    low, high = (_number(name, row[name + end]) for end in _ENDS)
+    between = f" ({low} to {high})" if low and high else f" ({low} or more)" if low else ""
+    return f"{_number(name, value) or 'not reached'}{between}"
+
+
+def _number(name: str, value: Any) -> str:
+    if value is None:
+        return ""
+    if name in ("p", "log_rank"):
+        return "< 0.001" if value < 0.001 else f"{value:.3f}"
+    if name in ("more", "sooner"):
+        return f"{value:.2f}"
+    if isinstance(value, float):
+        return f"{value:.0f}" if name == "executions" else f"{value:.4g}"
+    return title(str(value)) if name == "bucket" else escaped(str(value))
+
+
+def as_lines(table: Table) -> Iterator[str]:
+    """A table for a terminal."""
+    heads, rows = table.shown()
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    for row in (heads, *rows):
+        yield "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+
+
+def as_csv(table: Table) -> str:
+    """All columns and rows; what a spreadsheet could run begins with '."""
+    out = io.StringIO()
+    lines = csv.writer(out, quoting=csv.QUOTE_NONNUMERIC)
+    lines.writerow([cell(name) for name in table.columns])
+    lines.writerows([["" if value is None else cell(value) for value in row] for row in table.rows])
+    return out.getvalue()
+
+
+def as_markdown(found: Results) -> str:
+    """Both tables and the notes."""
+    lines = [f"# {_marked(found.name)}", ""]
+    for table in (found.settings, found.buckets):
+        heads, rows = table.shown(_most(found))
+        lines += [f"## {table.caption}", ""]
+        head, *body = (f"| {' | '.join(map(_marked, texts))} |" for texts in (heads, *rows))
+        lines += [head, "|" + "---|" * len(heads), *body, *_left_out(found, table), ""]
+    return "\n".join([*lines, *(f"- {_marked(note)}" for note in found.notes), ""])
+
+
+def as_html(found: Results) -> str:
+    """A page that opens offline: both tables and the notes."""
+    from jinja2 import Environment  # only where it is used
+
+    page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(_PAGE)
+    tables = [
+        (table.caption, *table.shown(_most(found)), _left_out(found, table))
+        for table in (found.settings, found.buckets)
+    ]
+    return page.render(name=escaped(found.name), tables=tables, notes=list(map(escaped, found.notes)))
+
+
+def _most(found: Results) -> int:
+    """Rows of a table that a page shows: those of MOST buckets, and of any."""
+    return max(1, len(found.settings.rows)) * (MOST + 1)
+
+
+def _left_out(found: Results, table: Table) -> list[str]:
+    more = (len(table.rows) - _most(found)) // max(1, len(found.settings.rows))
+    return ["", f"and {counted(more, 'bucket')} more, in buckets.csv"] if more > 0 else []
+
+
+def _marked(text: str) -> str:
+    return re.sub(r"([\\`*_{}\[\]<>#|~!&])", r"\\\1", text)
+
+
+def write(found: Results, folder: Path) -> list[Path]:
+    """The results as files in a folder: results.csv (settings), buckets.csv, results.md, results.html."""
+    texts = {
+        "results.csv": as_csv(found.settings), "buckets.csv": as_csv(found.buckets),
+        "results.md": as_markdown(found), "results.html": as_html(found),
+    }  # fmt: skip
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
+    return [folder / name for name in texts]
+
+
+_PAGE = """\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<title>{{ name }}: results of a sweep</title>
+<style>
+:root { color-scheme: light dark; --line: #8886; --head: #8882; }
+body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 80rem; padding: 0 1rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 1rem 0 .5rem; }
+caption { font-weight: 600; font-size: 1.2rem; text-align: left; padding: .5rem 0; }
+th, td { border-bottom: 1px solid var(--line); padding: .3rem .8rem; text-align: left; vertical-align: top; }
+thead th { background: var(--head); }
+tbody tr:hover { background: var(--head); }
+@media print { body { margin: 0; max-width: none; font-size: 10px; } .wide { overflow: visible; } }
+</style>
+</head>
+<body>
+<main>
+<h1>{{ name }}</h1>
+{% for caption, heads, rows, more in tables %}
+<div class="wide" tabindex="0" role="region" aria-label="{{ caption }}">
+<table>
+<caption>{{ caption }}</caption>
+<thead><tr>{% for head in heads %}<th scope="col">{{ head }}</th>{% endfor %}</tr></thead>
+<tbody>
+{% for row in rows %}
+<tr>{% for text in row %}<td>{{ text }}</td>{% endfor %}</tr>
+{% endfor %}
+</tbody>
+</table>
+</div>
+{% for line in more if line %}<p>{{ line }}</p>{% endfor %}
+{% endfor %}
+<ul>
+{% for note in notes %}
+<li>{{ note }}</li>
+{% endfor %}
+</ul>
+</main>
+</body>
+</html>
+"""
