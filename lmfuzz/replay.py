@@ -18,7 +18,7 @@ from lmfuzz.executors import CRASH, LocalExecutor
 from lmfuzz.findings import Finding, Reruns, confirm
 from lmfuzz.objectives.combine import Panel
 from lmfuzz.show import pick
-from lmfuzz.spaces import BoxSpace, Space, described
+from lmfuzz.spaces import BoxSpace, Space, TextSpace, described
 from lmfuzz.spec import Spec
 from lmfuzz.store import Store
 from lmfuzz.types import SEED, Array, Evidence
@@ -86,9 +86,10 @@ class Recorded:
     ) -> "Recorded":  # fmt: skip
         """What a campaign's database says: its ``meta``, noise floors, findings by number, and seeds."""
         space = described(meta["space"])
+        alphabet = not isinstance(space, TextSpace) or space.symbols  # a damaged campaign may have none
         return cls(
             specs.resolve(meta["spec"], {}), meta["identity"], spelling(space), noise, findings,
-            {n: space.decode(f.row) for n, f in findings.items()},
+            {n: space.decode(f.row) if alphabet else f.prompt for n, f in findings.items()},
             [(row, space.name(row, i, 0.0)) for i, row in enumerate(seeds)],
         )  # fmt: skip
 
@@ -138,8 +139,8 @@ class Replay:
         self.spec = recorded.spec if model is None else recorded.spec.model_copy(update={"model": model})
         target = load_target(self.spec)
         self._space: Space = target.space
-        assembly.check_objectives(self.spec, target.space)
         self._objective: Panel = objectives(self.spec, target.space)
+        assembly.check_objectives(self.spec, target, self._objective)
         self._objective.noise = recorded.noise
         self._wants = self._objective.needs | {"text"}
         assembly.check_channels(target, [("the objectives need", self._wants)])
