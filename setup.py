@@ -22,7 +22,7 @@ setup(
     packages=[*find_packages(include=["lmfuzz", "lmfuzz.*"]), "lmfuzz.corpora"],
     package_dir={"lmfuzz.corpora": "corpora"},
     package_data={
-        "lmfuzz": ["models/*/*.*", "models/*/*/*"],
+        "lmfuzz": ["models/*/*.*", "models/*/*/*", "report/*.*"],
         "lmfuzz.corpora": ["*.txt", "*.md", "*/*.txt", "*/*.dict", "*/*.py", "*/*.toml"],
     },
     install_requires=[

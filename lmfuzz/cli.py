@@ -12,6 +12,7 @@ import lmfuzz
 from lmfuzz.commands.exporting import export
 from lmfuzz.commands.looking import list_, replay, show, tokens
 from lmfuzz.commands.refining import distil, shrink
+from lmfuzz.commands.reporting import report
 from lmfuzz.commands.searching import diff, fuzz, image, resume
 from lmfuzz.commands.sweeping import sweep, watch
 from lmfuzz.errors import UsageError, nearest
@@ -55,7 +56,7 @@ def cli() -> None:
 
 
 for _command in (
-    fuzz, diff, image, resume, show, replay, export, shrink, distil, sweep, watch, tokens, list_,
+    fuzz, diff, image, resume, show, replay, export, report, shrink, distil, sweep, watch, tokens, list_,
 ):  # fmt: skip
     cli.add_command(_command)
 

@@ -36,7 +36,7 @@ ROOMS = (
     ("show",),
     ("pictures", "token_scan", "salvage"),
     ("campaign",),
-    ("replay", "live"),
+    ("replay", "live", "report"),
     ("exports", "pytest_plugin"),
     ("sweep",),
     ("results", "watching"),

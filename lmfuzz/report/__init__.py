@@ -1,0 +1,1 @@
+"""A campaign as one HTML file that opens offline, or several side by side."""

@@ -1,0 +1,88 @@
+"""The page: everything a report says, in one HTML file that loads nothing and runs nothing of a stranger's.
+
+Two fences, each enough by itself: Jinja escapes every text that it is given, and the page's policy allows
+the two scripts whose hashes it names, pictures that stand in it, and no request to anywhere.
+"""
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import lmfuzz
+from lmfuzz import show
+from lmfuzz.errors import UsageError
+from lmfuzz.report import charts
+from lmfuzz.report.account import Account
+from lmfuzz.store import Store
+
+FOLDER = Path(__file__).parent
+
+
+def write(directories: Sequence[Path], file: Path) -> None:
+    """Write the report of the campaigns in ``directories``; UsageError where one is none, or it cannot."""
+    text = render(directories)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise UsageError(f"cannot write {file}: {error.strerror}") from None
+
+
+def render(directories: Sequence[Path]) -> str:
+    """The report of the campaigns in ``directories`` as HTML; UsageError where one is no campaign."""
+    with ExitStack() as stack:
+        stores = [stack.enter_context(Store.read(directory)) for directory in directories]
+        total = sum(len(store.findings()) for store in stores)
+        accounts = [Account(store, total, len(stores)) for store in stores]
+        return _page(accounts)
+
+
+def _page(accounts: Sequence[Account]) -> str:
+    import jinja2  # only where it is used
+
+    scripts = [_source("plotly-basic.min.js"), _source("page.js")]
+    drawn: dict[str, Any] = {}
+    for i, account in enumerate(accounts, start=1):
+        for name, chart in (("growth", charts.growth), ("yield", charts.yields), ("map", charts.states)):
+            drawn[f"{name}-{i}"] = chart(account)
+    if len(accounts) > 1:
+        drawn["comparison"] = charts.comparison(accounts)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    environment.filters["times"] = _times
+    return environment.get_template("page.html").render(
+        accounts=accounts, charts={name: chart for name, chart in drawn.items() if chart is not None},
+        scripts=scripts, hashes=[_hash(script) for script in scripts], style=_source("page.css"),
+        version=lmfuzz.__version__, buckets=_side_by_side(accounts), counted=show.counted,
+    )  # fmt: skip
+
+
+def _side_by_side(accounts: Sequence[Account]) -> list[tuple[str, list[int]]]:
+    """The hits of every bucket in each campaign, the bucket that most of them found first."""
+    hits: dict[str, list[int]] = {}
+    for i, account in enumerate(accounts):
+        for bucket in account.buckets:
+            hits.setdefault(bucket.title, [0] * len(accounts))[i] = bucket.hits
+    return sorted(hits.items(), key=lambda row: (row[1].count(0), -sum(row[1]), row[0]))
+
+
+def _times(share: float) -> str:
+    """A small probability as a person says it."""
+    if share <= 0:
+        return "0"
+    return f"{share:.2%}" if share >= 0.001 else f"1 in {1 / share:,.0f}"
+
+
+def _source(name: str) -> str:
+    return (FOLDER / name).read_text(encoding="utf-8")
+
+
+def _hash(script: str) -> str:
+    """What the page's policy calls a script by."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
