@@ -13,7 +13,7 @@ from lmfuzz.spaces import BoxSpace, TextSpace
 from lmfuzz.store import Store
 from lmfuzz.types import Array, FloatArray, IntArray
 
-_BLOCK = 256  # points whose distances to all others are in memory at once
+_TILE = 1024  # points whose distances to as many others are looked at at once, a multiple of 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def cover(points: FloatArray, radius: float, groups: Array) -> IntArray:
     the fewest. Needs N * N / 8 bytes.
     """
     near = _near(points, radius, groups)
-    gains = np.bitwise_count(near).sum(axis=1, dtype=np.int64)
+    gains = np.bitwise_count(near).sum(axis=1, dtype=np.int32)
     left = np.ones(len(points), np.bool_)
     chosen: list[int] = []
     while left.any():
@@ -96,17 +96,23 @@ def _near(points: FloatArray, radius: float, groups: Array) -> Array:
 
     What rounding leaves in doubt is not near: a row more, and all is covered.
     """
-    centred = points.astype(np.float64)
-    centred -= centred.mean(axis=0)
-    norms = (centred * centred).sum(axis=1)
-    slack = 1e-12 * norms.max()
+    exact = points.astype(np.float64) - points.mean(axis=0, dtype=np.float64)
+    halves = ((exact * exact).sum(axis=1) - radius * radius / 2) / 2
+    doubt = 2.1 * (points.shape[1] + 8) * max(halves.max(), radius * radius)  # in units of the last place
+    single = doubt * 2.0**-24 < 1e-3 * radius * radius
+    kind, unit = (np.float32, 2.0**-24) if single else (np.float64, 2.0**-53)
+    some, halves = exact.astype(kind), (halves + doubt * unit).astype(kind)
     near = np.empty((len(points), -(-len(points) // 8)), np.uint8)
-    for start in range(0, len(points), _BLOCK):
-        some = slice(start, start + _BLOCK)
-        squared = norms[some, None] + norms - 2 * (centred[some] @ centred.T)
-        bits = (squared <= radius * radius - slack) & (groups[some, None] == groups)
-        bits[np.arange(len(bits)), np.arange(start, start + len(bits))] = True
-        near[some] = np.packbits(bits, axis=1)
+    tiles = [slice(start, start + _TILE) for start in range(0, len(points), _TILE)]
+    for i, rows in enumerate(tiles):
+        for columns in tiles[i:]:
+            bits = some[rows] @ some[columns].T - halves[rows, None] >= halves[columns]
+            bits &= groups[rows, None] == groups[columns]
+            if rows == columns:
+                bits &= bits.T
+                np.fill_diagonal(bits, True)
+            near[rows, columns.start // 8 : columns.stop // 8] = np.packbits(bits, axis=1)
+            near[columns, rows.start // 8 : rows.stop // 8] = np.packbits(bits, axis=0).T
     return near
 
 

@@ -1,0 +1,118 @@
+"""How small findings become, with how many executions, and how fast an archive is distilled."""
+
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from benchmarks.campaigns import Eye
+from benchmarks.figures import Measured, Options, Wrong, noted, percent
+
+from lmfuzz import assembly
+from lmfuzz.campaign import Campaign
+from lmfuzz.corpus import Corpus
+from lmfuzz.distil import distil
+from lmfuzz.findings import Finding, Minimal
+from lmfuzz.loop import Step
+from lmfuzz.shrink import Shrinker
+from lmfuzz.spaces import TextSpace, describe
+from lmfuzz.spec import Spec
+from lmfuzz.store import Store
+from lmfuzz.types import IntArray
+
+SEEDS = (0, 1)  # of the campaigns whose findings are shrunk
+COARSE = 1.5  # times the campaign's radius: where rows cover several states
+LONG = 16  # symbols of a row of the archive that is distilled
+
+
+def measure_shrink(keys: list[str], options: Options) -> dict[str, Measured]:
+    """``shrink_ratio``, ``shrink_executions`` and ``shrink_minimal`` of findings of the bundled model."""
+    shrunk: list[tuple[Finding, Minimal]] = []
+    minimal, lost, seconds = 0, 0, 0.0
+    with tempfile.TemporaryDirectory(prefix="lmfuzz-bench-") as folder:
+        for seed in SEEDS[:1] if options.quick else SEEDS:
+            directory = Path(folder) / str(seed)
+            _campaign(directory, seed, options.quick)
+            with Store.read(directory) as store:
+                shrinker = assembly.shrinker(store)
+                for finding in store.findings():
+                    started = time.perf_counter()
+                    small = shrinker(finding)
+                    seconds += time.perf_counter() - started
+                    if small is None:
+                        lost += 1
+                        continue
+                    shrunk.append((finding, small))
+                    minimal += _is_minimal(shrinker, finding, small.row)
+    if not shrunk:
+        raise Wrong("nothing was found that could be shrunk")
+    ratios = [len(small.row) / len(finding.row) for finding, small in shrunk]
+    spent = [small.executions for _, small in shrunk]
+    buckets = len({finding.bucket for finding, _ in shrunk})
+    about = noted(
+        f"{len(shrunk)} findings in {buckets} buckets, {lost} that did not fail again; after / before "
+        f"{min(ratios):.2f} to {max(ratios):.2f}; executions {min(spent)} to {max(spent)}, median "
+        f"{np.median(spent):.0f}; {seconds / len(shrunk):.2f} s each"
+    )
+    share = minimal / (len(shrunk) + lost)
+    found = {
+        "shrink_ratio": Measured(float(np.median(ratios)), (about,)),
+        "shrink_executions": Measured(float(max(spent))),
+        "shrink_minimal": Measured(share, (f"{percent(share)} of {len(shrunk) + lost} findings",)),
+    }
+    return {key: found[key] for key in keys}
+
+
+def _campaign(directory: Path, seed: int, quick: bool) -> None:
+    more = {"objectives": ["regex:pattern=the"]} if quick else {}
+    campaign = Campaign(Spec(budget="2000x" if quick else "60000x", seed=seed, **more))  # type: ignore[arg-type]
+    campaign.calibrate()
+    with campaign.create(directory) as store:
+        campaign.run(store, Eye(lambda step: None))
+
+
+def _is_minimal(shrinker: Shrinker, finding: Finding, row: IntArray) -> bool:
+    """Whether a row fails alone in the finding's bucket, and without any one symbol does not."""
+    rests = [np.delete(row, i) for i in range(len(row))] if len(row) > 1 else []
+    return _fails(shrinker, finding, row) and not any(_fails(shrinker, finding, rest) for rest in rests)
+
+
+def _fails(shrinker: Shrinker, finding: Finding, row: IntArray) -> bool:
+    objective, one = shrinker.objective, shrinker.space.batch([row])
+    column = objective.targets.index(finding.objective)
+    trace = shrinker.executor.run(one, shrinker.wants)
+    if not objective(one, trace)[0, column] > 0:
+        return False
+    why = objective.evidence(one, trace, 0, column)
+    return f"{finding.objective}: {why.signature}" == finding.bucket
+
+
+def measure_distil(keys: list[str], options: Options) -> dict[str, Measured]:
+    """``distil_seconds``: from a directory to a file, at the campaign's radius or a coarser one."""
+    rows, dimensions = (400, 8) if options.quick else (20_000, 64)
+    rng = np.random.default_rng(0)
+    points = rng.standard_normal((rows, dimensions)).astype(np.float32)
+    radius = np.sqrt(dimensions) * 0.75
+    seconds, lines = [], []
+    with tempfile.TemporaryDirectory(prefix="lmfuzz-bench-") as folder:
+        _archive(Path(folder) / "campaign", points, float(radius), rng)
+        for wanted in (radius, COARSE * radius):
+            started = time.perf_counter()
+            done = distil(Path(folder) / "campaign", Path(folder) / "seeds.jsonl", float(wanted))
+            seconds.append(time.perf_counter() - started)
+            lines.append(f"within {wanted:.1f}: {done.rows} of {rows} rows, {seconds[-1]:.2f} s")
+    return {key: Measured(max(seconds), tuple(map(noted, lines))) for key in keys}
+
+
+def _archive(directory: Path, points: np.ndarray, radius: float, rng: np.random.Generator) -> None:
+    """A campaign that has these points (N, D), of random rows, in its archive; there is no model of it."""
+    space = TextSpace(tuple("abcdefghijklmnopqrstuvwxyz"))
+    batch = space.batch(list(rng.integers(26, size=(len(points), LONG), dtype=np.int32)))
+    new = np.ones(len(points), np.bool_)
+    meta = {"space": describe(space), "operators": [], "calibration": {"radius": radius}}
+    with Store.create(directory, meta) as store:
+        corpus = Corpus(space)
+        corpus.add(batch)
+        margins = np.full((len(points), 1), -1, np.float32)
+        store.add(Step(len(points), batch, points, margins, new, []), corpus)
+        store.commit({"corpus_size": len(corpus), "trials": None}, corpus, [])
