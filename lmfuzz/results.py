@@ -24,6 +24,7 @@ _HEADS = {
     "more": "A12, more buckets", "p": "p (Mann-Whitney)", "bucket": "bucket", "found": "found",
     "sooner": "A12, sooner", "log_rank": "p (log-rank)",
 }  # fmt: skip
+_PAGE = Path(__file__).parent / "report" / "sweep.html"
 _ENDS = ("_low", "_high")  # of the interval of a value, in columns of their own in the CSV
 
 
@@ -226,7 +227,9 @@ def as_html(found: Results) -> str:
     """A page that opens offline: both tables and the notes."""
     from jinja2 import Environment  # only where it is used
 
-    page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(_PAGE)
+    page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
+        _PAGE.read_text(encoding="utf-8")
+    )
     tables = [
         (table.caption, *table.shown(_most(found)), _left_out(found, table))
         for table in (found.settings, found.buckets)
@@ -257,51 +260,3 @@ def write(found: Results, folder: Path) -> list[Path]:
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
     return [folder / name for name in texts]
-
-
-_PAGE = """\
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<title>{{ name }}: results of a sweep</title>
-<style>
-:root { color-scheme: light dark; --line: #8886; --head: #8882; }
-body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 80rem; padding: 0 1rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 1rem 0 .5rem; }
-caption { font-weight: 600; font-size: 1.2rem; text-align: left; padding: .5rem 0; }
-th, td { border-bottom: 1px solid var(--line); padding: .3rem .8rem; text-align: left; vertical-align: top; }
-thead th { background: var(--head); }
-tbody tr:hover { background: var(--head); }
-@media print { body { margin: 0; max-width: none; font-size: 10px; } .wide { overflow: visible; } }
-</style>
-</head>
-<body>
-<main>
-<h1>{{ name }}</h1>
-{% for caption, heads, rows, more in tables %}
-<div class="wide" tabindex="0" role="region" aria-label="{{ caption }}">
-<table>
-<caption>{{ caption }}</caption>
-<thead><tr>{% for head in heads %}<th scope="col">{{ head }}</th>{% endfor %}</tr></thead>
-<tbody>
-{% for row in rows %}
-<tr>{% for text in row %}<td>{{ text }}</td>{% endfor %}</tr>
-{% endfor %}
-</tbody>
-</table>
-</div>
-{% for line in more if line %}<p>{{ line }}</p>{% endfor %}
-{% endfor %}
-<ul>
-{% for note in notes %}
-<li>{{ note }}</li>
-{% endfor %}
-</ul>
-</main>
-</body>
-</html>
-"""

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from lmfuzz.budget import Budget
 from lmfuzz.findings import Finding
-from lmfuzz.live import Standing, view
+from lmfuzz.live import WIDE, Standing, view
 from lmfuzz.show import counted, duration, escaped, shortened
 from lmfuzz.statistics import Trial, trial
 from lmfuzz.store import DATABASE, LOCK, Store, begun
@@ -23,6 +23,7 @@ from lmfuzz.sweep import Cell, Failure, Sweep
 EVERY = 1.0  # seconds between looks at a campaign
 REFRESH = 1.0  # seconds between pictures of a sweep
 LAST = 10  # findings that were there before somebody looked
+COLUMNS = ("setting", "done", "running", "buckets", "under way", "executions")
 ROOM = 8  # lines of a terminal that the table of a sweep leaves free
 
 
@@ -139,13 +140,14 @@ class SweepTable(SweepLines):
             self._live.update(self._picture(), refresh=True)
 
     def _picture(self) -> Table:
-        table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), caption_justify="left")
-        for name in ("setting", "done", "running", "buckets", "executions", "under way"):
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), caption_justify="left")
+        narrow = self._console.width < WIDE
+        for name in COLUMNS[: 5 if narrow else 6]:
             table.add_column(name, header_style="dim", no_wrap=True)
         rows = list(self._rows())
         shown = rows[: max(3, self._console.height - ROOM)]
         for row in shown:
-            table.add_row(*map(Text, row))
+            table.add_row(*map(Text, row[:5] if narrow else row))
         more = f"and {len(rows) - len(shown)} settings more; " if len(rows) > len(shown) else ""
         done, whole = len(self.sweep.done), len(self.sweep.cells)
         table.caption = (
@@ -167,8 +169,8 @@ class SweepTable(SweepLines):
                 shortened(name, max(16, self._console.width // 3))[1:-1],
                 f"{len(ended)}/{len(cells)}", f"{len(now) or ''}",
                 f"{sum(len(one.first) for one in ended) / len(ended):.1f}" if ended else "",
+                ", ".join(map(self._progress, now[:2])),
                 f"{sum(one.executions for one in ended) / len(ended):.0f}" if ended else "",
-                ", ".join(map(self._progress, now[:3])),
             ]  # fmt: skip
 
     def _progress(self, cell: Cell) -> str:
