@@ -26,6 +26,7 @@ KEYS = [
     "memory_growth_mb", "words_directed", "words_tensorfuzz", "words_walk", "words_random",
     "causal_vs_generate", "causal_vs_generate_mixed", "causal_overhead_share", "batch_changes",
     "token_scan_per_second",
+    "report_seconds", "report_mb",
 ]  # fmt: skip
 
 

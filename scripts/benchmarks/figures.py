@@ -109,6 +109,10 @@ FIGURES: dict[str, Figure] = {
     "distil_seconds": Figure(
         "to distil 20 000 rows of 64 dimensions, no model", "under 10 s", lambda v: v < 10, "{:.2f} s".format
     ),
+    "report_seconds": Figure(
+        "to report 1 000 findings and 1 M executions", "under 20 s", lambda v: v < 20, "{:.1f} s".format
+    ),
+    "report_mb": Figure("the size of that report", "under 6 MB", lambda v: v < 6, "{:.2f} MB".format),
 }  # fmt: skip
 
 
