@@ -82,13 +82,13 @@ def cover(points: FloatArray, radius: float, groups: Array) -> IntArray:
     gains = np.bitwise_count(near).sum(axis=1, dtype=np.int32)
     left = np.ones(len(points), np.bool_)
     chosen: list[int] = []
-    while left.any():
-        chosen.append(best := int(gains.argmax()))
+    while gains[best := int(gains.argmax())] > 1:
+        chosen.append(best)
         covered = np.flatnonzero(_bits(near, best) & left)
         for i in covered.tolist():  # near is symmetric: what i is near to covered it
             gains -= _bits(near, i)
         left[covered] = False
-    return np.array(chosen, np.int64)
+    return np.concatenate([np.array(chosen, np.int64), np.flatnonzero(left)])  # each by itself
 
 
 def _near(points: FloatArray, radius: float, groups: Array) -> Array:
