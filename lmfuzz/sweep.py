@@ -230,7 +230,8 @@ class Sweep:
         if (lock := _locked(folder / LOCK)) is None:
             raise UsageError(f"another sweep works in {folder}")
         self._lock = lock
-        self.done = {cell: None for cell in self.cells if self._at_end(cell)}  # in the order of their ends
+        # In the order of their ends.
+        self.done = dict.fromkeys(cell for cell in self.cells if at_end(self.directory(cell)))
 
     def __enter__(self) -> Self:
         return self
@@ -281,7 +282,7 @@ class Sweep:
         if not self._free(cell) if process is None else process.poll() is None:
             return
         del self.running[cell]
-        if self._at_end(cell):
+        if at_end(self.directory(cell)):
             self.done[cell] = None
             view.ended(cell)
         elif process is None:
@@ -316,20 +317,6 @@ class Sweep:
                 self._asked.add(cell)
                 process.terminate()
 
-    def _at_end(self, cell: Cell) -> bool:
-        """Whether a campaign has nothing left to do."""
-        directory = self.directory(cell)
-        if not begun(directory):
-            return False
-        with Store.read(directory) as store:
-            state, meta, found = store.state(), store.meta, len(store.findings())
-        budget = replace(
-            Budget.parse(cell.spec.budget), findings=cell.spec.stop_after, seconds_before=state["seconds"],
-            spent_executions=state["executions"], calibration=meta["calibration_executions"],
-            spent_findings=found,
-        )  # fmt: skip
-        return state["reason"] not in _UNENDED or budget.spent()
-
     def _free(self, cell: Cell) -> bool:
         """Whether no process works on a campaign."""
         if not self.log(cell).exists():
@@ -346,6 +333,20 @@ class Sweep:
         lines = self.log(cell).read_text(encoding="utf-8", errors="replace").splitlines()
         own = [line.removeprefix(_OWN) for line in lines if line.startswith(_OWN)]
         return own[-1] if own else f"exit code {code}, see {self.log(cell)}"
+
+
+def at_end(directory: Path) -> bool:
+    """Whether a campaign has nothing left to do, even if it was killed before it could say so."""
+    if not begun(directory):
+        return False
+    with Store.read(directory) as store:
+        state, meta, found = store.state(), store.meta, len(store.findings())
+    budget = replace(
+        Budget.parse(meta["spec"]["budget"]), findings=meta["spec"]["stop_after"],
+        seconds_before=state["seconds"], spent_executions=state["executions"],
+        calibration=meta["calibration_executions"], spent_findings=found,
+    )  # fmt: skip
+    return state["reason"] not in _UNENDED or budget.spent()
 
 
 def _locked(path: Path) -> IO[bytes] | None:
