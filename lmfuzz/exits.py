@@ -14,7 +14,7 @@ NOTHING, FOUND, USAGE, TARGET, DISK, BUG, INTERRUPTED = 0, 1, 2, 3, 4, 70, 130
 EXITS = """
 \b
 Exit codes:
-  0    nothing was found (replay: everything is fixed; tokens: none is under-trained)
+  0    nothing was found (replay: everything is fixed; tokens: none is under-trained; sweep: all ran)
   1    findings (replay: something still fails or could not be judged; tokens: some are under-trained)
   2    wrong usage, or nothing was found and an objective never scored a row
   3    the model could not be loaded

@@ -16,7 +16,7 @@ from lmfuzz.store import Store, begun
 from lmfuzz.sweep import Sweep, at_end, cells, read
 
 JOBS, TRIALS, BUDGET = 2, 20, "1m"  # 40 campaigns of a minute
-QUICK = (1, 2, "4s")
+QUICK = (1, 1, "3s")
 BEGINS = "lmfuzz: the bundled model"  # what a campaign prints when it begins, not when it goes on
 PLAN = """
 trials = {trials}
