@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from shell import Shell, forget_files
+from test_images_cli import MODELS
 
 from lmfuzz.errors import UsageError
 from lmfuzz.executors import LocalExecutor
@@ -158,6 +160,22 @@ def test_pixels_go_back_to_the_seed_whole() -> None:
     np.testing.assert_array_equal(small.row[0, :2], row[0, :2])
     assert not small.row[0, 2].any()
     assert not small.row[1].any()
+
+
+def test_findings_that_are_images_get_a_picture_of_the_minimal_one(sh: Shell) -> None:
+    Path("images.py").write_text(MODELS)
+    forget_files()
+    pair = ("images.py:few", "--twin", "round:4", "--count", "20", "--stop-after", "3")
+    result = sh("image", "diff", *pair, "--budget", "20000x", "-o", "c")
+    assert result.code == 1, result.err
+    assert sh("shrink", "c").code == 0
+    with Store.read(Path("c")) as store:
+        sizes = [small.size / max(1, small.before) for one in store.findings() if (small := one.minimal)]
+    number = int(np.argmax(np.array(sizes) > 0)) + 1  # a seed may hit as it is
+    assert 0 < sizes[number - 1] < 1
+    with Image.open(f"c/pictures/{number}-minimal.png") as minimal, Image.open("c/pictures/1.png") as before:
+        assert minimal.size == before.size
+    assert f"c/pictures/{number}-minimal.png: the same" in sh("show", "c", str(number)).out
 
 
 def test_a_command_makes_findings_minimal_and_keeps_them(sh: Shell) -> None:
