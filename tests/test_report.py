@@ -15,6 +15,7 @@ import pytest
 from chromium import browser, needed
 from shell import Shell
 
+from lmfuzz.coding import encode
 from lmfuzz.report import page
 from lmfuzz.report.account import Account
 from lmfuzz.report.remaining import lately, observed, unseen
@@ -255,6 +256,8 @@ def test_nothing_of_a_hostile_model_acts_in_a_browser(
         tab.open(file)
         for chart, trace in (("map-1", 1), ("map-1", 0), ("growth-1", 0)):
             tab.ask(f"Plotly.Fx.hover('{chart}', [{{curveNumber: {trace}, pointNumber: 0}}])")
+            if trace:
+                assert '"<script>al' in tab.ask("document.querySelector('#map-1 .hoverlayer').textContent")
         tab.ask("document.querySelectorAll('details').forEach(one => one.open = true)")
         tab.ask("new Promise(done => setTimeout(done, 500))")
         assert tab.dialogs == []
@@ -295,3 +298,11 @@ def test_a_report_fits_its_window_and_draws_its_charts(campaign: Path, tmp_path:
         assert levels[0] == 1
         assert all(after <= before + 1 for before, after in pairwise(levels))
         assert tab.print().startswith(b"%PDF")
+
+
+def test_a_campaign_that_counted_no_visits_says_that_it_cannot_say(campaign: Path) -> None:
+    with Store.read(campaign) as store:
+        state = store.state()
+    assert "cannot be said" not in words(page.render([campaign]))
+    change(campaign, "UPDATE state SET value = ?", encode({**state, "visits": 0 * state["visits"]}))
+    assert "new state cannot be said" in words(page.render([campaign]))

@@ -3,8 +3,9 @@
 Texts that plotly shows are escaped: it takes some tags, and links, in them for its own.
 """
 
+import html
 from collections.abc import Iterable, Sequence
-from html import escape
+from functools import partial
 from typing import Any
 
 from lmfuzz.report.account import Account
@@ -16,6 +17,7 @@ COLOURS = ("#4a78d9", "#d9772e", "#1d9a8a", "#c2528b", "#8a6bd1", "#7f8c2d")  # 
 TIME = [[0, "#4a6fdc"], [0.5, "#1d9a8a"], [1, "#d9a22e"]]
 FOUND = "#d6336c"
 Chart = dict[str, Any]
+escape = partial(html.escape, quote=False)  # plotly would show &quot; as it is
 
 
 def growth(account: Account) -> Chart:

@@ -11,6 +11,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import lmfuzz
 from lmfuzz import show
 from lmfuzz.errors import UsageError
@@ -55,7 +57,7 @@ def _page(accounts: Sequence[Account]) -> str:
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-    environment.filters["times"] = _times
+    environment.filters["percent"] = _percent
     return environment.get_template("page.html").render(
         accounts=accounts, charts={name: chart for name, chart in drawn.items() if chart is not None},
         scripts=scripts, hashes=[_hash(script) for script in scripts], style=_source("page.css"),
@@ -72,11 +74,9 @@ def _side_by_side(accounts: Sequence[Account]) -> list[tuple[str, list[int]]]:
     return sorted(hits.items(), key=lambda row: (row[1].count(0), -sum(row[1]), row[0]))
 
 
-def _times(share: float) -> str:
-    """A small probability as a person says it."""
-    if share <= 0:
-        return "0"
-    return f"{share:.2%}" if share >= 0.001 else f"1 in {1 / share:,.0f}"
+def _percent(share: float) -> str:
+    """A probability, however small, in two digits."""
+    return np.format_float_positional(float(f"{100 * share:.2g}"), trim="-") + " %"
 
 
 def _source(name: str) -> str:
