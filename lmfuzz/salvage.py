@@ -11,10 +11,10 @@ from typing import Any
 
 from lmfuzz import spec as specs
 from lmfuzz.coding import decode
-from lmfuzz.errors import Damaged, UsageError
+from lmfuzz.errors import Damaged, UsageError, one_line
 from lmfuzz.findings import Finding
 from lmfuzz.show import counted, summary
-from lmfuzz.spaces import TextSpace, describe, described
+from lmfuzz.spaces import Space, TextSpace, describe, described
 from lmfuzz.spec import Spec
 from lmfuzz.store import CAMPAIGN, DATABASE, FORMAT, Store
 from lmfuzz.tables import TABLES, found, minimal
@@ -24,7 +24,7 @@ from lmfuzz.versions import another
 GAP = 10_000  # rows in a row that cannot be read, before the rest of a table is given up
 _PAGE = 4096  # bytes, SQLite's default
 _BUSY = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_NOMEM")
-_ERRORS = (Damaged, sqlite3.Error, ValueError, KeyError, TypeError)
+_ERRORS = (Damaged, sqlite3.Error, ValueError, LookupError, TypeError, AttributeError)
 
 Rows = dict[int, tuple[Any, ...]]
 
@@ -49,12 +49,12 @@ def opened(directory: Path) -> Opened:
     """The campaign in a directory, whole or damaged; UsageError where there is nothing to read."""
     try:
         with Store.read(directory) as store:
-            rows = store.rows()
-            return Opened(
-                store.meta, dict(enumerate(store.findings(), start=1)),
-                [rows.row(i) for i in range(store.meta["seeds"])], store.state()["panel"]["noise"],
-                summary(store),
-            )  # fmt: skip
+            rows, meta, findings = store.rows(), store.meta, store.findings()
+            seeds = [rows.row(i) for i in range(meta["seeds"])]
+            for row in (*seeds, *(finding.row for finding in findings)):
+                _inside(row, store.space)
+            numbered, noise = dict(enumerate(findings, start=1)), store.state()["panel"]["noise"]
+            return Opened(meta, numbered, seeds, noise, summary(store))
     except _ERRORS as error:
         cause = error.__cause__ or error
         if getattr(cause, "sqlite_errorname", "").startswith(_BUSY):
@@ -68,43 +68,51 @@ def _salvaged(directory: Path, cause: BaseException) -> Opened:
         meta, rows, findings, minimals, states = (
             _rows(db, table) for table in ("meta", "rows", "findings", "minimals", "state")
         )
-    about = _about(meta)
+    about = {row[0]: value for row in meta.values() if (value := _made(json.loads, row[1])) is not None}
     if about.get("format", FORMAT) != FORMAT:
         raise UsageError(another(directory / CAMPAIGN, about["format"], FORMAT))
     if not about and not findings:
-        raise UsageError(f"nothing can be read of {directory / DATABASE} any more: {cause}")
-    lost = [f"the database is damaged: {cause}"]
-    if missing := _default(directory).keys() - about.keys():
-        lost.append(
-            f"what cannot be read of the campaign is as in its {CAMPAIGN}: {', '.join(sorted(missing))}"
-        )
-        about = {**_default(directory), **about}
+        raise UsageError(f"nothing can be read of {directory / DATABASE} any more: {one_line(cause)}")
+    lost = [f"the database is damaged: {one_line(cause)}"]
+    default = _default(directory)
+    if missing := sorted(default.keys() - about.keys()):
+        lost.append(f"what cannot be read of the campaign is as in its {CAMPAIGN}: {', '.join(missing)}")
+        about = {**default, **about}
     space = described(about["space"])
     ids = defaultdict(lambda: -1, {name: i for i, name in enumerate(about["operators"])})
-    small = {n: minimal(row, space) for n, row in minimals.items() if _sound(minimal, row, space)}
-    whole = {
-        n: found(row, ids, space, small.get(n))
-        for n, row in findings.items()
-        if _sound(found, row, ids, space, None)
-    }
-    seeds = [
-        space.unpack(row[-1])
-        for n, row in rows.items()
-        if n < about["seeds"] and _sound(space.unpack, row[-1])
-    ]
+
+    def finding(number: int, row: tuple[Any, ...]) -> Finding:
+        small = _made(minimal, minimals[number], space) if number in minimals else None
+        made = found(row, ids, space, small)
+        _inside(made.row, space)
+        return made
+
+    whole = {n: made for n, row in findings.items() if (made := _made(finding, n, row))}
+    unpacked = [_made(space.unpack, row[-1]) for n, row in rows.items() if n < about["seeds"]]
+    readable = "space" not in missing
+    seeds = [row for row in unpacked if readable and row is not None and _made(_inside, row, space)]
     try:
         state = decode(states[1][1])
-        kept, noise = sum(state["findings"]["kept"].values()), state["panel"]["noise"]
-    except (ValueError, KeyError, TypeError):
-        kept, noise = 0, {}
+        most, noise = sum(state["findings"]["kept"].values()), state["panel"]["noise"]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        most, noise = min(max(findings, default=0), len(findings) + GAP), {}
         lost.append("how the search stood cannot be read, so that more may be lost than is said here")
-    gone = sorted(set(range(1, max(kept, *findings, 0) + 1)) - whole.keys())
+    gone = [n for n in range(1, most + 1) if n not in whole]
     if gone:
         which = ", ".join(map(str, gone[:20])) + (", ..." if len(gone) > 20 else "")
-        lost.append(f"{len(gone)} of {counted(len(gone) + len(whole), 'finding')} cannot be read: {which}")
+        lost.append(f"{len(gone)} of {counted(most, 'finding')} cannot be read: {which}")
     if len(seeds) < about["seeds"]:
         lost.append(f"{about['seeds'] - len(seeds)} of {counted(about['seeds'], 'seed')} cannot be read")
-    return Opened(about, whole, seeds, noise, None, tuple(lost))
+    left = {n: whole[n] for n in sorted(whole) if 1 <= n <= most}
+    return Opened(about, left, seeds, noise, None, tuple(lost))
+
+
+def _inside(row: Array, space: Space) -> bool:
+    """True; ValueError when a row holds symbols that there are not."""
+    known = len(space.symbols) if isinstance(space, TextSpace) else 0
+    if known and not ((row >= 0) & (row < known)).all():
+        raise ValueError("a row holds symbols that there are not")
+    return True
 
 
 def _connection(path: Path) -> sqlite3.Connection:
@@ -154,17 +162,6 @@ def _rows(db: sqlite3.Connection, table: str) -> Rows:
     return rows
 
 
-def _about(rows: Rows) -> dict[str, Any]:
-    """The table meta, as far as it makes sense."""
-    about = {}
-    for key, value in rows.values():
-        try:
-            about[key] = json.loads(value)
-        except (ValueError, TypeError):
-            continue
-    return about
-
-
 def _default(directory: Path) -> dict[str, Any]:
     """What stands for entries of meta that cannot be read."""
     try:
@@ -175,10 +172,9 @@ def _default(directory: Path) -> dict[str, Any]:
     return {"spec": spec.model_dump(), "identity": "?", "space": space, "operators": [], "seeds": 0}
 
 
-def _sound(read: Any, *arguments: Any) -> bool:
-    """Whether something can be made of a row."""
+def _made(make: Any, *arguments: Any) -> Any:
+    """What is made of bytes that were read; None where they make no sense."""
     try:
-        read(*arguments)
+        return make(*arguments)
     except Exception:  # bytes of whatever kind can stand there
-        return False
-    return True
+        return None

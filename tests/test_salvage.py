@@ -89,7 +89,7 @@ def test_a_file_without_its_beginning_is_read(sh: Shell, lines: list[str]) -> No
     overwrite(1)
     left, said = exported(sh)
     assert left == lines
-    assert said == "lmfuzz: the database is damaged: file is not a database\n"
+    assert said == "lmfuzz: the database is damaged: DatabaseError: file is not a database\n"
 
 
 def test_without_its_meta_the_texts_are_left(sh: Shell, lines: list[str]) -> None:
