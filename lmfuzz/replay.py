@@ -48,16 +48,13 @@ class Verdict:
         return not (self.again.failed or self.again.unscored)
 
     @property
-    def _doubt(self) -> str:
-        return "" if self.before is not None else f", whether anew is unknown ({self.why})"
-
-    @property
     def words(self) -> str:
         """``still fails``, ``flaky k of n``, ``could not be judged (why)``, ``newly fails`` or ``fixed``."""
         failed, passed, unscored = self.again.failed, self.again.passed, self.again.unscored
         if failed and not self.before:
             part = f", {failed} of {failed + passed + unscored} times" if passed + unscored else ""
-            return f"{'newly ' if self.before is False else ''}fails{part}" + self._doubt
+            doubt = f", whether anew is unknown ({self.why})"
+            return f"newly fails{part}" if self.before is False else f"fails{part}{doubt}"
         if failed:
             return f"flaky {failed} of {failed + passed + unscored}" if passed + unscored else "still fails"
         return f"could not be judged ({self.why})" if unscored else "fixed"
@@ -233,7 +230,9 @@ class Replay:
                 continue
             earlier = self._earlier(seed, finding) if finding.objective else None
             if earlier is None:
-                yield replace(verdict, before=None, why=verdict.why or self._original[1])
+                yield replace(
+                    verdict, before=None, why=verdict.why if not verdict.again.failed else self._original[1]
+                )
             elif verdict.again.failed or not earlier.again.unscored:
                 yield replace(verdict, before=earlier.again.failed > 0)
 
@@ -254,10 +253,9 @@ class Replay:
             for row, column in np.argwhere(~(margins <= 0)).tolist():
                 target = self._objective.targets[column]
                 if (target, seeds[ids[row]][0].tobytes()) not in known:
-                    hit = margins[row, column] > 0
-                    evidence = (
-                        self._objective.evidence(batch, trace, row, column) if hit else Evidence(target, "")
-                    )
+                    evidence = Evidence(target, "")
+                    if margins[row, column] > 0:
+                        evidence = self._objective.evidence(batch, trace, row, column)
                     yield ids[row], self._found(ids[row], target, evidence, str(trace["text"][row]))
 
     def _found(self, seed: int, objective: str, evidence: Evidence, output: str) -> Finding:

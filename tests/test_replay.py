@@ -73,7 +73,7 @@ def test_seeds_that_passed_and_fail_now_newly_fail(sh: Shell, campaign: Callable
         'seed 4: newly fails, repetition: loop \' tick tock\': "vk is here" -> ">>>tick '
     )
     assert lines[2].startswith("seed 5: newly fails, ")
-    assert lines[3] == "of 6 seeds 0 still fail, 2 newly fail"
+    assert lines[3] == "6 seeds: 0 still failing, 2 newly failing"
     suites = ElementTree.parse("r.xml").getroot()
     assert [suite.attrib["name"] for suite in suites] == ["lmfuzz findings", "lmfuzz seeds"]
     assert [suite.attrib["failures"] for suite in suites] == ["0", "2"]
@@ -84,6 +84,9 @@ def test_seeds_that_passed_and_fail_now_newly_fail(sh: Shell, campaign: Callable
     verdicts = json.loads(sh("replay", "c", "--model", "model.py:easy", "--json").out)["verdicts"]
     assert [(v["verdict"], v["seed"], v["failed"]) for v in verdicts] == [("newly fails", True, 3)] * 2
     assert sh("replay", "c", "--model", "model.py:other").code == 0
+    assert "no folder absent to" in sh.refused(
+        "replay", "c", "--model", "model.py:easy", "--junit", "absent/x"
+    )
     assert sh("replay", "c").code == 0, "without another model the seeds are no matter"
 
 
@@ -91,13 +94,13 @@ def test_seeds_that_failed_already_are_not_new(sh: Shell, campaign: Callable[...
     campaign("model.py:easy", "--keep", "1", budget="600x")
     found = sh("replay", "c", "--model", "model.py:easy")
     assert found.code == 1
-    assert "newly" not in found.out.replace("0 newly fail", "")
+    assert "newly" not in found.out
     failing = [line for line in found.out.splitlines() if line.startswith("seed ")]
     assert failing
     assert all(": still fails, repetition: " in line for line in failing)
     fixed = sh("replay", "c", "--model", "model.py:other")
     assert fixed.code == 0
-    assert fixed.out.splitlines()[-1] == "of 1 finding 0 still fail; of 6 seeds 0 still fail, 0 newly fail"
+    assert fixed.out.splitlines()[-1] == "1 finding: 0 still failing; 6 seeds: 0 still failing"
     assert "seed" not in sh("replay", "c", "1", "--model", "model.py:easy").out
 
 
@@ -111,7 +114,7 @@ def test_a_model_that_is_gone_leaves_in_doubt_whether_seeds_are_new(
     done = sh("replay", "c", "--model", "model.py:easy")
     assert done.code == 1
     assert "seed 4: fails, whether anew is unknown (there is no file old.py), repetition: " in done.out
-    assert done.out.splitlines()[-1].endswith("0 newly fail, 2 fail, whether anew is not known")
+    assert done.out.splitlines()[-1].endswith("6 seeds: 0 still failing, 2 failing, whether anew is unknown")
     assert "there is no file old.py" in sh.refused("replay", "c", code=3)
 
 
@@ -130,7 +133,7 @@ def test_rows_are_spelled_anew_for_another_alphabet(sh: Shell, campaign: Callabl
     assert lacking.code == 1
     words = "could not be judged (character 'q' is not in the model's alphabet)"
     assert f'seed 0: {words}: "the quick brown fox" -> ""' in lacking.out
-    assert "1 could not be judged" in lacking.out.splitlines()[-1]
+    assert "1 not judged" in lacking.out.splitlines()[-1]
     narrow = sh("replay", "c", "--model", "others.py:narrow").out
     assert 'seed 0: could not be judged (it has 19 symbols, the model takes 12 at most): "' in narrow
 

@@ -57,6 +57,9 @@ def replay(
     from lmfuzz.replay import Replay, read
     from lmfuzz.show import verdict_line, verdict_record
 
+    for file in (junit, sarif):
+        if file is not None and not file.parent.is_dir():
+            raise UsageError(f"there is no folder {file.parent} to write {file.name} to")
     again = Replay(read(directory, finding), model)
     if not as_json:
         if again.changed:

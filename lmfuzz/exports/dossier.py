@@ -13,6 +13,8 @@ from lmfuzz.types import SEED, Evidence
 
 FAILS, PASSES, OPEN = "fails", "passes", "open"  # OPEN: could not be judged
 
+_MORE = {False: "newly failing", None: "failing, whether anew is unknown", OPEN: "not judged"}
+
 
 @dataclass(frozen=True, slots=True)
 class Case:
@@ -83,52 +85,27 @@ def campaign(directory: Path) -> Dossier:
 
 def judged(directory: Path, replay: Replay, verdicts: Sequence[Verdict], with_seeds: bool) -> Dossier:
     """What a replay came to; ``with_seeds``: seeds without a verdict pass."""
-    recorded = replay.recorded
     cases = [_case(verdict) for verdict in verdicts]
-    if with_seeds:
-        bad = {verdict.number for verdict in verdicts if verdict.seed}
-        cases += [
-            Case(
-                i,
-                Finding("", 0.0, Evidence("", ""), row, text, "", SEED, SEED, 0, 0, 0),
-                PASSES,
-                "passes",
-                True,
-            )
-            for i, (row, text) in enumerate(recorded.seeds)
-            if i not in bad
-        ]
-    return Dossier(
-        directory,
-        recorded,
-        _model(replay.spec.model),
-        replay.identity,
-        cases,
-        [_summary(cases)],
-        replayed=True,
-    )
+    bad = {verdict.number for verdict in verdicts if verdict.seed}
+    for i, (row, text) in enumerate(replay.recorded.seeds if with_seeds else ()):
+        if i not in bad:
+            seed = Finding("", 0.0, Evidence("", ""), row, text, "", SEED, SEED, 0, 0, 0)
+            cases.append(Case(i, seed, PASSES, "passes", seed=True))
+    about, model = [_summary(cases)], _model(replay.spec.model)
+    return Dossier(directory, replay.recorded, model, replay.identity, cases, about, replayed=True)
 
 
 def _summary(everything: Sequence[Case]) -> str:
-    """What a replay came to, in one sentence."""
+    """What a replay came to, on one line."""
     parts = []
     for seed, what in ((False, "finding"), (True, "seed")):
         cases = [case for case in everything if case.seed is seed]
-        fail = Counter(case.before for case in cases if case.state == FAILS)
-        unjudged = sum(case.state == OPEN for case in cases)
-        words = [
-            f"{fail[True]} still {_fail(fail[True])}",
-            *([f"{fail[False]} newly {_fail(fail[False])}"] if seed else []),
-            *([f"{fail[None]} {_fail(fail[None])}, whether anew is not known"] if fail[None] else []),
-            *([f"{unjudged} could not be judged"] if unjudged else []),
-        ]
+        counts = Counter(case.before if case.state == FAILS else case.state for case in cases)
+        shown = [f"{counts[True]} still failing"]
+        shown += [f"{counts[key]} {word}" for key, word in _MORE.items() if counts[key]]
         if cases:
-            parts.append(f"of {counted(len(cases), what)} {', '.join(words)}")
+            parts.append(f"{counted(len(cases), what)}: {', '.join(shown)}")
     return "; ".join(parts) or "there was nothing to run again"
-
-
-def _fail(many: int) -> str:
-    return "fails" if many == 1 else "fail"
 
 
 def _case(verdict: Verdict) -> Case:
