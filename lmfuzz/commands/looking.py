@@ -21,14 +21,15 @@ from lmfuzz.exits import FOUND, NOTHING
 def show(directory: Path, finding: int | None, as_json: bool) -> None:
     """Show the campaign in DIRECTORY, or one FINDING of it."""
     from lmfuzz import show as texts
+    from lmfuzz.exports.texts import strict
     from lmfuzz.store import Store
 
     with Store.read(directory) as store:
         if as_json and finding is not None:
-            click.echo(json.dumps(texts.record(texts.pick(store, finding), finding)))
+            click.echo(strict(texts.record(texts.pick(store, finding), finding)))
         elif as_json:
             records = [texts.record(found, n) for n, found in enumerate(store.findings(), start=1)]
-            click.echo(json.dumps({**texts.summary(store), "records": records}))
+            click.echo(strict({**texts.summary(store), "records": records}))
         elif finding is not None:
             tell(texts.detail_lines(store, finding))
         else:
