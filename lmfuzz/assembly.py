@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from lmfuzz import plugins
 from lmfuzz.bounds import Edits, Linf
@@ -11,6 +12,8 @@ from lmfuzz.errors import UsageError
 from lmfuzz.executors import CRASH, OWN, LocalExecutor
 from lmfuzz.objectives.combine import Panel
 from lmfuzz.protocols import Bound, Feature, Lexicon, Operator, Search, Setting, Target
+from lmfuzz.recipes import is_recipe
+from lmfuzz.recipes import read as read_recipe
 from lmfuzz.search.per_seed import PerSeed
 from lmfuzz.seeds import BUNDLED, Seeds, read, read_box
 from lmfuzz.shrink import Shrinker
@@ -48,21 +51,39 @@ def objectives(spec: Spec, space: Space | None = None) -> Panel:
         taken = sum(name.partition("#")[0] == short for name in parts)
         if isinstance(space, TextSpace):
             call = replace(call, name=_TEXT_NAMES.get(call.name, call.name))
-        made = plugins.build("objectives", call)
-        if spec.system and getattr(made, "secret", spec.system) not in spec.system:
-            raise UsageError(f"{short} looks for {made.secret!r}, which --system does not hold; put it there")
-        parts[f"{short}#{taken + 1}" if taken else short] = made
+        parts[f"{short}#{taken + 1}" if taken else short] = plugins.build("objectives", call)
     return Panel(parts)
 
 
-def check_objectives(spec: Spec, space: Space) -> None:
-    """UsageError when an objective looks at texts and there are none."""
+def check_objectives(spec: Spec, target: Target, panel: Panel) -> None:
+    """UsageError when an objective could never hit: it looks at texts and there are none, or for a secret
+    that the target is not told, or for more tokens than an output has.
+    """
+    space, told = target.space, getattr(target, "told", None)
+    for name, made in panel.objectives.items():
+        part: Any = made
+        if told is not None and getattr(part, "secret", told) not in told:
+            raise UsageError(f"{name} looks for {part.secret!r}, which --system does not hold; put it there")
+        if getattr(part, "tokens", 0) > spec.max_new:
+            raise UsageError(
+                f"{name} looks for {part.tokens} tokens in a row, and an output has {spec.max_new}; give it"
+                " fewer (tokens=...), or a larger --max-new"
+            )
     blind = [name for text in spec.objectives if (name := parse(text).name) in _ON_TEXTS]
     if blind and isinstance(space, BoxSpace):
         raise UsageError(
             f"{blind[0]} looks at texts, and this model takes numbers; name what to look for with "
             "--objective, such as nonfinite or a detector of your own"
         )
+
+
+def check_names(spec: Spec) -> None:
+    """UsageError for what can be seen to be wrong before a model is loaded, which may take minutes."""
+    for text in spec.operators:
+        plugins.find("operators", parse(text).name)
+    plugins.find("searches", parse(spec.search).name)
+    if is_recipe(spec.twin):
+        read_recipe(spec.twin)
 
 
 def operators(spec: Spec, target: Target) -> dict[str, Operator]:

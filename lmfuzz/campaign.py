@@ -69,11 +69,12 @@ class Campaign:
 
     def __init__(self, spec: Spec, target: Target | None = None, store: Store | None = None) -> None:
         self.spec = spec
+        assembly.check_names(spec)
         panel = None if spec.twin else assembly.objectives(spec)  # before a model is loaded for minutes
         self.feature: Feature = plugins.build("features", parse(spec.feature))
         self.target = target or assembly.load_target(spec)
-        assembly.check_objectives(spec, self.target.space)
         self.panel = panel or assembly.objectives(spec, self.target.space)
+        assembly.check_objectives(spec, self.target, self.panel)
         self.space = assembly.narrowed(self.target.space, spec)
         self.notes: list[str] = [*getattr(self.target, "notes", ())]
         self.executor = LocalExecutor(self.target)

@@ -74,7 +74,7 @@ _SPEC: dict[str, Option] = {
     ),
     "system": click.option("--system", metavar="TEXT", help="What the model is told before every prompt."),
     "template": click.option(
-        "--template", metavar="chat|raw", help="The tokenizer's own (default if it has one), or none."
+        "--template", metavar="auto|chat|raw", help="The tokenizer's own (default if it has one), or none."
     ),
     "layer": click.option(
         "--layer", type=int, metavar="N", help="Block whose states count (default: what the head reads)."

@@ -46,10 +46,9 @@ def read(paths: Sequence[str], space: TextSpace, unknown: Unknown = "error", bun
     """
     rows: dict[str, None] = {}
     dropped = left_out = repeated = 0
-    alphabet = set(space.symbols)
     for place, text in _prompts(paths or [bundled]):
-        drops = unknown == "drop" and space.tokens is None
-        kept = "".join(c for c in text if c in alphabet) if drops else text
+        drops = unknown == "drop" and not space.knows(text)
+        kept = "".join(c for c in text if space.knows(c)) if drops else text
         wrong = _wrong(kept, space)
         if wrong and paths and not (kept != text and len(kept) < space.min_length):
             raise UsageError(f"{place}: {wrong}")

@@ -80,8 +80,10 @@ class TextSpace:
             raise UsageError(f"character {error.args[0]!r} is not in the model's alphabet") from None
 
     def knows(self, text: str) -> bool:
-        """Whether every character of ``text`` is a symbol; tokens spell any text."""
-        return self.tokens is not None or all(c in self._ids for c in text)
+        """Whether every character of ``text`` is a symbol, or has tokens."""
+        if self.tokens is not None:
+            return self.tokens.spells(text)
+        return all(c in self._ids for c in text)
 
     def decode(self, symbols: IntArray) -> str:
         """The text of symbols (N,); PAD and all behind it is left out."""

@@ -72,6 +72,17 @@ class Tokens:
         found = self.tokenizer.encode_batch_fast(whole, add_special_tokens=self.special)
         return [encoding.ids for encoding in found]
 
+    def spells(self, text: str) -> bool:
+        """Whether ``text`` has tokens, none of which stands for something unknown."""
+        (ids,) = self.prompts([text])
+        return self._unknown not in ids
+
+    @cached_property
+    def _unknown(self) -> int | None:
+        """The token that stands for what no token spells."""
+        token = getattr(self.tokenizer.model, "unk_token", None)
+        return None if token is None else self.tokenizer.token_to_id(token)
+
     def around(self, rows: Iterable[IntArray]) -> list[list[int]]:
         """The tokens of whole prompts, of which ``rows`` are what is put in."""
         return [[*self.prefix, *row.tolist(), *self.suffix] for row in rows]

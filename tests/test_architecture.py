@@ -122,7 +122,7 @@ def code(path: Path) -> int:
 
 
 def test_the_package_is_small() -> None:
-    assert sum(map(code, FILES)) <= 12_000
+    assert sum(map(code, FILES)) <= 14_000
 
 
 @pytest.mark.parametrize(

@@ -84,9 +84,11 @@ def test_chat_models_get_their_template_and_chat_seeds(sh, tmp_path):
         .joinpath(sorted(p.name for p in (small_lms.CORPORA / "chat").iterdir())[0])
         .read_text()
     )
-    wrong = sh("fuzz", str(folder), "--system", "x", "--objective", 'echo:secret="pelican"', "-o", "d")
-    assert wrong.code == 2
-    assert "echo looks for 'pelican', which --system does not hold" in wrong.err
+    for system in ((), ("--system", "x")):
+        brief = ("--max-length", "40", "--max-new", "10")
+        wrong = sh("fuzz", str(folder), *brief, *system, "--objective", 'echo:secret="pelican"', "-o", "d")
+        assert wrong.code == 2
+        assert "echo looks for 'pelican', which --system does not hold" in wrong.err
 
 
 def test_a_folder_and_its_twin(sh, folder, seeds):
@@ -111,6 +113,12 @@ def test_crossing_words_with_a_model_of_another_kind(sh, folder, seeds, tmp_path
             "tokens, the limit is 64",
         ),
         (("fuzz", str(folder), "--objective", "memorised"), "memorised needs folder"),
+        (
+            ("fuzz", str(folder), "--max-new", "5", "--objective", "memorised:folder=long.txt"),
+            "looks for 20 tokens in a row, and an output has 5",
+        ),
+        (("fuzz", str(folder), "--search", "directd"), "did you mean 'directed'?"),
+        (("diff", str(folder), "--twin", "prune:2"), "share must be a number between 0 and 1"),
     ):
         (tmp_path / "long.txt").write_text("word " * 200)
         result = sh(*arguments, "-o", "nothing")

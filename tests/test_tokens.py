@@ -136,6 +136,15 @@ def test_characters_are_those_that_the_tokenizer_can_spell():
     assert Tokens(few.to_str()).characters == ("a", "b")
 
 
+def test_what_no_token_spells_is_not_known():
+    few = Tokenizer(models.BPE({"<unk>": 0, "a": 1, "b": 2}, [], unk_token="<unk>"))
+    tokens = Tokens(few.to_str())
+    assert tokens.spells("abba")
+    assert not tokens.spells("abc")
+    assert not TextSpace(tokens.symbols, tokens=tokens).knows("c")
+    assert small_lms.tokens().spells("\U0010fffd")
+
+
 def test_a_text_without_tokens_of_its_own_is_refused():
     few = Tokenizer(models.BPE({"a": 0, "b": 1, "Z": 2}, []))
     few.normalizer = normalizers.Replace("b", "")

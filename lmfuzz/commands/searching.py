@@ -56,8 +56,8 @@ def fuzz(config: Path | None, output: Path | None, as_json: bool, **given: Any) 
 def diff(twin: str | None, recipe: str | None, output: Path | None, as_json: bool, **given: Any) -> None:
     """Search for prompts that MODEL and its TWIN answer differently, the model being sure.
 
-    TWIN is another model, or a recipe that makes one: fp16, bf16, int8, int4, prune:0.5, round:4.
-    Objectives: disagreement (default), divergence, regression(OBJECTIVE).
+    TWIN is another model, or a recipe that makes one: fp16, bf16, int8, int4, prune:0.5, round:4, tflite,
+    dynamic, torchao. Objectives: disagreement (default), divergence, regression(OBJECTIVE).
     """
     _compare(_TEXTS, {**given, "twin": _twin(twin, recipe)}, output, as_json, images=False)
 

@@ -118,6 +118,7 @@ class Panel:
     """
 
     def __init__(self, objectives: Mapping[str, object]) -> None:
+        self.objectives = objectives  # as they were given
         self._parts: list[tuple[Detector, slice]] = []
         names: list[str] = []
         self._crash = Crash()

@@ -72,6 +72,7 @@ class TextDisagreement:
 
     needs = frozenset({
         "base_gap", "twin_lead", "parting", "parting_symbols", "text", "base/text", "base/tokens",
+        "token_ends",
     })  # fmt: skip
     targets = ("parting",)
 
@@ -105,13 +106,14 @@ class TextDisagreement:
         base, twin = (str(symbol) for symbol in trace["parting_symbols"][row])
         texts = str(trace["base/text"][row]), str(trace["text"][row])
         place = _common(*texts)
-        shown = [repr(text[max(0, place - AROUND) : place + AROUND]) for text in texts]
+        shown = [text[max(0, place - AROUND) : place + AROUND] for text in texts]
         words = (
-            f"at step {step + 1} the base writes {base!r}, ahead by {trace['base_gap'][row, step]:.2f} nats:"
-            f" {shown[0]}; the twin {twin!r}, by {-trace['twin_lead'][row, step]:.2f}: {shown[1]}"
+            f"at step {step + 1} the base writes '{base}', ahead by {trace['base_gap'][row, step]:.2f} nats:"
+            f" '{shown[0]}'; the twin '{twin}', by {-trace['twin_lead'][row, step]:.2f}: '{shown[1]}'"
         )
-        span = (place, min(place + len(twin), len(texts[1])))
-        return Evidence(f"{base!r} -> {twin!r}", words, span if place < len(texts[1]) else None)
+        ends = trace["token_ends"][row]
+        span = (int(ends[step - 1]) if step else 0, min(int(ends[step]), len(texts[1])))
+        return Evidence(f"'{base}' -> '{twin}'", words, span if span[0] < span[1] else None)
 
 
 class Divergence:
@@ -165,8 +167,8 @@ class Divergence:
         step, text = int(np.nanargmax(trace[self.measure][row])), str(trace["base/text"][row])
         if len(text) != (trace["base/tokens"][row] != PAD).sum() or step >= len(text):
             return Evidence(self.measure, f"{words} at step {step + 1} of the base's output")
-        place = f"where the base writes {text[step]!r} after {text[max(0, step - AROUND) : step]!r}"
-        return Evidence(f"{self.measure} at {text[step]!r}", f"{words} at step {step + 1}, {place}")
+        place = f"where the base writes '{text[step]}' after '{text[max(0, step - AROUND) : step]}'"
+        return Evidence(f"{self.measure} at '{text[step]}'", f"{words} at step {step + 1}, {place}")
 
     def _distance(self, trace: Trace) -> FloatArray:
         """The divergence (B,) to judge by."""

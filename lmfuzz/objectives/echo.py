@@ -71,7 +71,7 @@ class Echo:
         _, read, forms = self._ways[way]
         start, stop = _span(text, read, forms)
         name = self._ways[way][0]
-        return Evidence(name, f"the output holds the secret, {name}: {text[start:stop]!r}", (start, stop))
+        return Evidence(name, f"the output holds the secret, {name}: '{text[start:stop]}'", (start, stop))
 
     def _margin(self, text: str, prompt: str, gap: float) -> float:
         if self._share(prompt) > 0.5 or self._leak(prompt) is not None:

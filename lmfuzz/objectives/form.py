@@ -74,7 +74,9 @@ class Format:
 
     def __init__(self, schema: str = "", pattern: str = "", fenced: bool = True) -> None:
         if bool(schema) == bool(pattern):
-            raise UsageError("format needs either schema=FILE (a JSON schema) or pattern=REGEX")
+            raise UsageError(
+                "format needs one of schema=FILE (a JSON schema) and pattern=REGEX, and not both"
+            )
         self.fenced = fenced
         self._rule: Rule = _Schema(schema) if schema else _Pattern(pattern)
 
@@ -139,7 +141,7 @@ class _Pattern:
         """One signature for whatever does not match."""
         if self._compiled.fullmatch(answer):
             return None
-        return Violation(1.0, "pattern", f"{_short(repr(answer))} does not match {self._compiled.pattern!r}")
+        return Violation(1.0, "pattern", f"'{_short(answer)}' does not match '{self._compiled.pattern}'")
 
     def undecided(self, answer: str) -> bool:
         """Whether it is the beginning of a match, or one."""

@@ -69,7 +69,7 @@ class Memorised:
         passage, place = self._sources.place(stretch)
         shown = stretch if len(stretch) <= SHOWN else f"{stretch[: SHOWN // 2]}...{stretch[-SHOWN // 2 :]}"
         span = int(tokens.places[begin]), int(tokens.places[end])
-        return Evidence(passage, f"{stop - start} tokens stand in {place}: {shown!r}", span)
+        return Evidence(passage, f"{stop - start} tokens stand in {place}: '{shown}'", span)
 
     def _stretches(self, trace: Trace) -> list[tuple["_Tokens", int, int]]:
         """Per row the longest stretch: from which of its tokens to which, that not included."""

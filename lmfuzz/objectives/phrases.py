@@ -77,7 +77,7 @@ class Phrases:
         phrase = self.targets[column].removeprefix("phrases/")
         match = self._patterns[column].search(trace["text"][row])
         assert match is not None, "evidence is asked for rows whose margin was > 0"
-        return Evidence(phrase, f"the output holds {match.group()!r}", match.span())
+        return Evidence(phrase, f"the output holds '{match.group()}'", match.span())
 
 
 def _read(path: Path) -> list[str]:

@@ -50,7 +50,7 @@ class Regex:
         match = self._full.search(trace["text"][row])
         if match is None:
             raise ValueError(f"the output does not match {self.pattern!r}")
-        return Evidence(self.pattern, f"{match.group()!r} matches {self.pattern!r}", match.span())
+        return Evidence(self.pattern, f"'{match.group()}' matches '{self.pattern}'", match.span())
 
     def _margin(self, text: str) -> float:
         if self._full.search(text):

@@ -42,7 +42,7 @@ class Regression:
         found = self._part.evidence(batch, trace, row, column)
         text = str(trace[f"{BASE}text"][row])
         shown = text if len(text) <= SHOWN else text[:SHOWN] + "..."
-        return Evidence(found.signature, f"{found.words}; the base instead: {shown!r}", found.span)
+        return Evidence(found.signature, f"{found.words}; the base instead: '{shown}'", found.span)
 
 
 def _of_base(trace: Trace) -> Trace:

@@ -82,8 +82,8 @@ class Repetition:
         if len(longest) < self.times:
             return None
         word, span = longest[0].group().strip(APOSTROPHES), (longest[0].start(), longest[-1].end())
-        words = f"the word {word!r} {len(longest)} times in a row"
-        return Evidence(f"word {word!r}", words, span if len(lowered) == len(text) else None)
+        words = f"the word '{word}' {len(longest)} times in a row"
+        return Evidence(f"word '{word}'", words, span if len(lowered) == len(text) else None)
 
     def _loop(self, text: str) -> Evidence | None:
         equal = equal_runs(_codes(np.array([text], dtype=object)), self.period)[0] if self.period else []
@@ -95,9 +95,9 @@ class Repetition:
         block = text[start : start + period]
         # As the model would go on: a loop of one word is that word's bucket, however short it was cut.
         word = self._word(block * (self.times + 1))
-        signature = word.signature if word else f"loop {canonical_period(block)!r}"
+        signature = word.signature if word else f"loop '{canonical_period(block)}'"
         words = (
-            f"{block!r} {length / period:.1f} times over (a loop of {period} character{'s' * (period > 1)})"
+            f"'{block}' {length / period:.1f} times over (a loop of {period} character{'s' * (period > 1)})"
         )
         return Evidence(signature, words, (start, start + length))
 

@@ -96,6 +96,7 @@ class CausalLM:
         self.vocabulary = tokens.symbols + ("",) * (self.reader.size - len(tokens.symbols))
         more = ({"end_logprob"} if ends else set()) | ({"phrase_gap/"} if self.reader.padded else set())
         self.channels = CHANNELS | more
+        self.told = tokens.before + tokens.behind  # with every prompt
         self.seeds = None if tokens.special else "corpora:chat"  # bundled prompts that suit it
         self.space = self._made_space()
         steps, decoding = self.decoding.max_new, self.decoding
@@ -248,7 +249,7 @@ class CausalLM:
         around = len(self._tokens.prefix) + len(self._tokens.suffix)
         most, new, window = self.manner.max_length, self.decoding.max_new, self.reader.window
         if window is not None and around + most + new > window:
-            template = f", {around} of the template" if around else ""
+            template = f", {around} around each" if around else ""
             raise TargetError(
                 f"prompts of up to {most} symbols{template} and {new} new tokens do not fit into the window"
                 f" of {self.name}, {window} tokens; give less --max-length or --max-new"

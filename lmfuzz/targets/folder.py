@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lmfuzz.errors import TargetError
+from lmfuzz.errors import TargetError, UsageError
 from lmfuzz.targets.kernels import quiet
 from lmfuzz.tokens import Tokens
 
@@ -16,6 +16,15 @@ LARGE = 50_000_000  # parameters from which on several threads are worth it
 _MARK, _BLANK = "lmfuzz's place", "  lmfuzz's  place  "
 _LEAST_SHARE = 0.5  # of the model's rows that a tokenizer of its own uses: makers pad them by a few per cent
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt")
+_SIGNS = {  # what libraries raise -> what is wrong and what would be right
+    "trust_remote_code": "{name} comes with code of its own, which is not run unless --trust-remote-code is"
+    " given",
+    "SafetensorError": "the weights of {name} are cut short or damaged; copy its safetensors again",
+    "Weights only load failed": "the pickled weights of {name} hold more than tensors, and are not read;"
+    " convert them to model.safetensors",
+    "does not recognize this architecture": "the config.json of {name} names a model_type that this version"
+    " of transformers does not know",
+}
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.gguf", "*.h5", "*.msgpack")
 
 
@@ -88,7 +97,7 @@ def _device(name: str) -> torch.device:
     try:
         return torch.device(name)
     except RuntimeError:
-        raise TargetError(f"{name!r} is no device; --device takes cpu, cuda or auto") from None
+        raise UsageError(f"{name!r} is no device; --device takes cpu, cuda or auto") from None
 
 
 def _trying(name: str, what: str, do: Any) -> Any:
@@ -110,21 +119,21 @@ def _trying(name: str, what: str, do: Any) -> Any:
         away = any(isinstance(link, absent) for link in chain) or "couldn't connect" in str(error)
         if away and not local:
             raise TargetError(
-                f"there is no folder {name}, and the hub's model of that name is not here and"
-                f" cannot be fetched"
-                " (no network, offline mode, or no such model); give a local folder, or fetch the model first"
+                f"there is no folder {name}, and the hub's model of that name is not here and cannot be"
+                " fetched (no network, offline mode, or no such model); give a local folder or fetch it first"
             ) from error
+        for sign, words in _SIGNS.items():
+            if sign in f"{type(error).__name__}: {error}":
+                raise TargetError(words.format(name=name)) from error
         said = " ".join(str(error).split())
         said = said if len(said) <= 160 else said[:157] + "..."
-        if "trust_remote_code" in str(error):
-            raise TargetError(
-                f"{name} comes with code of its own, which is not run unless --trust-remote-code is given"
-            ) from error
-        raise TargetError(f"the {what} of {name} cannot be loaded: {type(error).__name__}: {said}") from error
+        raise TargetError(
+            f"the {what} of {name} cannot be loaded, it may be damaged: {type(error).__name__}: {said}"
+        ) from error
 
 
 def _decoder_only(name: str, config: Any) -> None:
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    from transformers.models.auto import modeling_auto as known
 
     kind = getattr(config, "model_type", "")
     if getattr(config, "is_encoder_decoder", False):
@@ -132,7 +141,10 @@ def _decoder_only(name: str, config: Any) -> None:
             f"{name} is an encoder-decoder model ({kind}); lmfuzz audits decoder-only ones, such as Llama"
         )
     remote = "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
-    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not remote:
+    causal = kind in known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    if kind in known.MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False):
+        causal = False  # an encoder, as it is
+    if not causal and not remote:
         raise TargetError(f"{name} is a {kind} model, which is no causal language model")
 
 
@@ -183,7 +195,7 @@ def _surroundings(name: str, tokenizer: Any, how: Loading) -> tuple[str, str, bo
     if how.template == "raw" or (how.template == "auto" and not tokenizer.chat_template):
         return how.system, "", False, False
     if not tokenizer.chat_template:
-        raise TargetError(f"the tokenizer of {name} has no chat template; take --template raw")
+        raise UsageError(f"the tokenizer of {name} has no chat template; take --template raw")
 
     def rendered(prompt: str) -> str:
         turns = [{"role": "system", "content": how.system}] if how.system else []
@@ -240,14 +252,16 @@ def _model(
 
 def _whole(name: str, info: dict[str, Any]) -> None:
     """TargetError where the weights are not those that the configuration asks for."""
-    lacks, odd = sorted(info["missing_keys"]), sorted(map(str, info.get("mismatched_keys", [])))
+    lacks, odd = sorted(info["missing_keys"]), sorted(info.get("mismatched_keys", []))
     if lacks or odd:
-        which = f"lack {lacks[0]}" if lacks else f"have another shape for {odd[0]}"
+        which = f"lack {lacks[0]}" if lacks else ""
+        if not lacks:
+            key, there, wanted = odd[0]
+            which = f"have {key} in the shape {tuple(there)} instead of {tuple(wanted)}"
         more = len(lacks) + len(odd) - 1
         raise TargetError(
-            f"the weights of {name} {which}{f' and {more} more tensors' if more else ''}, which its"
-            f" config.json"
-            " asks for; they belong to another model"
+            f"the weights of {name} {which}{f', and {more} more tensors' if more else ''}: they are not what"
+            " its config.json asks for, and belong to another model"
         )
 
 

@@ -248,6 +248,7 @@ def _pair(base: Target, twin: Target, words: str) -> Target:
     from lmfuzz.targets.text_pair import TextPair
 
     pair: Any = TextPair(base, twin) if _follow(base, twin) else Pair(base, twin)  # type: ignore[arg-type]
+    pair.told = getattr(base, "told", None)
     pair.seeds, pair.sparing = getattr(base, "seeds", None), getattr(base, "sparing", False)
     pair.notes = (*getattr(base, "notes", ()), *((f"the twin: {words}",) if words else ()))
     made: Target = pair

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache
 
-from lmfuzz.errors import TargetError
+from lmfuzz.errors import TargetError, UsageError
 from lmfuzz.targets.rooms import rooms
 
 # How far padding may move logits, as a share of their spread; a wrong mask moves them by all of it.
@@ -50,7 +50,7 @@ class Reader:
                 return
             self.padded = self._agrees(self._padded)
             self.own_cache = not self.padded and self._agrees(self._stepped)
-        except TargetError:
+        except (TargetError, UsageError):
             raise
         except Exception as error:
             said = " ".join(str(error).split())[:200]
@@ -101,7 +101,9 @@ class Reader:
             if isinstance(part, nn.ModuleList) and len(part) == self.layers
         ]
         if not blocks or layer > self.layers:
-            raise TargetError(f"{name} has {self.layers} layers; --layer takes 1 to {self.layers}")
+            raise UsageError(
+                f"{name} has {self.layers} layers; --layer takes 1 to {self.layers}, or 0: the head's"
+            )
         return blocks[0][layer - 1], False
 
     # -- tried out when it is made --

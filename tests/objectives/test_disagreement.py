@@ -100,6 +100,7 @@ def texts(*pairs):
     return batch(len(gaps)), {
         "base_gap": gaps, "twin_lead": leads, "parting": parting, "base/text": base, "text": twin,
         "parting_symbols": np.array(pairs, dtype=object),
+        "token_ends": np.arange(1, 1 + np.shape(gaps)[1], dtype=np.int32)[None].repeat(len(gaps), axis=0),
         "base/tokens": np.tile(np.arange(size[1]), (size[0], 1)),
     }  # fmt: skip
 
@@ -168,10 +169,11 @@ def test_parting_evidence_shows_both_texts():
 def test_long_texts_are_shown_around_the_parting():
     rows = texts(([5, 3], [1, -2]))
     rows[1]["base/text"][0], rows[1]["text"][0] = "." * 99 + "abc" * 30, "." * 99 + "xyz" * 30
+    rows[1]["token_ends"] = np.array([[99, 102]])  # a token of several characters, of which the first differ
     found = TextDisagreement().evidence(*rows, 0, 0)
     assert "'" + "." * 16 + "abcabcabcabcabca'" in found.words
     assert "'" + "." * 16 + "xyzxyzxyzxyzxyzx'" in found.words
-    assert found.span == (99, 100)
+    assert found.span == (99, 102)
 
 
 @pytest.mark.parametrize("gap", [0, -1, INF, NAN])
@@ -299,4 +301,4 @@ def test_a_real_pair_is_scored_alike_in_any_batch(pair):
     for row, step in zip(parted.tolist(), at.tolist(), strict=True):
         found = panel.evidence(rows, whole, row, 0)
         assert found.span == (step, step + 1)
-        assert found.signature == f"{whole['base/text'][row][step]!r} -> {whole['text'][row][step]!r}"
+        assert found.signature == f"'{whole['base/text'][row][step]}' -> '{whole['text'][row][step]}'"

@@ -300,8 +300,8 @@ def test_a_cut_off_answer_is_judged_where_the_pattern_can_no_longer_match():
 @pytest.mark.parametrize(
     ("how", "words"),
     [
-        ({}, "either schema=FILE .* or pattern"),
-        ({"schema": "a.json", "pattern": "x"}, "either schema=FILE .* or pattern"),
+        ({}, "one of schema=FILE .* and pattern=REGEX, and not both"),
+        ({"schema": "a.json", "pattern": "x"}, "one of schema=FILE .* and pattern=REGEX, and not both"),
         ({"pattern": "a(b"}, r"'a\(b' is no regular expression: missing \) at position 3"),
     ],
 )
