@@ -25,8 +25,8 @@ KEYS = [
     "overhead_share", "campaign_vs_bare", "inplace_vs_naive", "archive_share_100k", "help_seconds",
     "memory_growth_mb", "words_directed", "words_tensorfuzz", "words_walk", "words_random",
     "causal_vs_generate", "causal_vs_generate_mixed", "causal_overhead_share", "batch_changes",
-    "token_scan_per_second",
-    "report_seconds", "report_mb",
+    "token_scan_per_second", "shrink_ratio", "shrink_executions", "shrink_minimal", "distil_seconds",
+    "sweep_resume", "report_seconds", "report_mb",
 ]  # fmt: skip
 
 
