@@ -1,0 +1,1 @@
+"""Small models trained with faults that are known: the ground truth that searches are compared on."""

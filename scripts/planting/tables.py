@@ -1,0 +1,135 @@
+"""What the trials came to: a Markdown table per fault and search, and the figures for machines."""
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lmfuzz.statistics import ENOUGH, a12, mann_whitney
+from planting.faults import FAULTS, OURS, SEARCHES
+
+ALL = "all"  # faults at once: how many of them one search finds in the models of one number, one turn
+Times = tuple[float, float]  # executions and seconds until it was found
+
+
+@dataclass(frozen=True)
+class Result:
+    """One campaign on one fault: when it was found, None where the budget was spent without."""
+
+    fault: str
+    search: str
+    number: int  # of the model
+    turn: int  # of the campaigns that search has on that model
+    first: Times | None
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One search on one fault, or on all: trial by trial what is compared, larger being better."""
+
+    found: int  # trials that found it; of all faults: faults
+    most: int
+    trials: int
+    executions: float  # median over all trials, infinite where half of them did not find it
+    seconds: float  # the same
+    scores: tuple[float, ...]
+
+
+def arms(results: Iterable[Result]) -> dict[tuple[str, str], Arm]:
+    """Fault (or ALL) and search -> what its trials came to."""
+    given = list(results)
+    made: dict[tuple[str, str], Arm] = {}
+    for fault in FAULTS:
+        for search in SEARCHES:
+            if own := [r for r in given if (r.fault, r.search) == (fault, search)]:
+                times = [r.first or (math.inf, math.inf) for r in own]
+                executions, seconds = (statistics.median(column) for column in zip(*times, strict=True))
+                found, many = sum(r.first is not None for r in own), len(own)
+                scores = tuple(-ran for ran, _ in times)
+                made[fault, search] = Arm(found, many, many, executions, seconds, scores)
+    for search in SEARCHES:
+        faults = {r.fault for r in given}
+        if counts := _counts([r for r in given if r.search == search], faults):
+            most, scores = len(counts) * len(faults), tuple(map(float, counts))
+            made[ALL, search] = Arm(sum(counts), most, len(counts), math.nan, math.nan, scores)
+    return made
+
+
+def _counts(own: Sequence[Result], faults: set[str]) -> list[int]:
+    """How many faults were found in each (number, turn) whose campaigns are all at their end."""
+    whole: dict[tuple[int, int], list[bool]] = {}
+    for result in own:
+        whole.setdefault((result.number, result.turn), []).append(result.first is not None)
+    return [sum(hits) for _, hits in sorted(whole.items()) if len(hits) == len(faults)]
+
+
+def versus(found: Mapping[tuple[str, str], Arm], fault: str, search: str) -> tuple[float, float] | None:
+    """A12, the chance that directed does better than ``search``, and Mann and Whitney's two-sided p."""
+    ours, theirs = found.get((fault, OURS)), found.get((fault, search))
+    if search == OURS or ours is None or theirs is None:
+        return None
+    return a12(ours.scores, theirs.scores), mann_whitney(ours.scores, theirs.scores)
+
+
+def markdown(results: Iterable[Result]) -> str:
+    """The table, and below it what to know about it."""
+    found = arms(results)
+    lines = [
+        f"| fault | search | found | executions, median | seconds, median | A12 of {OURS} | p |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for (fault, search), arm in found.items():
+        pair = versus(found, fault, search)
+        effect = (f"{pair[0]:.2f}", _p(pair[1])) if pair else ("", "")
+        name = f"all {arm.most // arm.trials}" if fault == ALL else FAULTS[fault].about
+        lines.append(
+            f"| {name} | `{search}` | {arm.found} of {arm.most} | {_number(arm.executions)} "
+            f"| {_number(arm.seconds)} | {effect[0]} | {effect[1]} |"
+        )
+    if few := sorted({arm.trials for arm in found.values() if arm.trials < ENOUGH}):
+        lines += ["", f"Warning: as few as {few[0]} trials; below {ENOUGH}, differences may be chance."]
+    return "\n".join(lines)
+
+
+def _number(value: float) -> str:
+    return "" if math.isnan(value) else "not reached" if math.isinf(value) else f"{value:.4g}"
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def figures(results: Iterable[Result]) -> dict[str, Any]:
+    """For machines: per fault and search what was found, when, and A12 and p; ``planted``, the verdict.
+
+    planted: the share of all that directed found, the same of random, and whether that is at most half.
+    """
+    found = arms(results)
+    told: dict[str, Any] = {}
+    for (fault, search), arm in found.items():
+        pair = versus(found, fault, search)
+        told.setdefault(fault, {})[search] = {
+            "found": arm.found, "of": arm.most, "trials": arm.trials,
+            "executions": _finite(arm.executions), "seconds": _finite(arm.seconds),
+            **({"a12": round(pair[0], 4), "p": pair[1]} if pair else {}),
+        }  # fmt: skip
+    told["planted"] = verdict(found)
+    return told
+
+
+def verdict(found: Mapping[tuple[str, str], Arm]) -> dict[str, Any]:
+    """What directed and random found of all, as shares; A12 and p of how many faults a trial found."""
+    pair = versus(found, ALL, "random")
+    ours, theirs = (found.get((ALL, search)) for search in (OURS, "random"))
+    if pair is None or ours is None or theirs is None:
+        return {}
+    return {
+        OURS: ours.found / ours.most, "random": theirs.found / theirs.most, "a12": round(pair[0], 4),
+        "p": pair[1], "trials": min(ours.trials, theirs.trials),
+        "reached": bool(ours.found and 2 * theirs.found <= ours.found),
+    }  # fmt: skip
+
+
+def _finite(value: float) -> float | None:
+    return round(value, 2) if math.isfinite(value) else None
