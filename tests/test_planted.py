@@ -188,7 +188,7 @@ def test_faults_that_nobody_found_are_ties() -> None:
 def test_the_transformer_is_what_campaigns_can_search(tmp_path: Path) -> None:
     from planting.rebuild import rebuild
 
-    rebuild("llama", 0, 20, tmp_path)
+    rebuild("llama", 0, 5, tmp_path)
     plan = write_sweep(["llama_canary"], 1, 1, "100x", tmp_path, tmp_path)
     campaign = Campaign(cells(read(plan), str(plan))[0].spec)
     assert set(ALPHABET) < set(campaign.target.space.symbols)
