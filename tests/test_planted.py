@@ -166,8 +166,11 @@ def test_the_table_counts_compares_and_warns() -> None:
     assert found[ALL, OURS].scores == (2, 2, 1), "the fourth number has no campaign on the twin yet"
     assert (found[ALL, "walk"].scores, found[ALL, "random"].scores) == ((2, 1, 1, 1), (1, 0, 0, 0))
     lines = tables.markdown(given).splitlines()
-    assert len(lines) == 2 + len(found) + 2
-    assert "| `walk` | 1 of 4 | not reached | not reached | 0.84 |" in lines[3]
+    assert lines[0] == "| fault | `directed` | `tensorfuzz` | `walk` | `random` |"
+    assert len(lines) == 2 + 3 + 2
+    assert "| 3 of 4; 250, 2.5 s |  | 1 of 4 (0.84, " in lines[2]
+    assert "| 2 of 3; 100, 1.0 s |  | 4 of 4; 50, 0.5 s (0.00, " in lines[3]
+    assert lines[4].startswith("| all of them | 5 of 6 |")
     assert lines[-1].startswith("Warning: as few as 3 trials")
     figures = json.loads(json.dumps(tables.figures(given)))
     assert figures["gate"]["walk"] == {

@@ -73,27 +73,28 @@ def versus(found: Mapping[tuple[str, str], Arm], fault: str, search: str) -> tup
 
 
 def markdown(results: Iterable[Result]) -> str:
-    """The table, and below it what to know about it."""
+    """A row per fault, a column per search, and below it a warning where trials are few."""
     found = arms(results)
-    lines = [
-        f"| fault | search | found | executions, median | seconds, median | A12 of {OURS} | p |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for (fault, search), arm in found.items():
-        pair = versus(found, fault, search)
-        effect = (f"{pair[0]:.2f}", _p(pair[1])) if pair else ("", "")
-        name = f"all {arm.most // arm.trials}" if fault == ALL else FAULTS[fault].about
-        lines.append(
-            f"| {name} | `{search}` | {arm.found} of {arm.most} | {_number(arm.executions)} "
-            f"| {_number(arm.seconds)} | {effect[0]} | {effect[1]} |"
-        )
+    searches = [OURS, *(search for search in reversed(SEARCHES) if search != OURS)]
+    lines = [f"| fault | {' | '.join(f'`{search}`' for search in searches)} |", "|---" * 5 + "|"]
+    for fault in dict.fromkeys(fault for fault, _ in found):
+        cells = [_cell(found, fault, search) for search in searches]
+        name = FAULTS[fault].about if fault in FAULTS else "all of them"
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     if few := sorted({arm.trials for arm in found.values() if arm.trials < ENOUGH}):
         lines += ["", f"Warning: as few as {few[0]} trials; below {ENOUGH}, differences may be chance."]
     return "\n".join(lines)
 
 
-def _number(value: float) -> str:
-    return "" if math.isnan(value) else "not reached" if math.isinf(value) else f"{value:.4g}"
+def _cell(found: Mapping[tuple[str, str], Arm], fault: str, search: str) -> str:
+    """Found of how many; median executions and seconds where half of the trials found it; (A12, p)."""
+    if (arm := found.get((fault, search))) is None:
+        return ""
+    text = f"{arm.found} of {arm.most}"
+    if math.isfinite(arm.executions):
+        text += f"; {arm.executions:.0f}, {arm.seconds:.1f} s"
+    pair = versus(found, fault, search)
+    return f"{text} ({pair[0]:.2f}, {_p(pair[1])})" if pair else text
 
 
 def _p(value: float) -> str:
