@@ -131,7 +131,7 @@ def test_what_is_wrong_is_said_in_one_sentence(factories: Path, tmp_path: Path) 
     assert "is a file; a model is a checkpoint folder" in said(tmp_path / "notes.txt")
     assert "has no config.json" in said(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2", "vocab_size": 3}))
-    assert said(tmp_path).startswith(f"{tmp_path} has no weights: a model.safetensors belongs beside")
+    assert said(tmp_path).startswith(f"{tmp_path} has no safetensors, only weights.pt: pickles can run code")
 
 
 class Memory(nn.Module):

@@ -76,7 +76,6 @@ class Archive:
                     novel[far[i]], met[far[i]] = False, size + int(novel[far[: earlier[0]]].sum())
         if len(far):
             self._append(points[novel])
-            self._visits += b"\1" * int(novel.sum())
         for state in met[~novel].tolist():
             self._visits[state] = min(self._visits[state] + 1, MANY)
         return novel
@@ -104,6 +103,7 @@ class Archive:
 
     def _append(self, points: FloatArray) -> None:
         self._index.append(points)
+        self._visits += b"\1" * len(points)
         if self._segments is not None:
             self._segments.follow(self._index.points)
 

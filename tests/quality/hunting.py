@@ -32,7 +32,7 @@ def hunt(quarry: Quarry, search: str, seed: int, executions: int) -> set[str]:
     operators = {
         name: plugins.build("operators", plugins.parse(name))
         for name in plugins.names("operators")
-        if not plugins.on_boxes(name)
+        if not (plugins.on_boxes(name) or plugins.on_tokens(name))
         and name != "dictionary"
         and (name != "tail" or hasattr(quarry.target, "sample"))
     }
