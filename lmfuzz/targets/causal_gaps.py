@@ -27,6 +27,7 @@ from lmfuzz.types import PAD
 
 FIRST = 2  # spellings that are tried right after the prompt
 LARGEST = 2**26  # logits at once
+_BEFORE = (":", ".", ",", "a", "1")  # what stands before a text in its middle: tokenizers need not know all
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +57,12 @@ def spellings(phrase: Phrase, tokens: Tokens) -> list[Spelling]:
 def _behind(text: str, tokens: Tokens) -> tuple[int, ...]:
     """The tokens of ``text`` in the middle of another, () where it has none that spell it."""
     tokenizer = tokens.tokenizer
-    lead = tokenizer.encode(":", add_special_tokens=False).ids
-    ids = tokenizer.encode(f":{text}", add_special_tokens=False).ids
-    if ids[: len(lead)] != lead or tokenizer.decode(ids, skip_special_tokens=True) != f":{text}":
-        return ()
-    return tuple(ids[len(lead) :])
+    for before in _BEFORE:
+        lead = tokenizer.encode(before, add_special_tokens=False).ids
+        ids = tokenizer.encode(before + text, add_special_tokens=False).ids
+        if ids[: len(lead)] == lead and tokenizer.decode(ids, skip_special_tokens=True) == before + text:
+            return tuple(ids[len(lead) :])
+    return ()
 
 
 class CausalGaps:

@@ -108,12 +108,14 @@ def test_spellings_have_blanks_and_cases():
 
 
 def test_a_phrase_that_the_tokenizer_cannot_spell_is_refused():
-    from tokenizers import Tokenizer, models, pre_tokenizers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     from lmfuzz.tokens import Tokens
 
-    made = Tokenizer(models.WordLevel({"<unk>": 0, "a": 1, ":": 2}, unk_token="<unk>"))
+    made = Tokenizer(models.WordLevel({"<unk>": 0, "a": 1, ",": 2}, unk_token="<unk>"))
     made.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    made.decoder = decoders.Fuse()
+    assert spellings(Phrase.parse("phrase_gap//a"), Tokens(made.to_str()))[0].tokens == (1,)
     with pytest.raises(UsageError, match="cannot write the phrase 'king'"):
         spellings(Phrase.parse("phrase_gap//king"), Tokens(made.to_str()))
 
