@@ -1,9 +1,12 @@
 """Fixtures of several files."""
 
+import os
 from pathlib import Path
 
 import pytest
 from shell import Shell
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks a hub; set before its client is imported
 
 
 @pytest.fixture

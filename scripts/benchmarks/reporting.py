@@ -28,7 +28,7 @@ def measure(keys: list[str], options: Options) -> dict[str, Measured]:
     findings, copies = (20, 3) if options.quick else (FINDINGS, COPIES)
     with tempfile.TemporaryDirectory(prefix="lmfuzz-bench-") as folder:
         directory, file = Path(folder) / "campaign", Path(folder) / "report.html"
-        _campaign(directory)
+        _campaign(directory, options.quick)
         rows, states = _lengthen(directory, findings, copies)
         seconds = []
         for _ in range(1 if options.quick else TURNS):
@@ -45,8 +45,8 @@ def measure(keys: list[str], options: Options) -> dict[str, Measured]:
     }  # fmt: skip
 
 
-def _campaign(directory: Path) -> None:
-    campaign = Campaign(Spec(budget=SHORT, max_new=200))
+def _campaign(directory: Path, quick: bool) -> None:
+    campaign = Campaign(Spec(budget="1500x" if quick else SHORT, max_new=100 if quick else 200))
     campaign.calibrate()
     with campaign.create(directory) as store:
         campaign.run(store, Eye(lambda _: None))
