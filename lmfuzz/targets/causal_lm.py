@@ -240,7 +240,7 @@ class CausalLM:
             known = {ord(character): i for i, character in enumerate(symbols)}
             drawn = tuple(known[code] for code in (*_TYPED, 10) if code in known)
             drawn = tuple(sorted(drawn)) or tuple(range(len(symbols)))
-            lengths = [len(symbol) for i, symbol in enumerate(tokens.symbols) if i in set(tokens.plain)]
+            lengths = [len(tokens.symbols[i]) for i in tokens.plain]
             self._letters_per_token = max(1, round(float(np.mean(lengths)) / 2)) if lengths else 1
         self._check_window()
         return TextSpace(symbols, manner.min_length, manner.max_length, drawn, spelled)
