@@ -1,5 +1,6 @@
 """Small causal language models with random weights and a byte-pair tokenizer, in the Hugging Face format."""
 
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 
@@ -84,11 +85,14 @@ def tokens(marker: bool = False, chat: bool = False, system: str = "") -> Tokens
 def target(
     kind: str = "llama", *, marker: bool = False, ends: tuple[int, ...] = (0,), **more: object
 ) -> CausalLM:
-    """A target; ``more`` are fields of Manner, or of Decoding."""
+    """A target, on a ``device``; ``more`` are fields of Manner, or of Decoding."""
     chat, system, seed = more.pop("chat", False), more.pop("system", ""), more.pop("model_seed", 0)
+    module = model(kind, seed)
+    if device := more.pop("device", None):
+        module = deepcopy(module).to(device)
     fields = {key: more.pop(key) for key in list(more) if key in Decoding.__dataclass_fields__}
     decoding = Decoding(**{"max_new": 12, **fields})
-    return CausalLM(model(kind, seed), tokens(marker, chat, system), ends, kind, Manner(decoding, **more))
+    return CausalLM(module, tokens(marker, chat, system), ends, kind, Manner(decoding, **more))
 
 
 def save(folder: Path, kind: str = "llama", chat: bool = False) -> Path:
