@@ -12,7 +12,6 @@ before its place (as in tree attention).
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -65,96 +64,121 @@ def _behind(text: str, tokens: Tokens) -> tuple[int, ...]:
     return ()
 
 
+class Spelled:
+    """W phrases and their S spellings, on a model's device; made once for them, as it takes a while.
+
+    tokens int64 (S, L), lengths int64 (S,), joined bool (S,): of every spelling. options int64 (W, N): the
+    spellings of each phrase, S where it has fewer. alike: the phrases whose longest spelling has as many
+    tokens, and which are whole words or not. ends_word, begins_word bool (V,): whether a token's text ends,
+    or begins, inside a word; an end of text does neither.
+    """
+
+    def __init__(
+        self, channels: Sequence[str], tokens: Tokens, symbols: Sequence[str], device: torch.device
+    ) -> None:
+        self.channels = list(channels)
+        phrases = [Phrase.parse(channel) for channel in channels]
+        groups = [spellings(phrase, tokens) for phrase in phrases]
+        every = [(one, phrase) for phrase, group in zip(phrases, groups, strict=True) for one in group]
+        self.tokens = _table([one.tokens for one, _ in every], 0).to(device)
+        self.lengths = torch.tensor([len(one.tokens) for one, _ in every], device=device)
+        self.joined = torch.tensor([one.joined and phrase.whole for one, phrase in every], device=device)
+        ids = iter(range(len(every)))
+        self.options = _table([[next(ids) for _ in group] for group in groups], len(every)).to(device)
+        alike: dict[tuple[int, bool], list[int]] = {}
+        for i, (phrase, group) in enumerate(zip(phrases, groups, strict=True)):
+            alike.setdefault((max(len(one.tokens) for one in group), phrase.whole), []).append(i)
+        self.alike = [(*key, torch.tensor(found, device=device)) for key, found in alike.items()]
+        letters = torch.tensor([[_letter(s[-1:]), _letter(s[:1])] for s in symbols], device=device)
+        self.ends_word, self.begins_word = letters.T
+
+
+def _table(rows: Sequence[Sequence[int]], rest: int) -> Tensor:
+    """Rows of ids as int64 (R, longest), ``rest`` behind those that are shorter."""
+    longest = max(map(len, rows))
+    return torch.tensor([[*row, *[rest] * (longest - len(row))] for row in rows])
+
+
 class CausalGaps:
     """The gaps of W phrases for B rows, collected while they are written."""
 
     def __init__(
-        self, channels: Sequence[str], tokens: Tokens, reader: Reader, symbols: Sequence[str], rows: int,
-        steps: int, prompts_end: Tensor, noise: Noise,
-    ) -> None:  # fmt: skip
+        self, spelled: Spelled, reader: Reader, rows: int, steps: int, prompts_end: Tensor, noise: Noise
+    ) -> None:
         """prompts_end: the last token (B,) of each prompt; noise: of the decoding."""
-        self.channels, self._reader, self._noise, self._steps = list(channels), reader, noise, steps
-        phrases = [Phrase.parse(channel) for channel in channels]
-        self._spelled = [spellings(phrase, tokens) for phrase in phrases]
-        self._whole = [phrase.whole for phrase in phrases]
+        self._spelled, self._reader, self._noise, self._steps = spelled, reader, noise, steps
         device = reader.device
-        every = [spelling for group in self._spelled for spelling in group]
-        self._first = torch.tensor([s.tokens[0] for s in every], device=device)  # (S,)
-        self._joined = torch.tensor([s.joined for s in every], device=device)
-        whole = [w for w, group in zip(self._whole, self._spelled, strict=True) for _ in group]
-        self._joined &= torch.tensor(whole, device=device)
-        self._lengths = torch.tensor([len(s.tokens) for s in every], device=device)
-        # (V,): whether a token's text ends, or begins, inside a word; an end of text does neither.
-        size = reader.size
-        self._ends_word = torch.zeros(size, dtype=torch.bool, device=device)
-        self._begins_word = torch.zeros(size, dtype=torch.bool, device=device)
-        letters = np.array([[_letter(s[-1:]), _letter(s[:1])] for s in symbols], dtype=bool).reshape(-1, 2)
-        self._ends_word[: len(letters)] = torch.from_numpy(letters[:, 0]).to(device)
-        self._begins_word[: len(letters)] = torch.from_numpy(letters[:, 1]).to(device)
-        self._every = every
         self._before = prompts_end.to(device).clone()  # the token (B,) that stands before the next place
-        shape = rows, len(every)
+        shape = (rows, len(spelled.tokens) + 1)  # the last stands for spellings that there are not
         self._start = torch.full(shape, -torch.inf, device=device)  # gap of the first token after the prompt
         self._later = torch.full(shape, -torch.inf, device=device)  # and at the best later place
         self._place = torch.zeros(shape, dtype=torch.int64, device=device)
-        self.gaps = torch.full((len(channels), rows), -torch.inf, device=device)
+        self.gaps = torch.full((len(spelled.channels), rows), -torch.inf, device=device)
+
+    @property
+    def channels(self) -> list[str]:
+        """What the W rows of ``gaps`` are."""
+        return self._spelled.channels
 
     def step(self, step: int, rows: Tensor, logits: Tensor, tokens: Tensor) -> None:
         """Take note of how near the first tokens were: logits (b, V) without noise, ahead of ``tokens``."""
+        spelled = self._spelled
         noisy = self._noise.add(step, logits)
-        gap = noisy[:, self._first] - noisy.amax(dim=1, keepdim=True)  # (b, S)
-        inside = self._ends_word[self._before[rows]]
-        gap = gap.masked_fill(inside[:, None] & self._joined, -torch.inf)
+        gap = noisy[:, spelled.tokens[:, 0]] - noisy.amax(dim=1, keepdim=True)  # (b, S)
+        inside = spelled.ends_word[self._before[rows]]
+        gap = gap.masked_fill(inside[:, None] & spelled.joined, -torch.inf)
         gap = gap.masked_fill((tokens == PAD)[:, None], -torch.inf)
         if step == 0:
-            self._start[rows] = gap
+            self._start[rows, :-1] = gap
         else:
-            gap = gap.masked_fill(self._lengths > self._steps - step, -torch.inf)  # it has to fit
-            better = gap > self._later[rows]
-            self._later[rows] = torch.where(better, gap, self._later[rows])
-            self._place[rows] = torch.where(better, step, self._place[rows])
+            gap = gap.masked_fill(spelled.lengths > self._steps - step, -torch.inf)  # it has to fit
+            before = self._later[rows, :-1]
+            better = gap > before
+            self._later[rows, :-1] = torch.where(better, gap, before)
+            self._place[rows, :-1] = torch.where(better, step, self._place[rows, :-1])
         self._before[rows] = tokens.clamp(min=0)
 
     def leave(self, rows: Tensor, places: Tensor, begun: Begun) -> None:
         """Work out the gaps of rows (b,) that stand at ``places`` (b,) of a batch's cache."""
-        start = 0
-        for phrase, group in enumerate(self._spelled):
-            stop = start + len(group)
-            self._leave(phrase, start, stop, rows, places, begun)
-            start = stop
-
-    def _leave(self, phrase: int, start: int, stop: int, rows: Tensor, places: Tensor, begun: Begun) -> None:
-        """The gap of one phrase, whose spellings are ``start`` to ``stop`` of all."""
-        near, first = self._start[rows, start:stop].topk(min(FIRST, stop - start), dim=1)
-        far, last = self._later[rows, start:stop].max(dim=1, keepdim=True)
-        gaps = torch.cat([near, far], dim=1)  # (b, K): what is tried
-        which = start + torch.cat([first, last], dim=1)
+        options = self._spelled.options.expand(len(rows), -1, -1)  # (b, W, N)
+        near, first = (
+            self._start[rows]
+            .gather(1, options.flatten(1))
+            .view_as(options)
+            .topk(min(FIRST, options.shape[2]), dim=2)
+        )
+        far, last = self._later[rows].gather(1, options.flatten(1)).view_as(options).max(dim=2, keepdim=True)
+        which = options.gather(2, torch.cat([first, last], dim=2))  # (b, W, K): what is tried
         at = torch.zeros_like(which)
-        at[:, -1:] = self._place[rows].gather(1, which[:, -1:])
-        longest = max(len(spelling.tokens) for spelling in self._every[start:stop])
-        size = max(1, LARGEST // (gaps.shape[1] * longest * self._reader.size))
-        best = torch.empty(len(rows), device=gaps.device)
-        every = torch.arange(len(rows), device=gaps.device)
-        for begin in range(0, len(rows), size):
-            part = every[begin : begin + size]
-            more = self._read(which[part], at[part], places[part], begun, longest, self._whole[phrase])
-            total = gaps[part] + more
-            total[:, -1] -= LATER
-            best[part] = total.amax(dim=1)
-        self.gaps[phrase, rows] = best
+        at[..., -1] = self._place[rows].gather(1, which[..., -1])
+        gaps = torch.cat([near, far - LATER], dim=2)
+        for longest, whole, phrases in self._spelled.alike:
+            if longest > 1 or whole:
+                tried = which[:, phrases].flatten(0, 1), at[:, phrases].flatten(0, 1)
+                each = places.repeat_interleave(len(phrases))
+                more = self._read_all(*tried, each, begun, longest, whole)
+                gaps[:, phrases] += more.view(len(rows), len(phrases), -1)
+        self.gaps[:, rows] = gaps.amax(dim=2).T
+
+    def _read_all(
+        self, which: Tensor, at: Tensor, places: Tensor, begun: Begun, longest: int, whole: bool
+    ) -> Tensor:
+        """As ``_read``, for as many rows at once as a batch has and memory allows."""
+        size = min(begun.rows, max(1, LARGEST // (which.shape[1] * longest * self._reader.size)))
+        found = []
+        for start in range(0, len(which), size):
+            part = slice(start, start + size)
+            found.append(self._read(which[part], at[part], places[part], begun, longest, whole))
+        return torch.cat(found)
 
     def _read(
         self, which: Tensor, at: Tensor, places: Tensor, begun: Begun, longest: int, whole: bool
     ) -> Tensor:
         """What the tokens behind the first add to the gaps (b, K) of spellings ``which`` at steps ``at``."""
         b, k = which.shape
-        spelled = torch.zeros((len(self._every), longest), dtype=torch.int64, device=which.device)
-        for i, spelling in enumerate(self._every):
-            row = torch.tensor(spelling.tokens[:longest], device=which.device)
-            spelled[i, : len(row)] = row
-        tokens, lengths = spelled[which], self._lengths[which]  # (b, K, L), (b, K)
-        if longest == 1 and not whole:
-            return torch.zeros((b, k), device=which.device)
+        spelled = self._spelled
+        which = which.clamp(max=len(spelled.tokens) - 1)  # for what there is not, any
+        tokens, lengths = spelled.tokens[which, :longest], spelled.lengths[which]  # (b, K, L), (b, K)
         cache = chosen(begun.cache, places, k * longest)
         filled = cache.get_seq_length()
         behind = begun.prefix + begun.width  # the place in the cache of what was written at step 0
@@ -189,7 +213,7 @@ class CausalGaps:
         inside = index < lengths[:, :, None] - 1
         total = gap.masked_fill(~inside, 0).sum(dim=2)
         if whole:
-            over = logits.masked_fill(self._begins_word, -torch.inf).amax(dim=3) - top
+            over = logits.masked_fill(spelled.begins_word, -torch.inf).amax(dim=3) - top
             total = total + over.gather(2, lengths[:, :, None] - 1)[:, :, 0]
         return total
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lmfuzz.errors import TargetError, Unfit
 from lmfuzz.spaces import TextSpace
 from lmfuzz.targets.activations import Peaks, See, submodules, watching
-from lmfuzz.targets.causal_gaps import CausalGaps
+from lmfuzz.targets.causal_gaps import CausalGaps, Spelled
 from lmfuzz.targets.noise import Noise
 from lmfuzz.targets.probing import fingerprint
 from lmfuzz.targets.reading import Reader
@@ -96,6 +96,7 @@ class CausalLM:
         self.vocabulary = tokens.symbols + ("",) * (self.reader.size - len(tokens.symbols))
         more = ({"end_logprob"} if ends else set()) | ({"phrase_gap/"} if self.reader.padded else set())
         self.channels = CHANNELS | more
+        self._spelled: dict[tuple[str, ...], Spelled] = {}
         self.told = tokens.before + tokens.behind  # with every prompt
         self.seeds = None if tokens.special else "corpora:chat"  # bundled prompts that suit it
         self.space = self._made_space()
@@ -294,7 +295,7 @@ class CausalLM:
         if phrases:
             last = torch.tensor([prompt[-1] for prompt in prompts])
             gaps = CausalGaps(
-                phrases, self._tokens, self.reader, self.vocabulary, len(prompts), steps, last, self._noise
+                self._spell(tuple(phrases)), self.reader, len(prompts), steps, last, self._noise
             )
         record = Record(
             len(prompts), steps, self.reader.size, self.reader.width, self._writer.ends, wants,
@@ -302,6 +303,12 @@ class CausalLM:
         )  # fmt: skip
         self._writer.write(prompts, steps, choose, record)
         return Decoded(prompts, record, gaps)
+
+    def _spell(self, phrases: tuple[str, ...]) -> Spelled:
+        """The phrases of these channels in tokens: campaigns ask for all, or for one of them."""
+        if phrases not in self._spelled:
+            self._spelled[phrases] = Spelled(phrases, self._tokens, self.vocabulary, self.reader.device)
+        return self._spelled[phrases]
 
     def _stopped(self, prompts: list[list[int]]) -> Callable[[Tensor, Tensor], Tensor]:
         """Which of the ``rows`` (b,) have written a stop string in ``tokens`` (T, b)."""

@@ -41,6 +41,7 @@ class Begun:
     """A batch that is being written: the cache, what of it can be seen, and where each row stands."""
 
     def __init__(self, cache: Any, mask: Tensor | None, positions: Tensor, prefix: int, width: int) -> None:
+        self.rows = len(positions)  # at first
         self.cache: Any = cache  # tokens so far, int64 (b, T), where the model has none
         self.mask = mask  # float (b, 1, 1, size), None where everything can be seen
         self.positions = positions  # int64 (b, 1), of the token read last
