@@ -49,7 +49,7 @@ class Verdict:
 
     @property
     def words(self) -> str:
-        """``still fails``, ``flaky k of n``, ``could not be judged (why)``, ``newly fails`` or ``fixed``."""
+        """``still fails``, ``flaky k of n``, ``newly fails``, ``fixed`` and the like."""
         failed, passed, unscored = self.again.failed, self.again.passed, self.again.unscored
         if failed and not self.before:
             part = f", {failed} of {failed + passed + unscored} times" if passed + unscored else ""
@@ -57,7 +57,9 @@ class Verdict:
             return f"newly fails{part}" if self.before is False else f"fails{part}{doubt}"
         if failed:
             return f"flaky {failed} of {failed + passed + unscored}" if passed + unscored else "still fails"
-        return f"could not be judged ({self.why})" if unscored else "fixed"
+        if unscored:
+            return f"could not be judged ({self.why})"
+        return "fixed" if self.seed or self.finding.failed else "passes alone, as it did when it was found"
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ _CAUSAL = (
 )
 FILES = (".pt", ".pth", ".pt2", ".ts")  # TorchScript and exported programs
 _PROMISED = ("space", "channels", "identity", "run")
+LARGE = 256  # rows: on an H200 a batch of them takes as long as one of 64
 
 
 def load_target(spec: Spec) -> Target:
@@ -161,7 +162,10 @@ def _target(found: Any, model: str, spec: Spec) -> Target:
         manner = Manner(
             _decoding(spec), spec.level, spec.layer, spec.batch_tokens, spec.min_length, spec.max_length
         )
-        return CausalLM(found.model, found.tokens, found.ends, model, manner, found.notes)
+        made = CausalLM(found.model, found.tokens, found.ends, model, manner, found.notes)
+        if made.reader.device.type != "cpu" and spec.batch < LARGE:
+            made.notes += (f"a GPU is many times as fast with larger batches; --batch {spec.batch} is small",)
+        return made
     _no_other_kind(model, spec)
     if hasattr(found, "run") and all(hasattr(found, name) for name in _PROMISED):
         target: Target = found

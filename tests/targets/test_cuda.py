@@ -126,6 +126,7 @@ def test_a_campaign_runs_on_it_and_its_findings_fail_again(dtype, sh, tmp_path):
         "fuzz", str(tmp_path / "model"), *where, "--objective", "repetition", "--budget", "800x", "-o", "c"
     )
     assert done.code == 1, done.err
+    assert "--batch 64 is small" in done.err
     again = sh("replay", "c")
     assert again.code == 1, again.err
     assert all(": still fails" in line for line in again.out.splitlines()), again.out
