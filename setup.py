@@ -46,7 +46,7 @@ setup(
         "regex>=2023",
     ],
     extras_require={
-        "test": ["pytest>=8", "hypothesis>=6", "ruff>=0.9", "mypy>=1.13", TORCHAO],
+        "test": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6", "ruff>=0.9", "mypy>=1.13", TORCHAO],
         "torchao": [TORCHAO],
     },
     entry_points={
