@@ -24,6 +24,7 @@ class Minimal:
     before: int  # the same of the finding's own row
     failed: int  # of as many re-runs alone as the finding had
     executions: int  # what it cost
+    by_text: bool | None = None  # as of a finding
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,21 @@ def confirm(
     return Reruns(failed, runs - failed - unscored, unscored)
 
 
+def by_text(
+    one: Batch, column: int, objective: Objective, executor: LocalExecutor, wants: frozenset[str]
+) -> bool | None:
+    """Whether the text of a bad row of tokens, spelled anew, is bad, too; None where rows are not tokens."""
+    space = executor.target.space
+    if not (isinstance(space, TextSpace) and space.tokens is not None):
+        return None
+    spelled = space.respelled(one.row(0))
+    if spelled is None:
+        return True
+    if not space.legal(row := Batch.of([spelled]))[0]:
+        return False
+    return confirm(row, column, objective, executor, wants, 1).failed > 0
+
+
 class Findings:
     """Considers hits: at most ``keep`` findings are confirmed per bucket, all hits are counted.
 
@@ -137,20 +153,9 @@ class Findings:
             objective=self.objective.targets[column], margin=margin, evidence=evidence, row=row,
             prompt=space.name(row, origin, distance), output="", parent=int(one.parent[0]),
             operator=int(one.operator[0]), execution=0, failed=again.failed, runs=self.runs,
-            unscored=again.unscored, origin=origin, distance=distance, by_text=self._by_text(one, column),
+            unscored=again.unscored, origin=origin, distance=distance,
+            by_text=by_text(one, column, self.objective, self.executor, self.wants),
         )  # fmt: skip
-
-    def _by_text(self, one: Batch, column: int) -> bool | None:
-        """Whether the text of a row of tokens is bad by itself, too; None where rows are not tokens."""
-        space = self.executor.target.space
-        if not (isinstance(space, TextSpace) and space.tokens is not None):
-            return None
-        spelled = space.respelled(one.row(0))
-        if spelled is None:
-            return True
-        if not space.legal(row := Batch.of([spelled]))[0]:
-            return False
-        return confirm(row, column, self.objective, self.executor, self.wants, 1).failed > 0
 
     def state(self) -> State:
         """Counts and the rows kept, for resume."""

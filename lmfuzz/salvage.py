@@ -16,7 +16,7 @@ from lmfuzz.findings import Finding
 from lmfuzz.show import counted, summary
 from lmfuzz.spaces import Space, TextSpace, describe, described
 from lmfuzz.spec import Spec
-from lmfuzz.store import CAMPAIGN, DATABASE, FORMAT, Store
+from lmfuzz.store import CAMPAIGN, DATABASE, FORMAT, READ, Store
 from lmfuzz.tables import TABLES, found, minimal
 from lmfuzz.types import Array
 from lmfuzz.versions import another
@@ -69,7 +69,7 @@ def _salvaged(directory: Path, cause: BaseException) -> Opened:
             _rows(db, table) for table in ("meta", "rows", "findings", "minimals", "state")
         )
     about = {row[0]: value for row in meta.values() if (value := _made(json.loads, row[1])) is not None}
-    if about.get("format", FORMAT) != FORMAT:
+    if about.get("format", FORMAT) not in READ:
         raise UsageError(another(directory / CAMPAIGN, about["format"], FORMAT))
     if not about and not findings:
         raise UsageError(f"nothing can be read of {directory / DATABASE} any more: {one_line(cause)}")

@@ -119,6 +119,13 @@ def minimal_lines(number: int, finding: Finding, space: Space) -> Iterator[str]:
         yield f"  {when:<6} {shortened(one.prompt)} -> {output(one, WIDTH)}"
 
 
+def alone_words(by_text: bool) -> str:
+    """What is to be said of the text of tokens, spelled by the tokenizer."""
+    return (
+        "fails, too" if by_text else "is spelled as other tokens, which do not fail: these tokens are needed"
+    )
+
+
 def reduction(small: Minimal, space: Space) -> str:
     """``57 -> 2 characters, 24 executions``."""
     if isinstance(space, BoxSpace):
@@ -273,12 +280,13 @@ def detail_lines(store: Store, number: int) -> Iterator[str]:
     if small := finding.minimal:
         yield f'minimal     "{escaped(small.prompt)}" ({reduction(small, store.space)})'
         yield f"            -> {output(finding.reduced)}"
+        if small.by_text is not None:
+            yield f"            text alone {alone_words(small.by_text)}"
     yield f"evidence    {escaped(finding.evidence.words)}"
     yield f"margin      {finding.margin:.4g}"
     yield f"distance    {distance(finding, store.space)}"
     if finding.by_text is not None:
-        alone = "is spelled as other tokens, which do not fail: these tokens are needed"
-        yield f"text alone  {'fails, too' if finding.by_text else alone}"
+        yield f"text alone  {alone_words(finding.by_text)}"
     if (picture := store.directory / PICTURES / f"{number}.png").exists():
         yield f"pictures    {picture}: the seed, the input, and the difference (grey: no change)"
     if (picture := store.directory / PICTURES / f"{number}-minimal.png").exists():

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from lmfuzz.executors import LocalExecutor
-from lmfuzz.findings import Finding, Minimal, confirm
+from lmfuzz.findings import Finding, Minimal, by_text, confirm
 from lmfuzz.protocols import Objective
 from lmfuzz.spaces import BoxSpace, Space
 from lmfuzz.types import Array, Batch, BoolArray, IntArray, Trace
@@ -76,12 +76,13 @@ class Shrinker:
         again = confirm(one, column, self.objective, self.executor, self.wants, finding.runs)
         if not (tries.judged(one, trace)[0] and again.failed):
             return None
+        alone = by_text(one, column, self.objective, self.executor, self.wants)
         row = one.row(0)
         distance = self.space.distance(row, self.seeds.row(finding.origin))
         return Minimal(
             row, self.space.name(row, finding.origin, distance), str(trace["text"][0]),
             self.objective.evidence(one, trace, 0, column).span, len(places), len(tries.places),
-            again.failed, self.executor.executions - before,
+            again.failed, self.executor.executions - before, alone,
         )  # fmt: skip
 
 

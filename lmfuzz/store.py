@@ -30,7 +30,8 @@ from lmfuzz.types import Array, Batch, FloatArray, IntArray, State
 from lmfuzz.versions import another
 
 DATABASE, CAMPAIGN, LOCK = "campaign.db", "campaign.toml", "lock"
-FORMAT = 4
+FORMAT = 5
+READ = (4, FORMAT)  # formats that are read; what goes on is brought to FORMAT
 QUIET = 3.0  # seconds after which a commit is due although nothing was found
 SHARE = 100  # a commit waits for this many times what the last one took, so they cost 1 % at most
 SAMPLE = 1.0  # seconds between rows of the table steps
@@ -83,6 +84,7 @@ class Store:
         cls.read(directory).close()
         lock = _lock(directory)
         store = cls(directory, _connect(directory / DATABASE, "rw"), lock)
+        store._migrate()
         store._rows = store._count("rows")
         return store
 
@@ -295,6 +297,18 @@ class Store:
     def _count(self, table: str) -> int:
         return int(self._db.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
 
+    def _migrate(self) -> None:
+        """From format 4, which says nothing of the text of a minimal row; Unwritten when the disk is full."""
+        if self.meta["format"] == FORMAT:
+            return
+        try:
+            with self._transaction():
+                self._db.execute("ALTER TABLE minimals ADD COLUMN by_text INTEGER")
+                self._describe({"format": FORMAT})
+        except (OSError, sqlite3.Error) as error:
+            self.close()
+            raise Unwritten(self.directory, str(error), []) from error
+
     def _check(self) -> None:
         try:
             found = self.meta.get("format")
@@ -304,7 +318,7 @@ class Store:
                 f"{self.directory / DATABASE} is damaged, or is no campaign of lmfuzz: {error}; "
                 f"what can be read: lmfuzz export {self.directory} --format jsonl"
             ) from error
-        if found != FORMAT:
+        if found not in READ:
             self.close()
             raise UsageError(another(self.directory / CAMPAIGN, found, FORMAT))
 

@@ -22,7 +22,7 @@ TABLES = (
     " unscored INTEGER NOT NULL, origin INTEGER NOT NULL, distance REAL NOT NULL, by_text INTEGER)",
     "CREATE TABLE minimals (finding INTEGER PRIMARY KEY, row BLOB NOT NULL, prompt TEXT NOT NULL,"
     " output TEXT NOT NULL, span TEXT NOT NULL, size INTEGER NOT NULL, before INTEGER NOT NULL,"
-    " failed INTEGER NOT NULL, executions INTEGER NOT NULL)",
+    " failed INTEGER NOT NULL, executions INTEGER NOT NULL, by_text INTEGER)",
     "CREATE TABLE steps (executions INTEGER PRIMARY KEY, seconds REAL NOT NULL, time_in_target REAL NOT NULL,"
     " corpus INTEGER NOT NULL, archive INTEGER NOT NULL, findings INTEGER NOT NULL, novelty REAL NOT NULL)",
     "CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), value TEXT NOT NULL)",
@@ -76,7 +76,7 @@ def found(row: tuple[Any, ...], ids: Mapping[str, int], space: Space, minimal: M
         objective, margin, Evidence(signature, words, _place(span)), space.unpack(content), prompt, output,
         parent, ids[operator], *reruns,
     )  # fmt: skip
-    return replace(finding, by_text=None if by_text is None else bool(by_text), minimal=minimal)
+    return replace(finding, by_text=_maybe(by_text), minimal=minimal)
 
 
 def minimal_row(number: int, minimal: Minimal, space: Space) -> tuple[Any, ...]:
@@ -84,13 +84,19 @@ def minimal_row(number: int, minimal: Minimal, space: Space) -> tuple[Any, ...]:
     return (
         number, space.pack(minimal.row), clean(minimal.prompt), clean(minimal.output),
         json.dumps(minimal.span), minimal.size, minimal.before, minimal.failed, minimal.executions,
+        minimal.by_text,
     )  # fmt: skip
 
 
 def minimal(row: tuple[Any, ...], space: Space) -> Minimal:
     """The minimal row in a row of the table minimals."""
-    _, content, prompt, output, span, *counts = row
-    return Minimal(space.unpack(content), prompt, output, _place(span), *counts)
+    _, content, prompt, output, span, size, before, failed, executions, *alone = row  # format 4 has none
+    small = Minimal(space.unpack(content), prompt, output, _place(span), size, before, failed, executions)
+    return replace(small, by_text=_maybe(alone[0])) if alone else small
+
+
+def _maybe(value: int | None) -> bool | None:
+    return None if value is None else bool(value)
 
 
 def _place(span: str) -> tuple[int, int] | None:

@@ -54,8 +54,13 @@ def test_a_campaign_on_a_folder_finds_resumes_and_replays(sh, folder, seeds, lev
     assert "changed" not in again.out
     assert all(": still fails" in line for line in again.out.splitlines()), again.out
     shown = sh("show", "c", "1").out
-    assert ("text alone" in shown) is (level == "token")
+    assert shown.count("text alone") == (level == "token")
     assert "lineage" in shown
+    sh("shrink", "c", "1")
+    small = found_in(tmp_path / "c")[0].minimal
+    assert small is not None
+    assert (small.by_text is None) is (level == "char")
+    assert sh("show", "c", "1").out.count("text alone") == 2 * (level == "token")
 
 
 def test_a_campaign_is_the_same_again(sh, folder, seeds, tmp_path):

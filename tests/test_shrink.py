@@ -1,7 +1,9 @@
 """Findings made minimal: what delta debugging leaves, in which bucket, judged alone, and kept on disk."""
 
 import json
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ from lmfuzz.findings import Finding, Minimal
 from lmfuzz.show import record
 from lmfuzz.shrink import Shrinker, minimise
 from lmfuzz.spaces import BoxSpace, Space, TextSpace
-from lmfuzz.store import Store
+from lmfuzz.store import FORMAT, Store
 from lmfuzz.types import Batch, Evidence, IntArray, Trace
 
 LETTERS = TextSpace(tuple("abcdefghij"), 1, 40)
@@ -197,6 +199,27 @@ def test_a_command_makes_findings_minimal_and_keeps_them(sh: Shell) -> None:
         stored = [record(finding, n) for n, finding in enumerate(store.findings(), start=1)]
         assert store.findings()[0].reduced.prompt == records[0]["minimal"]["prompt"]
     assert json.loads(json.dumps(stored)) == records
+
+
+def test_minimal_rows_of_an_older_campaign_are_read_and_kept(sh: Shell) -> None:
+    assert sh.fuzz("-o", "c").code == 1
+    assert sh("shrink", "c", "1").code == 0
+    with Store.read(Path("c")) as store:
+        before = store.findings()
+    with closing(sqlite3.connect("c/campaign.db")) as db:
+        db.execute("ALTER TABLE minimals DROP COLUMN by_text")
+        db.execute("UPDATE meta SET value = 4 WHERE key = 'format'")
+        db.commit()
+    shown = sh("show", "c", "1")
+    assert shown.code == 0
+    assert "minimal" in shown.out
+    assert sh("shrink", "c", "2").code == 0
+    with Store.read(Path("c")) as store:
+        assert store.meta["format"] == FORMAT
+        found = store.findings()
+    assert found[0].minimal is not None
+    assert record(found[0]) == record(before[0])
+    assert found[1].minimal is not None
 
 
 def test_a_campaign_shrinks_what_it_keeps(sh: Shell) -> None:

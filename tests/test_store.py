@@ -118,7 +118,7 @@ def test_everything_committed_reads_back(tmp_path: Path, corpus: Corpus) -> None
     assert [number for number, _ in numbered] == [1, 2, 3]
     with Store.read(tmp_path / "a" / "c") as store:
         assert store.state() == {"n": 1}
-        assert store.meta == {**META, "format": 4}
+        assert store.meta == {**META, "format": 5}
         back = store.rows()
         for name in ("lengths", "parent", "operator"):
             assert getattr(back, name).tolist() == getattr(corpus[:4], name).tolist()

@@ -30,13 +30,14 @@ class Ancestor:
 
 @dataclass(frozen=True, slots=True)
 class Minimal:
-    """A finding's minimal row; ``picture`` is a data: address, '' without one."""
+    """A finding's minimal row; ``picture`` is a data: address, '' without one; ``alone``: of its text."""
 
     size: int
     before: int
     prompt: str
     output: Marked
     picture: str
+    alone: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +125,7 @@ class Entries:
             ("Replay", show.escaped(show.replay_command(self._store.directory, number))),
         ]
         if finding.by_text is not None:
-            needed = "does not fail: these tokens are needed"
-            about.insert(3, ("Text alone", "fails, too" if finding.by_text else needed))
+            about.insert(3, ("Text alone", show.alone_words(finding.by_text)))
         return Entry(
             number, finding.label, finding.execution, self._text(finding.prompt),
             show.pieces(finding, self._width), self._minimal(finding), about,
@@ -140,9 +140,11 @@ class Entries:
             return None
         evidence = replace(finding.evidence, span=small.span)
         output = show.pieces(replace(finding, output=small.output, evidence=evidence), self._width)
+        alone = "" if small.by_text is None else show.alone_words(small.by_text)
         return Minimal(
-            small.size, small.before, self._text(small.prompt), output, self._picture(finding, small.row)
-        )
+            small.size, small.before, self._text(small.prompt), output, self._picture(finding, small.row),
+            alone,
+        )  # fmt: skip
 
     def chain(self, finding: Finding) -> list[int]:
         """The corpus ids of its ancestors, the seed first."""
