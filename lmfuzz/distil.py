@@ -43,7 +43,8 @@ def distil(directory: Path, file: Path, radius: float | None = None) -> Distille
     with Store.read(directory) as store:
         meta, states, space = store.meta, store.states(), store.space
         corpus, apart = store.state()["corpus_size"], store.state()["trials"] is not None
-    radius = float(meta["calibration"]["radius"] if radius is None else radius)
+    own = float(meta["calibration"]["radius"])
+    radius = own if radius is None else float(radius)
     if not (math.isfinite(radius) and radius >= 0):
         raise UsageError(f"the radius must be a finite distance of at least 0, not {radius:g}")
     ending = ".npy" if isinstance(space, BoxSpace) else ".jsonl"
@@ -53,7 +54,8 @@ def distil(directory: Path, file: Path, radius: float | None = None) -> Distille
         raise UsageError(f"the archive of the campaign in {directory} is empty: there is nothing to distil")
     points = np.stack([point for _, point in states])
     groups = points[:, -1] if apart else np.zeros(len(points))  # see coverage/apart.py
-    chosen = cover(points[:, :-1] if apart else points, radius, groups)
+    places = points[:, :-1] if apart else points
+    chosen = cover(places, radius, groups) if radius > own else np.arange(len(states))
     rows, respelled = [states[i][0] for i in chosen.tolist()], 0
     if isinstance(space, BoxSpace):
         np.save(file, np.stack(rows))
