@@ -71,7 +71,8 @@ def load(name: str, how: Loading) -> CausalFolder:
         device = _device(how.device)
         local = Path(name).expanduser()
         source = str(local) if local.is_dir() else name
-        remote = {"trust_remote_code": how.trust_remote_code, "local_files_only": local.is_dir()}
+        here = local.is_dir() or not _answers()
+        remote = {"trust_remote_code": how.trust_remote_code, "local_files_only": here}
         config = _trying(name, "configuration", lambda: AutoConfig.from_pretrained(source, **remote))
         _decoder_only(name, config)
         if local.is_dir():
@@ -86,6 +87,17 @@ def load(name: str, how: Loading) -> CausalFolder:
         notes.append("the tokenizer has no padding token; none is needed, padding is masked")
     _threads(model, how)
     return CausalFolder(_quickened(model), tokens, ends, tuple(notes))
+
+
+def _answers() -> bool:
+    """Whether the hub does, asked once: where it does not, its client tries again for half a minute."""
+    from huggingface_hub import constants, get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=10)
+    except Exception:  # of whatever kind: its local copies are tried
+        return False
+    return True
 
 
 def _device(name: str) -> torch.device:

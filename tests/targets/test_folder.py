@@ -293,6 +293,27 @@ def test_a_name_that_cannot_be_fetched(hub: Path) -> None:
         load_target(Spec(model="models/typo"))
 
 
+def test_a_hub_that_does_not_answer_is_asked_once(
+    folder: Path, hub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    class Dead:
+        def __getattr__(self, name: str) -> None:
+            asked.append(name)
+            raise ConnectionError("no network")
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("transformers.utils.hub.is_offline_mode", lambda: False, raising=False)
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setattr("huggingface_hub.get_session", Dead)
+    monkeypatch.setattr("huggingface_hub.utils._http.get_session", Dead)
+    cached(folder, hub, "somebody/small-lm")
+    assert load_target(Spec(model="somebody/small-lm", **SHORT)).identity
+    assert "is not here" in said("somebody/absent-lm")
+    assert asked == ["head", "head"]
+
+
 # -- pairs --
 
 
