@@ -11,20 +11,19 @@ from typing import Any
 
 from lmfuzz import spec as specs
 from lmfuzz.coding import decode
+from lmfuzz.damage import DATABASE, WRONG, busy
 from lmfuzz.errors import Damaged, UsageError, one_line
 from lmfuzz.findings import Finding
 from lmfuzz.show import counted, summary
-from lmfuzz.spaces import Space, TextSpace, describe, described
+from lmfuzz.spaces import TextSpace, describe, described
 from lmfuzz.spec import Spec
-from lmfuzz.store import CAMPAIGN, DATABASE, FORMAT, READ, Store
+from lmfuzz.store import CAMPAIGN, FORMAT, READ, Store
 from lmfuzz.tables import TABLES, found, minimal
 from lmfuzz.types import Array
 from lmfuzz.versions import another
 
 GAP = 10_000  # rows in a row that cannot be read, before the rest of a table is given up
 _PAGE = 4096  # bytes, SQLite's default
-_BUSY = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_NOMEM")
-_ERRORS = (Damaged, sqlite3.Error, ValueError, LookupError, TypeError, AttributeError)
 
 Rows = dict[int, tuple[Any, ...]]
 
@@ -51,13 +50,11 @@ def opened(directory: Path) -> Opened:
         with Store.read(directory) as store:
             rows, meta, findings = store.rows(), store.meta, store.findings()
             seeds = [rows.row(i) for i in range(meta["seeds"])]
-            for row in (*seeds, *(finding.row for finding in findings)):
-                _inside(row, store.space)
             numbered, noise = dict(enumerate(findings, start=1)), store.state()["panel"]["noise"]
             return Opened(meta, numbered, seeds, noise, summary(store))
-    except _ERRORS as error:
+    except (Damaged, *WRONG) as error:
         cause = error.__cause__ or error
-        if getattr(cause, "sqlite_errorname", "").startswith(_BUSY):
+        if busy(cause):
             raise
         return _salvaged(directory, cause)
 
@@ -83,14 +80,12 @@ def _salvaged(directory: Path, cause: BaseException) -> Opened:
 
     def finding(number: int, row: tuple[Any, ...]) -> Finding:
         small = _made(minimal, minimals[number], space) if number in minimals else None
-        made = found(row, ids, space, small)
-        _inside(made.row, space)
-        return made
+        return found(row, ids, space, small)
 
     whole = {n: made for n, row in findings.items() if (made := _made(finding, n, row))}
     unpacked = [_made(space.unpack, row[-1]) for n, row in rows.items() if n < about["seeds"]]
     readable = "space" not in missing
-    seeds = [row for row in unpacked if readable and row is not None and _made(_inside, row, space)]
+    seeds = [row for row in unpacked if readable and row is not None]
     try:
         state = decode(states[1][1])
         most, noise = sum(state["findings"]["kept"].values()), state["panel"]["noise"]
@@ -105,14 +100,6 @@ def _salvaged(directory: Path, cause: BaseException) -> Opened:
         lost.append(f"{about['seeds'] - len(seeds)} of {counted(about['seeds'], 'seed')} cannot be read")
     left = {n: whole[n] for n in sorted(whole) if 1 <= n <= most}
     return Opened(about, left, seeds, noise, None, tuple(lost))
-
-
-def _inside(row: Array, space: Space) -> bool:
-    """True; ValueError when a row holds symbols that there are not."""
-    known = len(space.symbols) if isinstance(space, TextSpace) else 0
-    if known and not ((row >= 0) & (row < known)).all():
-        raise ValueError("a row holds symbols that there are not")
-    return True
 
 
 def _connection(path: Path) -> sqlite3.Connection:

@@ -135,8 +135,12 @@ class TextSpace:
         return row.astype("<i4").tobytes()
 
     def unpack(self, data: bytes) -> IntArray:
-        """What ``pack`` was given."""
-        return np.frombuffer(data, "<i4").astype(np.int32)
+        """What ``pack`` was given; ValueError for symbols that there are not."""
+        row = np.frombuffer(data, "<i4").astype(np.int32)
+        known = len(self.symbols)  # 0 where a damaged campaign does not say which there are
+        if known and not ((row >= 0) & (row < known)).all():
+            raise ValueError("a row holds symbols that there are not")
+        return row
 
     def distance(self, a: IntArray, b: IntArray) -> float:
         """How many symbols have to be put in, taken out or changed (Levenshtein)."""

@@ -21,15 +21,16 @@ import numpy as np
 
 from lmfuzz.coding import decode, encode
 from lmfuzz.corpus import Corpus
+from lmfuzz.damage import DATABASE, reading
 from lmfuzz.errors import Damaged, UsageError
 from lmfuzz.findings import Finding, Minimal
 from lmfuzz.loop import Step
 from lmfuzz.spaces import Space, described
 from lmfuzz.tables import TABLES, Ancestor, Sample, finding_row, found, minimal, minimal_row
-from lmfuzz.types import Array, Batch, FloatArray, IntArray, State
+from lmfuzz.types import SEED, Array, Batch, FloatArray, IntArray, State
 from lmfuzz.versions import another
 
-DATABASE, CAMPAIGN, LOCK = "campaign.db", "campaign.toml", "lock"
+CAMPAIGN, LOCK = "campaign.toml", "lock"
 FORMAT = 5
 READ = (4, FORMAT)  # formats that are read; what goes on is brought to FORMAT
 QUIET = 3.0  # seconds after which a commit is due although nothing was found
@@ -222,15 +223,18 @@ class Store:
     # -- reading ----------------------------------------------------------------------------------
 
     @property
+    @reading
     def meta(self) -> dict[str, Any]:
         """What never changes: spec, identity, space, operators, targets, calibration ..."""
         return {key: json.loads(value) for key, value in self._db.execute("SELECT key, value FROM meta")}
 
     @cached_property
+    @reading
     def space(self) -> Space:
         """What its rows are."""
         return described(self.meta["space"])
 
+    @reading
     def state(self) -> State:
         """The state last committed; UsageError when there is none yet."""
         row = self._db.execute("SELECT value FROM state").fetchone()
@@ -239,6 +243,7 @@ class Store:
         state: State = decode(row[0])
         return state
 
+    @reading
     def rows(self) -> Batch:
         """All rows of the corpus, in the order of their ids."""
         query = "SELECT parent, operator, origin, row FROM rows ORDER BY id"
@@ -246,37 +251,46 @@ class Store:
         ids = self._operators()
         return replace(
             self.space.batch([self.space.unpack(blob) for blob in blobs]),
-            parent=np.array(parents, np.int64),
+            parent=_ancestors(parents),
             operator=np.array([ids[name] for name in operators], np.int32),
-            origin=np.array(origins, np.int64),
+            origin=_ancestors(origins, itself=True),
         )  # fmt: skip
 
+    @reading
     def states(self) -> list[tuple[Array, FloatArray]]:
         """The rows and the points float32 (D,) of the archive, in the order of admission."""
         query = "SELECT row, point FROM states ORDER BY n"
         return [(self.space.unpack(row), np.frombuffer(p, "<f4")) for row, p in self._db.execute(query)]
 
+    @reading
     def admissions(self) -> IntArray:
         """How many rows had been run when each state of the archive was new, int64 (N,), in their order."""
         rows = self._db.execute("SELECT execution FROM states ORDER BY n")
         return np.array([execution for (execution,) in rows], np.int64)
 
+    @reading
     def samples(self) -> list[Sample]:
         """How the campaign stood, about every second of it."""
         return [Sample(*row) for row in self._db.execute("SELECT * FROM steps ORDER BY executions")]
 
+    @reading
     def points(self, dimensions: int) -> FloatArray:
         """The points of the archive float32 (N, dimensions), in the order of admission."""
         blobs = [blob for (blob,) in self._db.execute("SELECT point FROM states ORDER BY n")]
         return np.frombuffer(b"".join(blobs), "<f4").reshape(-1, dimensions).astype(np.float32)
 
+    @reading
     def findings(self) -> list[Finding]:
         """All findings; number n is at place n - 1."""
         ids, space = self._operators(), self.space
         small = {row[0]: minimal(row, space) for row in self._db.execute("SELECT * FROM minimals")}
         rows = self._db.execute("SELECT * FROM findings ORDER BY id")
-        return [found(row, ids, space, small.get(row[0])) for row in rows]
+        made, count = [found(row, ids, space, small.get(row[0])) for row in rows], self._count("rows")
+        if any(not SEED <= finding.origin < count for finding in made):
+            raise ValueError("a finding descends from a row that there was not")
+        return made
 
+    @reading
     def lineage(self, row: int) -> list[Ancestor]:
         """The corpus rows from a seed to the one with id ``row``; none when it is negative."""
         path: list[Ancestor] = []
@@ -312,15 +326,23 @@ class Store:
     def _check(self) -> None:
         try:
             found = self.meta.get("format")
-        except sqlite3.Error as error:
+        except Damaged:
             self.close()
-            raise Damaged(
-                f"{self.directory / DATABASE} is damaged, or is no campaign of lmfuzz: {error}; "
-                f"what can be read: lmfuzz export {self.directory} --format jsonl"
-            ) from error
+            raise
         if found not in READ:
             self.close()
             raise UsageError(another(self.directory / CAMPAIGN, found, FORMAT))
+
+
+def _ancestors(ids: Sequence[int], itself: bool = False) -> IntArray:
+    """What rows 0 to N - 1 descend from, int64 (N,): rows before them, SEED, or where it may be ``itself``.
+
+    ValueError for any other.
+    """
+    found = np.array(ids, np.int64)
+    if not ((found < np.arange(len(found)) + itself) & (found >= (0 if itself else SEED))).all():
+        raise ValueError("a row descends from one that there was not")
+    return found
 
 
 def begun(directory: Path) -> bool:

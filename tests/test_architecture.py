@@ -30,7 +30,7 @@ ROOMS = (
         "recipes",
     ),
     ("findings", "shrink", "plugins", "seeds", "loop"),
-    ("spec", "search", "tables", "store", "versions", "tally"),
+    ("spec", "search", "tables", "store", "versions", "damage", "tally"),
     ("targets", "statistics"),
     ("assembly", "distil"),
     ("show",),
@@ -51,7 +51,7 @@ ONLY_IN = {
     "torch": "targets/", "safetensors": "targets/", "transformers": "targets/",
     "torchao": "targets/", "nmslib": "coverage/nmslib_index.py",
     "click": ("cli.py", "options.py", "exits.py", "commands/"), "rich": ("live.py", "watching.py"),
-    "sqlite3": ("store.py", "exits.py", "salvage.py"),
+    "sqlite3": ("store.py", "exits.py", "salvage.py", "damage.py"),
 }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -162,3 +163,35 @@ def test_a_whole_campaign_has_lost_nothing(sh: Shell, lines: list[str]) -> None:
     found = opened(Path("c"))
     assert (found.lost, len(found.findings)) == ((), len(lines))
     assert found.numbers is not None
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE findings SET row = x'0102' WHERE id = 2",
+        "UPDATE findings SET row = x'ffffff7f' WHERE id = 2",
+        "UPDATE findings SET span = 'garbage'",
+        "UPDATE findings SET operator = 'none such'",
+        "UPDATE findings SET origin = -905268954",
+        "UPDATE rows SET parent = 905268954 WHERE id = 3",
+        "UPDATE rows SET row = x'01'",
+        "UPDATE state SET value = '{'",
+        "UPDATE meta SET value = '{' WHERE key = 'format'",
+        "DROP TABLE findings",
+    ],
+)
+def test_what_a_whole_database_says_wrongly_is_one_sentence(sh: Shell, lines: list[str], damage: str) -> None:
+    with closing(sqlite3.connect(DB)) as db:
+        db.execute(damage)
+        db.commit()
+    for command in (("show", "c"), ("show", "c", "1"), ("replay", "c", "1"), ("report", "c", "-o", "r.html")):
+        done = sh(*command)
+        assert done.code in (0, 1, 2), (command, done)
+        if done.code == 2:
+            assert "campaign.db is damaged, or is no campaign of lmfuzz: " in done.err, command
+            assert done.err.rstrip().endswith("lmfuzz export c --format jsonl")
+    refused = [
+        sh(*words) for words in (("resume", "c", "--budget", "5000x"), ("report", "c", "-o", "r.html"))
+    ]
+    assert all(done.code == 2 and "is damaged" in done.err for done in refused), refused
+    assert sh("export", "c", "--format", "jsonl").err.startswith("lmfuzz: the database is damaged: ")

@@ -1,0 +1,46 @@
+"""What is said of a campaign whose database does not hold what was written to it."""
+
+import sqlite3
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from lmfuzz.errors import Damaged, one_line
+
+BUSY = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_NOMEM")  # no damage
+WRONG = (sqlite3.Error, ValueError, LookupError, TypeError, AttributeError)  # what reading damage raises
+DATABASE = "campaign.db"
+
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+def busy(error: BaseException) -> bool:
+    """Whether a database only cannot be read now, or here."""
+    return getattr(error, "sqlite_errorname", "").startswith(BUSY)
+
+
+def damaged(directory: Path, error: BaseException) -> Damaged:
+    """What is to be raised in the place of ``error``, and what would help."""
+    said = str(error) if isinstance(error, sqlite3.Error) else one_line(error)
+    return Damaged(
+        f"{directory / DATABASE} is damaged, or is no campaign of lmfuzz: {said}; "
+        f"what can be read: lmfuzz export {directory} --format jsonl"
+    )
+
+
+def reading(read: Callable[Concatenate[Any, _P], _T]) -> Callable[Concatenate[Any, _P], _T]:
+    """A method of a Store, which raises Damaged where what it reads is not what was written."""
+
+    @wraps(read)
+    def reads(store: Any, /, *args: _P.args, **keys: _P.kwargs) -> _T:
+        try:
+            return read(store, *args, **keys)
+        except WRONG as error:
+            if busy(error):
+                raise
+            raise damaged(store.directory, error) from error
+
+    return reads
