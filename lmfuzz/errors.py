@@ -28,6 +28,11 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0][:200]
 
 
+def printable(text: str) -> str:
+    """``text`` on one line, what a terminal would obey written as an escape; twice is as once."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """``; did you mean 'X'?`` with the known word nearest to ``word``, or nothing."""
     close = get_close_matches(word, list(known), n=1, cutoff=0.5)

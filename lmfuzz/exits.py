@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import click
 
-from lmfuzz.errors import TargetError, UsageError
+from lmfuzz.errors import TargetError, UsageError, printable
 
 NOTHING, FOUND, USAGE, TARGET, DISK, BUG, INTERRUPTED = 0, 1, 2, 3, 4, 70, 130
 
@@ -61,7 +61,7 @@ def fail(words: str, code: int) -> NoReturn:
         sys.stdout.flush()
     except OSError:
         discard()
-    click.echo(f"lmfuzz: {words}", err=True)
+    click.echo(f"lmfuzz: {printable(words)}", err=True)
     sys.exit(code)
 
 

@@ -26,13 +26,14 @@ class Outcome:
 
     def check(self) -> None:
         """Fail the test, with the prompt and the output of every finding, unless nothing was found."""
+        from lmfuzz.errors import printable
         from lmfuzz.show import counted, line, replay_command
 
         if self.unjudged:
-            pytest.fail(f"lmfuzz: {self.unjudged}", pytrace=False)
+            pytest.fail(f"lmfuzz: {printable(self.unjudged)}", pytrace=False)
         if self.findings:
             lines = [line(n, finding) for n, finding in enumerate(self.findings, start=1)]
-            again = f"run one again with: {replay_command(self.directory, 1)}"
+            again = f"run one again with: {printable(replay_command(self.directory, 1))}"
             head = f"lmfuzz: {counted(len(lines), 'finding')}"
             pytest.fail("\n".join([head, *lines, again]), pytrace=False)
 
@@ -48,7 +49,7 @@ def lmfuzz_campaign(tmp_path: Path) -> Callable[..., Outcome]:
     def run(target: Any = None, **keys: Any) -> Outcome:
         from lmfuzz import spec as specs
         from lmfuzz.campaign import Campaign
-        from lmfuzz.errors import TargetError, UsageError
+        from lmfuzz.errors import TargetError, UsageError, printable
 
         directory = tmp_path / f"campaign-{len(list(tmp_path.glob('campaign-*'))) + 1}"
         try:
@@ -57,7 +58,7 @@ def lmfuzz_campaign(tmp_path: Path) -> Callable[..., Outcome]:
             with campaign.create(directory) as store:
                 campaign.run(store, _Unwatched())
         except (UsageError, TargetError) as error:
-            pytest.fail(f"lmfuzz: {error}", pytrace=False)
+            pytest.fail(f"lmfuzz: {printable(str(error))}", pytrace=False)
         return Outcome(campaign.kept, directory, campaign.unjudged)
 
     return run

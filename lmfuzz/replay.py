@@ -21,6 +21,7 @@ from lmfuzz.show import pick
 from lmfuzz.spaces import BoxSpace, Space, TextSpace, described
 from lmfuzz.spec import Spec
 from lmfuzz.store import Store
+from lmfuzz.tables import clean
 from lmfuzz.types import SEED, Array, Evidence
 
 FEW = 8  # seeds that a target is tried on
@@ -32,6 +33,7 @@ class Verdict:
     """What came of finding, or seed, ``number``; ``output`` is the last run's text, ``why`` why not judged.
 
     before: of a seed, whether it failed on the campaign's model; None where that cannot be said.
+    evidence: of the last run, where that one failed.
     """
 
     number: int
@@ -41,6 +43,19 @@ class Verdict:
     why: str
     seed: bool = False
     before: bool | None = True
+    evidence: Evidence | None = None
+
+    @property
+    def now(self) -> Finding:
+        """The finding as the last run shows it; without a bad part and words where these may be others."""
+        same, old = self.output == self.finding.output, self.finding.evidence
+        evidence = self.evidence or (old if same else Evidence(old.signature, ""))
+        return replace(self.finding, output=self.output, evidence=evidence)
+
+    @property
+    def moved(self) -> str:
+        """The bucket that the finding is in now, where it is another, or ''."""
+        return "" if clean(self.now.bucket) == clean(self.finding.bucket) else self.now.bucket
 
     @property
     def fixed(self) -> bool:
@@ -192,7 +207,9 @@ class Replay:
         again = confirm(one, column, self._objective, self._executor, self._wants, runs)
         trace = self._executor.run(one, self._wants)
         why = str(trace[CRASH][0]) or (self._objective.why(column) if again.unscored else "")
-        return Verdict(number, finding, again, str(trace["text"][0]), why)
+        failed = self._objective(one, trace)[0, column] > 0
+        evidence = self._objective.evidence(one, trace, 0, column) if failed else None
+        return Verdict(number, finding, again, str(trace["text"][0]), why, evidence=evidence)
 
     def _try_out(self) -> None:
         """Run a few seeds, once: a target that raises on all of them is broken."""
@@ -223,11 +240,13 @@ class Replay:
     def seeds(self) -> Iterator[Verdict]:
         """A verdict for every seed that fails, or could be judged on the campaign's model and no more.
 
-        Seeds that are findings are left out; TargetError when the target is broken.
+        Seeds that are findings are left out. All run once, in batches, and those that fail there, or are not
+        judged, again alone: a seed that fails only alone is missed. TargetError when the target is broken.
         """
         self._try_out()
         for seed, finding in self._suspects():
-            verdict = replace(self._judge(seed, finding, *self.recorded.seeds[seed]), seed=True)
+            verdict = self._judge(seed, finding, *self.recorded.seeds[seed])
+            verdict = replace(verdict, finding=verdict.now, seed=True)
             if verdict.fixed:  # alone it passes
                 continue
             earlier = self._earlier(seed, finding) if finding.objective else None
@@ -283,7 +302,7 @@ class Replay:
 def spelling(space: Space) -> str:
     """A hash of what must be equal for a row to mean the same."""
     same = space.shape if isinstance(space, BoxSpace) else (space.symbols, space.tokens)
-    return hashlib.sha256(repr(same).encode("utf-8", "backslashreplace")).hexdigest()[:16]
+    return hashlib.sha256(clean(repr(same)).encode()).hexdigest()[:16]
 
 
 def _numbers(row: Array) -> Any:

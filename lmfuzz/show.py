@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lmfuzz.errors import UsageError
+from lmfuzz.errors import UsageError, printable
 from lmfuzz.findings import Finding, Minimal
 from lmfuzz.spaces import BoxSpace, Space
 from lmfuzz.store import Store
@@ -31,10 +31,8 @@ BEFORE, AFTER = ">>>", "<<<"  # around the bad part of an output
 
 
 def escaped(text: str) -> str:
-    """``text`` on one line, with what no terminal should get from a stranger written as an escape."""
-    return "".join(
-        c if c.isprintable() and c != "\\" else c.encode("unicode_escape").decode("ascii") for c in text
-    )
+    """``text`` as ``printable`` has it, a backslash doubled, so that the text can be told from it."""
+    return printable(text.replace("\\", "\\\\"))
 
 
 def shortened(text: str, width: int = WIDTH) -> str:
@@ -89,22 +87,27 @@ def line(number: int, finding: Finding, width: int = WIDTH) -> str:
 
 
 def verdict_line(verdict: "Verdict") -> str:
-    """What a finding does now, on one line; the bad part is marked where the output is what it was."""
+    """What a finding does now, on one line; the bad part is marked where the last run showed one."""
     finding = verdict.finding
-    same = verdict.output == finding.output
-    shown = output(finding, WIDTH) if same else shortened(verdict.output)
     bucket = f", {title(finding.bucket)}" if finding.objective else ""
+    bucket += f", now {title(verdict.moved)}" if verdict.moved else ""
     head = f"{'seed' if verdict.seed else 'finding'} {verdict.number}: {escaped(verdict.words)}{bucket}"
-    return f"{head}: {shortened(finding.prompt)} -> {shown}"
+    return f"{head}: {shortened(finding.prompt)} -> {output(verdict.now, WIDTH)}"
 
 
 def verdict_record(verdict: "Verdict") -> dict[str, Any]:
-    """What a finding does now, for machines: how many runs failed, passed and were not judged."""
+    """What a finding does now, for machines: how many runs failed, passed and were not judged.
+
+    ``finding`` is what the campaign recorded; bucket, output and evidence are the last run's (evidence: null
+    where that one did not fail).
+    """
     again = verdict.again
     runs = {"failed": again.failed, "passed": again.passed, "unscored": again.unscored}
     finding = record(verdict.finding, verdict.number)
     return {
-        "verdict": verdict.words, "seed": verdict.seed, **runs, "output": verdict.output, "finding": finding,
+        "verdict": verdict.words, "seed": verdict.seed, **runs, "bucket": verdict.now.bucket,
+        "output": verdict.output, "evidence": verdict.evidence and asdict(verdict.evidence),
+        "finding": finding,
     }  # fmt: skip
 
 

@@ -10,9 +10,10 @@ from shell import MODEL, Result, Shell, forget_files
 
 import lmfuzz
 from lmfuzz import store as stores
+from lmfuzz.commands import searching
 from lmfuzz.plugins import KINDS
 from lmfuzz.show import counted
-from lmfuzz.store import Store
+from lmfuzz.store import Store, Unwritten
 
 
 def test_findings_are_shown_and_summed_up(sh: Shell) -> None:
@@ -284,6 +285,41 @@ def test_a_bug_is_70_with_its_traceback(sh: Shell, monkeypatch: pytest.MonkeyPat
     assert done.code == 70
     assert done.err.startswith("Traceback ")
     assert done.err.endswith("\nlmfuzz: this is a bug in lmfuzz; the campaign on disk is kept\n")
+
+
+def test_no_name_and_no_error_reaches_the_terminal_raw(sh: Shell) -> None:
+    Path("odd.py").write_text("def odd():\n    raise ValueError('x\\x1b[31mY\\x07')\n")
+    assert "raised ValueError: x\\x1b[31mY\\x07" in sh.refused("fuzz", "odd.py:odd", code=3)
+    c = "c\x1b[31m\x07\\"
+    said = [sh.fuzz("-o", c, "--operator", "insert", budget="1500x"), sh("resume", c, "--budget", "1600x")]
+    said += [sh("resume", c), sh("show", c, "1"), sh("replay", c, "1"), sh("show", "absent\x1b")]
+    said += [sh("export", c, "--format", "csv", "-o", "f\x1b.csv")]
+    said += [sh("distil", c, "-o", "s\x1b.jsonl"), sh("report", c), sh("shrink", c, "1")]
+    assert [done.code for done in said[:5]] == [1, 1, 2, 0, 1]
+    for done in said:
+        odd = {letter for letter in done.out + done.err if not letter.isprintable()} - {"\n"}
+        assert not odd, done
+    assert "the campaign is in c\\x1b[31m\\x07\\\n" in said[0].out, "a backslash stays as it is"
+    assert "finding 1 of c\\x1b[31m\\x07\\\n" in said[3].out
+    assert said[6].out.endswith(": f\\x1b.csv\n")
+
+
+def refuse(constant: str) -> None:
+    raise AssertionError(f"{constant} is not JSON")
+
+
+def test_what_machines_read_is_strict_json(sh: Shell, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("own.py").write_text("def endless(batch, trace):\n    return [float('inf')] * len(batch)\n")
+    done = sh.fuzz("--objective", "own.py:endless", "--keep", "1", "-o", "c", "--json", budget="100x")
+    json.loads(done.out.splitlines()[-1], parse_constant=refuse)
+    (record,) = json.loads(sh("shrink", "c", "--json").out, parse_constant=refuse)["findings"]
+    assert record["margin"] is None
+    with Store.read(Path("c")) as store:
+        full = Unwritten(Path("c"), "disk full", store.findings())
+    with pytest.raises(SystemExit):
+        searching._report(full)
+    (line, _) = capsys.readouterr().err.splitlines()
+    assert json.loads(line, parse_constant=refuse)["margin"] is None
 
 
 @pytest.mark.parametrize(

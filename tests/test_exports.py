@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -194,6 +195,23 @@ def test_a_spreadsheet_runs_nothing_and_nothing_is_lost() -> None:
     assert cell(-1) == -1
 
 
+@pytest.mark.parametrize("between", [",", ";", "\t"])
+def test_no_cell_begins_with_a_formula_whatever_is_between_cells(between: str) -> None:
+    signs = "=+-@\uff1d\uff0b\uff0d\uff20\t\r"
+    texts = [
+        f'hi{before}{gap}{sign}HYPERLINK("http://x.example";"x"){before}'
+        for before in ";,\t\n" for gap in ("", " ", '"', ' " "', "'") for sign in signs
+    ]  # fmt: skip
+    text = FORMATS["csv"](hostile(*texts))
+    for row in csv.reader(io.StringIO(text, newline=""), delimiter=between):
+        for value in row:
+            number = re.fullmatch(r"-[0-9.]+", value)
+            assert number or not value.lstrip(" ").startswith(tuple(signs)), value
+    negative = FORMATS["csv"](replace(hostile("x"), cases=[Case(1, finding("x", margin=-2.5), FAILS, "")]))
+    assert '"-2.5"' in negative
+    assert cell("a;=1, b;c, -d; e") == "a;'=1, b;c,' -d; e"
+
+
 def counts(node: ElementTree.Element) -> dict[str, int]:
     return {key: int(node.attrib[key]) for key in ("tests", "failures", "errors", "skipped")}
 
@@ -264,6 +282,16 @@ def test_sarif_has_the_structure_of_the_standard() -> None:
     assert "has no findings" in none["invocations"][0]["toolExecutionNotifications"][0]["message"]["text"]
     lost = checked_sarif(FORMATS["sarif"](hostile(lost=("all is lost",))))
     assert not lost["invocations"][0]["executionSuccessful"]
+
+
+def test_sarif_of_a_directory_whose_name_is_no_text(sh: Shell) -> None:
+    sh.fuzz("-o", "c", budget="1000x")
+    name = os.fsdecode(b"bad\xff d")
+    Path("c").rename(name)
+    done = sh("export", name, "--format", "sarif")
+    assert (done.code, done.err) == (0, "")
+    (result, *_) = checked_sarif(done.out)["results"]
+    assert result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] == "bad%FF%20d/campaign.toml"
 
 
 def test_markdown_shows_texts_and_does_nothing_else() -> None:
@@ -402,8 +430,6 @@ def test_wrong_formats_and_places_are_refused(sh: Shell) -> None:
 
 def pytested(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """pytest in a process of its own, with the plug-in as if it were installed."""
-    import os
-
     command = [
         sys.executable,
         "-m",
@@ -430,11 +456,11 @@ def test_the_file_of_tests_runs_by_itself(sh: Shell) -> None:
     assert f"{many} failed" in failed.stdout
     assert "finding 1: still fails, repetition: " in failed.stdout
     assert pytested("test_found.py", LMFUZZ_MODEL="model.py:other").stdout.count("PASSED") == many
-    Path("model.py").unlink()
-    skipped = pytested("test_found.py")
-    assert skipped.returncode == 0
-    assert f"{many} skipped" in skipped.stdout
-    assert "the model is not there: there is no file model.py" in skipped.stdout
+    for name, why in (("absent", "there is no"), ("model.py:fails", "model.py:fails raised ValueError: no")):
+        broken = pytested("test_found.py", LMFUZZ_MODEL=name)
+        assert broken.returncode == 1, "a gate is not green because a model cannot be loaded"
+        assert f"{many} errors" in broken.stdout
+        assert f"the findings cannot be run again: {why}" in broken.stdout
 
 
 def test_the_fixture_runs_campaigns_in_tests(sh: Shell) -> None:
@@ -467,14 +493,14 @@ def test_blind(lmfuzz_campaign):
     lmfuzz_campaign(target=other(), **blind).check()
 
 def raises(batch, trace):
-    raise ValueError("no luck")
+    raise ValueError("no luck\\33[31m")
 """)  # fmt: skip
     done = pytested("test_own.py")
     for words in (
         "PASSED test_own.py::test_passes", "findings\nfinding 1, repetition: ",
         "run one again with: lmfuzz replay ",
         "lmfuzz: unknown key --modle; did you mean 'model'?", "there is no checkpoint folder absent",
-        "raises never scored a row (ValueError: no luck)", "4 failed, 1 passed",
+        "raises never scored a row (ValueError: no luck\\x1b[31m)", "4 failed, 1 passed",
     ):  # fmt: skip
         assert words in done.stdout, done.stdout + done.stderr
 

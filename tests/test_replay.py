@@ -9,11 +9,13 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from shell import SEEDS, Shell, forget_files
+from targets import small_lms
 
 from lmfuzz.findings import Reruns
 from lmfuzz.replay import Replay, read
+from lmfuzz.show import verdict_line
 from lmfuzz.targets.toy import Toy
-from lmfuzz.types import Batch, Trace
+from lmfuzz.types import Batch, Evidence, Trace
 
 OTHERS = """
 from lmfuzz.spaces import BoxSpace, TextSpace
@@ -36,6 +38,29 @@ def shuffled():
 
 def lacking():
     return Spelled("zyxwvutsrponmlkjihgfedcba .,")  # no q
+
+class Pinging(Toy):
+    '''The easy toy, which says something else.'''
+
+    def __init__(self):
+        super().__init__(phrase_key="xyz", loop_key="vk")
+        self.identity, self.runs = "pinging", 0
+
+    def run(self, batch, wants):
+        trace = dict(super().run(batch, wants))
+        self.runs += len(batch)
+        for i, text in enumerate(trace["text"]):
+            trace["text"][i] = f"so: {text.replace('tick', 'ping')}"
+        return trace
+
+def fading():
+    class Fading(Pinging):
+        def run(self, batch, wants):
+            trace = super().run(batch, wants)
+            if self.runs % 4 == 0:  # the fourth run of a finding is the last
+                trace["text"][:] = "nothing, x" + str(self.runs)
+            return trace
+    return Fading()
 
 def greek():
     return Spelled("\\u03b1\\u03b2")
@@ -90,6 +115,50 @@ def test_seeds_that_passed_and_fail_now_newly_fail(sh: Shell, campaign: Callable
     assert sh("replay", "c").code == 0, "without another model the seeds are no matter"
 
 
+def test_reports_of_another_model_show_what_that_one_does(sh: Shell, campaign: Callable[..., str]) -> None:
+    campaign("model.py:easy", "--keep", "1", "--shrink", budget="600x")
+    recorded = json.loads(sh("show", "c", "1", "--json").out)
+    done = sh("replay", "c", "1", "--model", "others.py:Pinging", "--junit", "r.xml", "--sarif", "r.sarif")
+    assert done.code == 1
+    old, new = recorded["bucket"], recorded["bucket"].replace("tick", "ping")
+    assert new != old
+    line = done.out.splitlines()[1]
+    assert line.startswith(f"finding 1: still fails, {old}, now {new}: ")
+    assert ' -> "so:>>> ping' in line
+    (case,) = ElementTree.parse("r.xml").getroot().iter("testcase")
+    assert case.attrib["name"] == f"finding 1: {old}", "its name is the same from replay to replay"
+    (failure,) = case
+    assert f"still fails, now {new}: " in failure.attrib["message"]
+    details = dict(line.split(maxsplit=1) for line in (failure.text or "").split("\n"))
+    assert details["bucket"] == new
+    assert details["output"].startswith('"so:>>> ping')
+    assert "ping" in details["evidence"]
+    assert "tick" not in details["output"] + details["evidence"]
+    assert "minimal" not in details, "nobody ran that on this model"
+    (run,) = json.loads(Path("r.sarif").read_text())["runs"]
+    (result,) = run["results"]
+    about = result["properties"]
+    assert (about["bucket"], about["output"][:4]) == (new, "so: ")
+    assert "ping" in about["evidence"]
+    sh("replay", "c", "1", "--sarif", "r.sarif", "--junit", "r.xml")
+    (same,) = json.loads(Path("r.sarif").read_text())["runs"][0]["results"]
+    assert same["partialFingerprints"] == result["partialFingerprints"]
+    assert same["properties"]["output"] == recorded["output"]
+    assert "\nminimal   " in Path("r.xml").read_text()
+    (verdict,) = json.loads(sh("replay", "c", "1", "--model", "others.py:Pinging", "--json").out)["verdicts"]
+    assert (verdict["bucket"], verdict["finding"]) == (new, recorded)
+    assert verdict["evidence"]["span"][0] == len("so:")
+
+
+def test_a_last_run_that_passes_has_no_bad_part(sh: Shell, campaign: Callable[..., str]) -> None:
+    recorded = read(Path(campaign("model.py:easy", "--keep", "1", budget="600x")), 1)
+    again = Replay(replace(recorded, seeds=[]), "others.py:fading")
+    (verdict,) = again
+    assert (verdict.again, verdict.evidence, verdict.moved) == (Reruns(3, 0, 0), None, "")
+    assert verdict.now.evidence == Evidence(recorded.findings[1].evidence.signature, "")
+    assert verdict_line(verdict).endswith(' -> "nothing, x4"')
+
+
 def test_seeds_that_failed_already_are_not_new(sh: Shell, campaign: Callable[..., str]) -> None:
     campaign("model.py:easy", "--keep", "1", budget="600x")
     found = sh("replay", "c", "--model", "model.py:easy")
@@ -136,6 +205,34 @@ def test_rows_are_spelled_anew_for_another_alphabet(sh: Shell, campaign: Callabl
     assert "1 not judged" in lacking.out.splitlines()[-1]
     narrow = sh("replay", "c", "--model", "others.py:narrow").out
     assert 'seed 0: could not be judged (it has 19 symbols, the model takes 12 at most): "' in narrow
+
+
+def test_tokens_are_spelled_anew_by_another_tokenizer(sh: Shell, tmp_path: Path) -> None:
+    small_lms.save(tmp_path / "merged")
+    file = small_lms.save(tmp_path / "bytes") / "tokenizer.json"
+    tokenizer = json.loads(file.read_text())
+    tokenizer["model"]["merges"] = []
+    file.write_text(json.dumps(tokenizer))
+    Path("own.py").write_text(
+        "def own(batch, trace):\n    return [1.0 if 'O' in p else -1.0 for p in trace['prompt']]\n\n"
+        "own.needs = {'prompt', 'text'}\n"
+    )
+    Path("seeds.txt").write_text("How now\nO, the moon\nO speak again, the stars\n")
+    begun = sh(
+        "fuzz", "merged", "--level", "token", "--max-new", "4", "--max-length", "64", "--seeds", "seeds.txt",
+        "--objective", "own.py:own", "--keep", "8", "--batch", "8", "--budget", "60x", "-o", "c",
+    )  # fmt: skip
+    assert begun.code == 1, begun.err
+    recorded = read(Path("c"))
+    again = Replay(recorded, "bytes")
+    assert again.respelled
+    for verdict in again:
+        text, row = recorded.texts[verdict.number], recorded.findings[verdict.number].row
+        assert verdict.words == "still fails", verdict.why
+        spelled = again._fitted(row, text)
+        assert again._space.decode(spelled) == text
+        assert len(spelled) == len(text.encode()) > len(row)
+    assert not Replay(recorded, "merged").respelled
 
 
 def test_a_model_that_takes_none_of_the_rows_is_refused_in_a_sentence(

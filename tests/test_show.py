@@ -2,7 +2,8 @@
 
 import pytest
 
-from lmfuzz.show import summary_lines, title, wrapped
+from lmfuzz.errors import printable
+from lmfuzz.show import escaped, summary_lines, title, wrapped
 
 
 @pytest.mark.parametrize(
@@ -45,3 +46,8 @@ def test_one_of_a_thing_is_singular_and_unwritten_findings_are_counted() -> None
         "not scored by entropy: 1 row (neither safe nor a finding)",
         "the objective entropy raised 1 time; the first traceback:",
     ]
+
+
+def test_printable_twice_is_once_and_leaves_backslashes() -> None:
+    assert printable("a\\d\x1b[0m\n\u202e\udcff \u00e9") == "a\\d\\x1b[0m\\n\\u202e\\udcff \u00e9"
+    assert printable(escaped("\\d\x07")) == escaped("\\d\x07") == "\\\\d\\x07"

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from lmfuzz.commands.saying import say
+from lmfuzz.errors import printable
 from lmfuzz.exits import NOTHING, USAGE
 
 
@@ -34,5 +35,5 @@ def export(directory: Path, name: str, output: Path | None) -> None:
         formats.write(text, output)
         say(f"{counted(len(found.cases), 'finding')} of {directory}: {output}")
     for line in (*([found.empty] if found.empty else []), *found.lost):
-        click.echo(f"lmfuzz: {line}", err=True)
+        click.echo(f"lmfuzz: {printable(line)}", err=True)
     sys.exit(USAGE if found.lost else NOTHING)

@@ -1,6 +1,5 @@
 """Commands that look: at campaigns and their findings, at models, at what there is to choose from."""
 
-import json
 import sys
 from itertools import chain
 from pathlib import Path
@@ -51,7 +50,8 @@ def replay(
     """Run the findings in DIRECTORY, or one FINDING, again, each alone.
 
     With --model on another version of the model, and all seeds of the campaign with them: one that passed
-    before and fails now newly fails.
+    before and fails now newly fails. Seeds are run in batches, and those that fail there again alone: a seed
+    that fails only alone is missed.
     """
     from lmfuzz.exports import dossier, formats
     from lmfuzz.exports.texts import strict
@@ -100,6 +100,7 @@ def tokens(top: int, as_json: bool, **given: Any) -> None:
     again. Those it cannot are under-trained: a prompt that holds one can make the model do anything.
     """
     from lmfuzz import spec as specs
+    from lmfuzz.exports.texts import strict
     from lmfuzz.token_scan import FIXED, Scan
 
     scan = Scan(specs.resolve(FIXED, given))
@@ -108,7 +109,7 @@ def tokens(top: int, as_json: bool, **given: Any) -> None:
         for many in scan:
             bar.update(many)
     if as_json:
-        click.echo(json.dumps(scan.record(), allow_nan=False))
+        click.echo(strict(scan.record()))
     else:
         tell(scan.lines(top))
     sys.exit(FOUND if scan.found else NOTHING)

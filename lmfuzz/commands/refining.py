@@ -1,6 +1,5 @@
 """Commands that make less of what was found: minimal findings, few seeds."""
 
-import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +31,7 @@ def shrink(directory: Path, finding: int | None, as_json: bool) -> None:
     """
     from lmfuzz import assembly
     from lmfuzz import show as texts
+    from lmfuzz.exports.texts import strict
     from lmfuzz.store import Store
 
     with Store.resume(directory) as store:
@@ -48,7 +48,7 @@ def shrink(directory: Path, finding: int | None, as_json: bool) -> None:
             if not as_json:
                 tell(texts.minimal_lines(number, one, store.space))
     if as_json:
-        click.echo(json.dumps({"findings": records}))
+        click.echo(strict({"findings": records}))
     elif not records:
         say(f"{directory} has no findings")
     sys.exit(NOTHING if all(record["minimal"] for record in records) else FOUND)

@@ -6,17 +6,19 @@ from shutil import get_terminal_size
 
 import click
 
+from lmfuzz.errors import printable
+
 
 def say(line: str) -> None:
     """One line of lmfuzz's own."""
-    click.echo(f"lmfuzz: {line}")
+    click.echo(f"lmfuzz: {printable(line)}")
 
 
 def tell(lines: Iterable[str]) -> None:
-    """Lines as they are, but wrapped where a terminal would cut words in two."""
+    """Lines, wrapped where a terminal would cut words in two."""
     from lmfuzz.show import wrapped
 
     columns = get_terminal_size().columns if sys.stdout.isatty() else 0
-    for line in lines:
+    for line in map(printable, lines):
         for part in wrapped(line, columns) if columns else [line]:
             click.echo(part)

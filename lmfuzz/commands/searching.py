@@ -1,6 +1,5 @@
 """Commands that search: they begin a campaign, or go on with one."""
 
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ import click
 
 from lmfuzz import options
 from lmfuzz.commands.saying import say, tell
-from lmfuzz.errors import UsageError
+from lmfuzz.errors import UsageError, printable
 from lmfuzz.exits import DISK, FOUND, INTERRUPTED, NOTHING, USAGE, fail
 from lmfuzz.signals import heeded
 
@@ -180,6 +179,7 @@ def resume(directory: Path, budget: str | None, stop_after: int | None, as_json:
 def _run(campaign: "Campaign", store: "Store", as_json: bool) -> NoReturn:
     """Run the campaign, print its summary, and exit as it ended."""
     from lmfuzz import show as texts
+    from lmfuzz.exports.texts import strict
     from lmfuzz.live import watch
     from lmfuzz.store import Unwritten
 
@@ -196,12 +196,12 @@ def _run(campaign: "Campaign", store: "Store", as_json: bool) -> NoReturn:
     interrupted = campaign.reason == "interrupted"
     if interrupted or full:
         room = "make room, then " if full else ""
-        click.echo(f"{room}go on with: {texts.resume_command(store.directory)}")
+        click.echo(printable(f"{room}go on with: {texts.resume_command(store.directory)}"))
     elif campaign.kept:
-        click.echo(f"look at one with: lmfuzz show {store.directory} 1")
-    click.echo(f"the campaign is in {store.directory}")
+        click.echo(printable(f"look at one with: lmfuzz show {store.directory} 1"))
+    click.echo(printable(f"the campaign is in {store.directory}"))
     if as_json:
-        click.echo(json.dumps(numbers))
+        click.echo(strict(numbers))
     if full:
         _report(full)
     if interrupted:
@@ -224,9 +224,10 @@ def _resumable(directory: Path) -> Iterator[None]:
 
 def _report(full: "Unwritten") -> NoReturn:
     """Say that the disk is full, with the findings that would be lost otherwise."""
+    from lmfuzz.exports.texts import strict
     from lmfuzz.show import counted, record
 
     for finding in full.findings:
-        click.echo(json.dumps(record(finding)), err=True)
+        click.echo(strict(record(finding)), err=True)
     lost = counted(len(full.findings), "finding")
     fail(f"{full}{f'; {lost} could not be written, see above' if full.findings else ''}", DISK)

@@ -20,7 +20,9 @@ _MORE = {False: "newly failing", None: "failing, whether anew is unknown", OPEN:
 class Case:
     """A finding, or a seed as if it were one, and how it stands.
 
-    state: FAILS, PASSES or OPEN; ``words`` say it for a person. A seed that passes has no objective.
+    finding: of a replay as it is now, with the output and evidence of that. state: FAILS, PASSES or OPEN;
+    ``words`` say it for a person. was: the bucket it was found in, where it is in another now. A seed that
+    passes has no objective.
     """
 
     number: int
@@ -29,17 +31,24 @@ class Case:
     words: str
     seed: bool = False
     before: bool | None = True  # of a seed, whether it failed on the campaign's model; None: not known
+    was: str = ""
+
+    @property
+    def bucket(self) -> str:
+        """The bucket it was found in, by which it is known from one replay to the next."""
+        return self.was or self.finding.bucket
 
     @property
     def name(self) -> str:
         """``finding 3: BUCKET``, or ``seed 12``; on one line."""
-        bucket = f": {title(self.finding.bucket)}" if self.finding.objective else ""
+        bucket = f": {title(self.bucket)}" if self.finding.objective else ""
         return f"{'seed' if self.seed else 'finding'} {self.number}{bucket}"
 
     @property
     def line(self) -> str:
         """How it stands, its prompt and its output, on one line."""
-        return f"{escaped(self.words)}: {shortened(self.finding.prompt)} -> {output(self.finding, 60)}"
+        now = f", now {title(self.finding.bucket)}" if self.was else ""
+        return f"{escaped(self.words)}{now}: {shortened(self.finding.prompt)} -> {output(self.finding, 60)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +72,11 @@ class Dossier:
     def details(self, case: Case) -> list[str]:
         """All about a case that fails, line by line."""
         finding = case.finding
-        lines = [f'prompt    "{escaped(finding.prompt)}"', f"output    {output(finding)}"]
+        lines = [f"bucket    {title(finding.bucket)}"] if case.was else []
+        lines += [f'prompt    "{escaped(finding.prompt)}"', f"output    {output(finding)}"]
         if finding.evidence.words:
             lines.append(f"evidence  {escaped(finding.evidence.words)}")
-        if finding.minimal:
+        if finding.minimal and self.identity == self.recorded.identity:
             lines.append(f'minimal   "{escaped(finding.minimal.prompt)}"')
         again = [] if case.seed else [f"replay    {escaped(replay_command(self.directory, case.number))}"]
         return [*lines, f"label     {escaped(case.words)}", *again]
@@ -111,7 +121,8 @@ def _summary(everything: Sequence[Case]) -> str:
 def _case(verdict: Verdict) -> Case:
     again = verdict.again
     state = FAILS if again.failed else OPEN if again.unscored else PASSES
-    return Case(verdict.number, verdict.finding, state, verdict.words, verdict.seed, verdict.before)
+    was = verdict.finding.bucket if verdict.moved else ""
+    return Case(verdict.number, verdict.now, state, verdict.words, verdict.seed, verdict.before, was)
 
 
 def _model(name: str) -> str:

@@ -8,14 +8,14 @@ _FILE = '''"""What lmfuzz {version} found, a test for each; it fails as long as 
 
 From {source}: {count}. Run it with pytest, in the folder that lmfuzz was
 started in: the model, and files that the objectives need, are looked for from there.
-LMFUZZ_MODEL=OTHER runs the tests on another version of the model.
+LMFUZZ_MODEL=OTHER runs the tests on another version of the model. Where a model cannot be loaded they fail.
 """
 
 import os
 
 import pytest
 
-from lmfuzz.errors import TargetError
+from lmfuzz.errors import TargetError, UsageError, printable
 from lmfuzz.replay import Recorded, Replay
 from lmfuzz.show import verdict_line
 
@@ -29,8 +29,8 @@ FINDINGS = [
 def replay():
     try:
         return Replay(Recorded.unpack(CAMPAIGN, FINDINGS), os.environ.get("LMFUZZ_MODEL"))
-    except TargetError as error:
-        pytest.skip(f"the model is not there: {{error}}")
+    except (TargetError, UsageError) as error:
+        pytest.fail(f"the findings cannot be run again: {{printable(str(error))}}", pytrace=False)
 
 
 {tests}'''

@@ -1,6 +1,7 @@
 """Findings as SARIF 2.1.0, the format of code scanners: a rule per objective, a result per finding."""
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -10,6 +11,7 @@ from lmfuzz.exports.dossier import FAILS, PASSES, Case, Dossier
 from lmfuzz.exports.texts import strict
 from lmfuzz.show import escaped
 from lmfuzz.store import CAMPAIGN
+from lmfuzz.tables import clean
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 
@@ -45,7 +47,7 @@ def _rule(case: Case) -> str:
 def _result(dossier: Dossier, case: Case, rule: int) -> dict[str, Any]:
     finding, fails = case.finding, case.state == FAILS
     place = {"artifactLocation": {"uri": _uri(dossier.directory / CAMPAIGN)}, "region": {"startLine": 1}}
-    same = f"{finding.bucket}\0{finding.prompt}".encode("utf-8", "backslashreplace")
+    same = clean(f"{case.bucket}\0{finding.prompt}").encode()
     return {
         "ruleId": _rule(case), "ruleIndex": rule,
         "kind": "fail" if fails else "open", "level": "error" if fails else "none",
@@ -71,4 +73,4 @@ def _message(text: str) -> str:
 
 
 def _uri(path: Path) -> str:
-    return path.as_uri() if path.is_absolute() else quote(path.as_posix())
+    return path.as_uri() if path.is_absolute() else quote(os.fsencode(path.as_posix()))

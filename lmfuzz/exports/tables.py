@@ -20,7 +20,7 @@ def jsonl(dossier: Dossier) -> str:
 
 
 def csv_table(dossier: Dossier) -> str:
-    r"""A table with a head; texts are escaped (a backslash is \\, a new line \n), formulas begin with '."""
+    r"""A table with a head; texts are escaped (a backslash is \\, a new line \n), ' before formulas."""
     out = io.StringIO()
     table = csv.writer(out, quoting=csv.QUOTE_ALL)
     table.writerow(COLUMNS)

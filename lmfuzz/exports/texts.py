@@ -1,19 +1,25 @@
 """Texts of a model, made harmless: strict JSON, cells of a spreadsheet."""
 
 import json
+import re
 from collections.abc import Mapping
 from math import isfinite
 from typing import Any
 
 from lmfuzz.show import escaped
+from lmfuzz.tables import clean
 
-FORMULAS = "=+-@\uff1d\uff0b\uff0d\uff20'"  # a cell that begins with one may be run; ' hides what is behind
+FORMULAS = "=+-@\uff1d\uff0b\uff0d\uff20"  # a cell that begins with one may be run; ' hides what is behind
+_SIGN = f"[{re.escape(FORMULAS)}]"
+# Where a cell may begin: inside a text, too, for who reads ; as the end of a cell. Where a tab or a new line
+# was, an escape begins with a backslash.
+_BEGINS = re.compile(rf"""(^(?= *(?:'|{_SIGN}))|[;,](?=[ "']*{_SIGN}))""")
 
 
 def plain(value: Any) -> Any:
     """``value`` as every JSON parser takes it: texts that are UTF-8, no number that is not finite."""
     if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+        return clean(value)
     if isinstance(value, float):
         return value if isfinite(value) else None
     if isinstance(value, Mapping):
@@ -30,7 +36,4 @@ def strict(value: Any, indent: int | None = None) -> str:
 
 def cell(value: Any) -> Any:
     """``value`` for a spreadsheet: a text on one line, escaped, with ' before what could be a formula."""
-    if not isinstance(value, str):
-        return value
-    text = escaped(value)
-    return f"'{text}" if text.lstrip(" ").startswith(tuple(FORMULAS)) else text
+    return _BEGINS.sub(r"\1'", escaped(value)) if isinstance(value, str) else value
