@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,7 @@ class Replay:
         self.spec = recorded.spec if model is None else recorded.spec.model_copy(update={"model": model})
         target = load_target(self.spec)
         self._space: Space = target.space
+        self._check_kind()
         self._objective: Panel = objectives(self.spec, target.space)
         assembly.check_objectives(self.spec, target, self._objective)
         self._objective.noise = recorded.noise
@@ -164,6 +166,20 @@ class Replay:
         self.respelled = spelling(target.space) != recorded.spelling
         self._tried = False
         self._check()
+
+    def _check_kind(self) -> None:
+        """UsageError where the model takes numbers and the campaign's inputs are texts, or the other way."""
+        rows = [
+            *(finding.row for finding in self.recorded.findings.values()),
+            *map(itemgetter(0), self.recorded.seeds),
+        ]
+        numbers = isinstance(self._space, BoxSpace)
+        if rows and (rows[0].dtype.kind == "f") is not numbers:
+            takes, has = ("numbers", "texts") if numbers else ("texts", "numbers")
+            raise UsageError(
+                f"{self.spec.model} takes {takes}, and the campaign's inputs are {has}; give another version"
+                f" of {self.recorded.spec.model or 'its model'}"
+            )
 
     def _check(self) -> None:
         """UsageError unless all objectives are there, and some rows can be run."""
@@ -228,8 +244,6 @@ class Replay:
             if row.shape != space.shape:
                 raise UsageError(f"the model takes inputs of shape {space.shape}, this one is another")
             return row
-        if row.dtype.kind == "f":
-            raise UsageError("the model takes texts, the campaign's inputs are numbers")
         made = space.encode(text) if self.respelled else row
         if not space.legal(space.batch([made]))[0]:
             raise UsageError(f"it has {len(made)} symbols, the model takes {space.max_length} at most")

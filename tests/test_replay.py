@@ -242,11 +242,12 @@ def test_a_model_that_takes_none_of_the_rows_is_refused_in_a_sentence(
     none = "none of the campaign's inputs can be given to the model: "
     for model, sentence in {
         "others.py:greek": f"{none}character 'v' is not in the model's alphabet",
-        "others.py:numbers": "repetition looks at texts, and this model takes numbers; name",
+        "others.py:numbers": "others.py:numbers takes numbers, and the campaign's inputs are texts; give another",
     }.items():
         assert sh.refused("replay", "c", "--model", model).startswith(sentence)
     assert "there is no checkpoint folder absent" in sh.refused("replay", "c", "--model", "absent", code=3)
     assert "the target raises on every row" in sh.refused("replay", "c", "--model", "model.py:dead", code=3)
+    assert "both name r.xml" in sh.refused("replay", "c", "--junit", "r.xml", "--sarif", "./r.xml")
     Path("own.py").write_text("def never(batch, trace):\n    return [-1.0] * len(batch)\n")
 
 
