@@ -9,6 +9,7 @@ from typing import Any, Literal
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from lmfuzz import files
 from lmfuzz.budget import Budget
 from lmfuzz.calls import parse
 from lmfuzz.errors import UsageError, nearest
@@ -162,9 +163,7 @@ def write(spec: Spec, path: Path, made_with: Mapping[str, str], target: Mapping[
     tables = {"made_with": dict(made_with), "target": dict(target)}
     settings = spec.model_dump(exclude_none=True)  # TOML has no null; all such fields default to None
     text = tomli_w.dumps({**settings, **{name: table for name, table in tables.items() if table}})
-    draft = path.with_name(path.name + ".part")
-    draft.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(draft, path)
+    files.write(text, path)
 
 
 def _checked(settings: dict[str, Any], sources: Mapping[str, str]) -> Spec:

@@ -15,7 +15,7 @@ NAMES = [path.relative_to(ROOT).as_posix() for path in FILES]
 
 # The rooms, lowest first: a module imports from its own room and from those before it.
 ROOMS = (
-    ("__init__", "errors", "types", "spaces", "tokens", "rng", "resources"),
+    ("__init__", "errors", "types", "spaces", "tokens", "rng", "resources", "files"),
     ("protocols", "calls", "coding"),
     (
         "coverage",

@@ -1,7 +1,9 @@
 """Reports: what they say, and that nothing of what a model wrote acts in them."""
 
+import errno
 import html
 import json
+import os
 import re
 import shutil
 import sqlite3
@@ -13,13 +15,19 @@ from threading import Thread
 import numpy as np
 import pytest
 from chromium import browser, needed
+from PIL import Image
 from shell import Shell
 
+from lmfuzz import files, results
 from lmfuzz.coding import encode
-from lmfuzz.report import page
+from lmfuzz.errors import UsageError
+from lmfuzz.report import entries, page
 from lmfuzz.report.account import Account
 from lmfuzz.report.remaining import lately, observed, unseen
+from lmfuzz.report.room import LEAST, cut, shares, size, trimmed
+from lmfuzz.statistics import Trial
 from lmfuzz.store import Store
+from lmfuzz.sweep import Plan, Sweep, cells
 
 
 def charts(text: str) -> dict[str, dict]:
@@ -184,7 +192,33 @@ def test_good_turing_counts_what_was_seen_once() -> None:
     none = unseen(np.array([5, 9]), 1000)
     assert (none.value, none.low) == (0, 0)
     assert none.high == pytest.approx(1 - 0.025 ** (1 / 1000))  # Clopper & Pearson
-    assert lately(np.array([10, 950, 960, 1000]), 1000).count == 3
+    late = lately(np.array([10, 950, 960, 1000]), 1000)
+    assert (late.count, late.rows, late.unit) == (3, 100, "executions")
+
+
+def test_good_turing_counts_rows_where_one_shows_several_kinds() -> None:
+    assert unseen(np.ones(12, int), 8, 6).value == 6 / 8
+    most = unseen(np.ones(12, int), 8)
+    assert (most.value, most.high) == (1, 1)
+
+
+def test_rows_of_several_buckets_are_reported(campaign: Path, sh: Shell) -> None:
+    """Every signature is its row's own, and two objectives hit the same row."""
+    change(campaign, "UPDATE findings SET signature = id, bucket = objective || ': ' || id")
+    for column in ("execution", "row"):
+        change(
+            campaign,
+            f"UPDATE findings SET {column} = (SELECT {column} FROM findings WHERE id = 1) WHERE id = 2",
+        )
+    with Store.read(campaign) as store:
+        state, found = store.state(), store.findings()
+    state["findings"]["hits"] = {one.bucket: 1 for one in found}
+    for rows in (len(found) - 1, 100):
+        state["tally"]["rows"] = rows
+        change(campaign, "UPDATE state SET value = ?", encode({**state, "visits": state["visits"] + 1}))
+        assert sh("report", "c").code == 0
+        said = words(Path("c/report.html").read_text(encoding="utf-8"))
+        assert f"{len(found) - 1} of {rows} rows new state, as seen in the last tenth of executions" in said
 
 
 def test_the_interval_holds_what_is_left_nineteen_times_of_twenty() -> None:
@@ -197,6 +231,116 @@ def test_the_interval_holds_what_is_left_nineteen_times_of_twenty() -> None:
         left = unseen(times[times > 0], 2000)
         inside += left.low <= shares[times == 0].sum() <= left.high
     assert inside >= 190
+
+
+def test_the_interval_holds_where_rows_show_several_kinds() -> None:
+    """Every row shows some six of three hundred kinds: how probable is a row with one that none showed?"""
+    rng, inside, more = np.random.default_rng(0), 0, 0
+    shares = 1 / np.arange(1, 301)
+    for _ in range(200):
+        shown = rng.random((300, 300)) < shares
+        times = shown.sum(axis=0)
+        left = unseen(times, 300, int((shown & (times == 1)).any(axis=1).sum()))
+        truth = 1 - np.prod(1 - shares[times == 0])
+        inside += left.low <= truth <= left.high
+        more += unseen(times, 300).value >= left.value
+    assert inside >= 190
+    assert more == 200
+
+
+def test_texts_share_the_room_of_a_finding() -> None:
+    assert shares([10, 500, 20], 100) == [10, 70, 20]
+    assert shares([10, 500, 600], 100) == [10, 45, 45]
+    for text in (
+        "ordinary words " * 90,
+        "<'\"&" * 90,
+        "\N{CJK UNIFIED IDEOGRAPH-6C34}" * 90,
+        "x" * 50 + "&" * 90,
+    ):
+        for room in (60, 61, 200):
+            less = cut(text, room)
+            assert room - 16 < size(less) <= room
+            begin, end = less.split("...")
+            assert text.startswith(begin)
+            assert text.endswith(end)
+            before, bad, after = trimmed((text, "bad", text), room)
+            assert room - 16 < size(before) + size(bad) + size(after) <= room
+            assert (before[:3], bad, after[-3:]) == ("...", "bad", "...")
+            assert sum(map(size, trimmed(("", text, text), room))) <= room + LEAST
+    assert cut("short", 60) == "short"
+    assert trimmed(("a" * 50, "bad", ""), 53) == ("a" * 50, "bad", "")
+
+
+@pytest.mark.parametrize("text", ["the quick brown fox's den " * 60, "<'\"&" * 1250])
+def test_long_texts_do_not_make_a_report_long(campaign: Path, sh: Shell, text: str) -> None:
+    """Each finding has the bytes that one of a thousand may have, and all cuts are to be seen."""
+    assert sh("shrink", "c").code in (0, 1)
+    plain = len(page.render([campaign]).encode())
+    columns = "prompt = ?1, output = ?1, words = ?1, signature = ?1 || id, span = '[400, 440]'"
+    change(campaign, f"UPDATE findings SET {columns}", text)
+    change(campaign, "UPDATE findings SET bucket = objective || ': ' || signature")
+    change(campaign, "UPDATE minimals SET prompt = ?1, output = ?1, span = '[400, 440]'", text)
+    with Store.read(campaign) as store:
+        account = Account(store, 1000)
+        room = entries.TEXTS // 1000
+        for bucket in account.buckets:
+            assert size(bucket.title) <= entries.TITLE
+            assert "..." in bucket.title
+            for entry in bucket.entries:
+                assert entry.minimal is not None
+                texts = [entry.prompt, "".join(entry.output), entry.about[0][1], entry.minimal.prompt]
+                texts.append("".join(entry.minimal.output))
+                assert all("..." in one for one in texts)
+                assert room - 100 < sum(map(size, texts)) <= room
+                prompt, output = entry.short
+                assert size(prompt) <= 40 + size('""')
+                assert sum(map(size, output)) <= 60 + LEAST
+        text_of_all = page._page([account])
+    assert len(text_of_all.encode()) - plain < 4000 * len(account.findings)
+
+
+def test_buckets_that_begin_alike_are_told_apart(campaign: Path, sh: Shell) -> None:
+    shutil.copytree("c", "d")
+    for directory, last in ((campaign, "one"), (Path("d"), "two")):
+        change(directory, "UPDATE findings SET signature = ?", f"{'a' * 500}{last}{'z' * 500}")
+    accounts = []
+    for directory in (campaign, Path("d")):
+        with Store.read(directory) as store:
+            accounts.append(Account(store))
+            assert accounts[-1].buckets
+    rows = page._side_by_side(accounts)
+    assert len(rows) == sum(len(account.buckets) for account in accounts)
+    assert len({title for title, _ in rows}) == len(rows) / 2
+
+
+def test_a_report_is_written_whole_or_not_at_all(campaign: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = Path("r.html")
+    file.write_text("as it was")
+    write = Path.write_text
+
+    def full(self: Path, text: str, **how: str) -> int:
+        write(self, text[:9], **how)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        with pytest.raises(UsageError, match=r"^cannot write r\.html: No space left on device$"):
+            page.write([campaign], file)
+    assert file.read_text() == "as it was"
+    page.write([campaign], file)
+    assert "</html>" in file.read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes, which there are none of here")
+def test_a_pipe_is_written_to_as_it_is(tmp_path: Path) -> None:
+    pipe, got = tmp_path / "pipe", []
+    os.mkfifo(pipe)
+    reader = Thread(target=lambda: got.append(pipe.read_text()))
+    reader.start()
+    files.write("all of it", pipe)
+    reader.join()
+    assert got == ["all of it"]
+    assert [one.name for one in tmp_path.iterdir()] == ["pipe"]
 
 
 HOSTILE = (
@@ -286,6 +430,15 @@ def test_a_report_fits_its_window_and_draws_its_charts(campaign: Path, tmp_path:
             tab.open(file)
             assert tab.errors == []
             assert tab.ask("document.documentElement.scrollWidth") <= width
+            tab.screenshot(picture := tmp_path / f"{width}.png")
+            with Image.open(picture) as seen:
+                assert width - 20 <= seen.width <= width  # a scrollbar aside
+                assert seen.height > 2000
+                some = seen.convert("RGB").reduce(4)
+                kinds = some.quantize(8).getcolors()
+                assert kinds is not None
+                assert len(kinds) == 8
+                assert max(count for count, _ in kinds) < 0.95 * some.width * some.height
         drawn = "[...document.querySelectorAll('.chart')].map(one => one.querySelectorAll('svg').length > 0)"
         assert tab.ask(drawn) == [True] * 3
         light = tab.ask("getComputedStyle(document.body).backgroundColor")
@@ -298,6 +451,48 @@ def test_a_report_fits_its_window_and_draws_its_charts(campaign: Path, tmp_path:
         assert levels[0] == 1
         assert all(after <= before + 1 for before, after in pairwise(levels))
         assert tab.print().startswith(b"%PDF")
+
+
+@needed
+def test_all_findings_are_printed(campaign: Path, tmp_path: Path) -> None:
+    file = tmp_path / "report.html"
+    page.write([campaign], file)
+    shown = "[...document.querySelectorAll('details dl')].map(one => one.checkVisibility())"
+    widths = "[...document.querySelectorAll('.chart .main-svg')].map(one => +one.getAttribute('width'))"
+    with browser(tmp_path / "profile") as tab:
+        tab.resize(1280)
+        tab.open(file)
+        before, wide = tab.ask(shown), tab.ask(widths)
+        assert True in before
+        assert False in before
+        tab.ask(f"addEventListener('beforeprint', () => {{ window.printed = [{shown}, {widths}]; }})")
+        assert tab.print().startswith(b"%PDF")
+        printed, narrow = tab.ask("window.printed")
+        assert printed == [True] * len(before)
+        assert max(narrow) <= 700  # what A4 and Letter have room for
+        tab.ask("new Promise(done => setTimeout(done, 300))")
+        assert (tab.ask(shown), tab.ask(widths)) == (before, wide)
+        assert tab.errors == []
+
+
+@needed
+def test_nothing_of_a_strangers_name_acts_in_the_results_of_a_sweep(away: HTTPServer, tmp_path: Path) -> None:
+    text = HOSTILE.format(away=f"http://127.0.0.1:{away.server_port}")
+    bare = text.replace("\0", "")
+    plan = Plan(grid={"model": [bare, "other"], "seed": [0]}, baseline={"model": bare})
+    trial = Trial(100, 10.0, {f"{bare}: {bare}": (5, 0.5)})
+    with Sweep(cells(plan, "x.toml"), tmp_path / "s<script>alert(5)<\N{FRACTION SLASH}script>") as sweep:
+        found = results.results(sweep, plan, [((("model", name),), trial) for name in (bare, "other")])
+    file = tmp_path / "results.html"
+    file.write_text(results.as_html(found), encoding="utf-8")
+    with browser(tmp_path / "profile") as tab:
+        tab.open(file)
+        assert '<script>alert("acted")</script>' in tab.ask("document.querySelector('td').textContent")
+        assert tab.ask("document.querySelectorAll('script, img, svg, a, main style').length") == 0
+        assert tab.dialogs == []
+        assert tab.requests == [file.as_uri()]
+        assert tab.errors == []
+    assert away.asked == []
 
 
 def test_a_campaign_that_counted_no_visits_says_that_it_cannot_say(campaign: Path) -> None:

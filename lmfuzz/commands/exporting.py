@@ -22,6 +22,7 @@ def export(directory: Path, name: str, output: Path | None) -> None:
     pytest: a file of tests, one per finding, that runs by itself. Of a damaged campaign what can be read
     is written; what is lost stands on stderr, and the exit code is 2.
     """
+    from lmfuzz import files
     from lmfuzz.exports import formats
     from lmfuzz.exports.dossier import campaign
     from lmfuzz.show import counted
@@ -32,7 +33,7 @@ def export(directory: Path, name: str, output: Path | None) -> None:
     if output is None:
         click.echo(text, nl=False)
     else:
-        formats.write(text, output)
+        files.write(text, output)
         say(f"{counted(len(found.cases), 'finding')} of {directory}: {output}")
     for line in (*([found.empty] if found.empty else []), *found.lost):
         click.echo(f"lmfuzz: {printable(line)}", err=True)

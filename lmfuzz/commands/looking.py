@@ -53,6 +53,7 @@ def replay(
     before and fails now newly fails. Seeds are run in batches, and those that fail there again alone: a seed
     that fails only alone is missed.
     """
+    from lmfuzz import files
     from lmfuzz.exports import dossier, formats
     from lmfuzz.exports.texts import strict
     from lmfuzz.replay import Replay, read
@@ -78,7 +79,7 @@ def replay(
     done = dossier.judged(directory, again, verdicts, with_seeds)
     for file, name in ((junit, "junit"), (sarif, "sarif")):
         if file is not None:
-            formats.write(formats.known(name)(done), file)
+            files.write(formats.known(name)(done), file)
     if as_json:
         records = [verdict_record(verdict) for verdict in verdicts]
         click.echo(strict({"changed": again.changed, "respelled": again.respelled, "verdicts": records}))

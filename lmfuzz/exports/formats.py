@@ -1,7 +1,6 @@
 """The formats that a campaign's findings can be exported in, by name."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 from lmfuzz.errors import UsageError, nearest
 from lmfuzz.exports.dossier import Dossier
@@ -23,10 +22,3 @@ def known(name: str) -> Callable[[Dossier], str]:
         close = nearest(name, FORMATS) or f"; there are {', '.join(FORMATS)}"
         raise UsageError(f"there is no format {name!r}{close}")
     return FORMATS[name]
-
-
-def write(text: str, file: Path) -> None:
-    """Write a whole file, or leave what was there; OSError where that cannot be."""
-    draft = file.with_name(file.name + ".part")
-    draft.write_text(text, encoding="utf-8", newline="")
-    draft.replace(file)

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from lmfuzz import show
-from lmfuzz.report.entries import Bucket, Entries, Marked
+from lmfuzz.report.entries import Bucket, Entries
 from lmfuzz.report.remaining import Share, lately, unseen
+from lmfuzz.report.room import Marked, quoted
 from lmfuzz.spaces import BoxSpace
 from lmfuzz.store import Store
 from lmfuzz.tables import Sample
@@ -106,15 +107,24 @@ class Account:
 
     @property
     def remaining(self) -> list[tuple[str, Share | None]]:
-        """How probable the next row is to show something new; None where it cannot be said."""
+        """How probable the next row is to show something new; None where it cannot be said.
+
+        The first finding of a bucket is always kept, so that the rows are known that showed a bucket alone.
+        """
         rows, executions = int(self.state["tally"]["rows"]), int(self.state["executions"])
-        hits = np.fromiter(self.state["findings"]["hits"].values(), np.int64)
+        hits = self.state["findings"]["hits"]
+        times = np.fromiter(hits.values(), np.int64)
+        rows_of = {one.bucket: (one.execution, one.row.tobytes()) for one in self.findings}
+        alone = {rows_of.get(bucket, bucket) for bucket, count in hits.items() if count == 1}
         visits = self.state.get("visits")  # campaigns of before 0.4 did not count them
         counted = None if visits is None or not rows or not (visits > 0).all() else visits
         return [
             ("new state", None if counted is None else unseen(counted, rows)),
-            ("new bucket", unseen(hits, rows) if rows else None),
-            ("new state, as seen in the last tenth", lately(self.births, executions) if executions else None),
+            ("new bucket", unseen(times, rows, len(alone)) if rows else None),
+            (
+                "new state, as seen in the last tenth of executions",
+                lately(self.births, executions) if executions else None,
+            ),
         ]
 
     def map(self, most: int) -> Map | None:
@@ -131,7 +141,7 @@ class Account:
             points = points[:, :-1]
         axes, explained = _axes(points)
         places = (points - points.mean(axis=0)) @ axes.T
-        texts = [show.shortened(self._store.space.decode(states[i][0]), 60) for i in shown.tolist()]
+        texts = [quoted(self._store.space.decode(states[i][0]), 60) for i in shown.tolist()]
         place = dict(zip(keep.tolist(), places, strict=True))
         findings = {n: place[i] for n, i in come.items() if i is not None}
         return Map(

@@ -3,20 +3,20 @@
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from lmfuzz import show
 from lmfuzz.findings import Finding
+from lmfuzz.report.room import Marked, cut, quoted, shares, size, trimmed
 from lmfuzz.spaces import BoxSpace
 from lmfuzz.store import Store
 from lmfuzz.types import Array, Batch
 
-TEXTS, PICTURES = 1_000_000, 1_500_000  # characters that all outputs, or all pictures, of a report may have
-LEAST, MOST = 160, 4000  # characters of one output: as many as there is room for
+TEXTS, PICTURES = 1_200_000, 1_500_000  # bytes that all texts, or all pictures, of a report may take
+LEAST, MOST = 600, 16_000  # bytes of all texts of a finding: as many as there is room for
+TITLE, NAME = 120, 40  # bytes of a bucket's title, of an operator's name
 STEPS = 6  # rows of a lineage that are shown beside its seed
 TALLEST = 224  # pixels of a picture
-
-Marked = tuple[str, str, str]  # an output before, in and behind its bad part
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +59,12 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """A behaviour that was found; ``hits`` counts all rows that showed it, kept or not."""
+    """A behaviour that was found, by its whole name and a title of few characters.
 
+    ``hits`` counts all rows that showed it, kept or not.
+    """
+
+    name: str
     title: str
     hits: int
     entries: list[Entry]
@@ -90,11 +94,13 @@ class Entries:
 
     def __init__(self, store: Store, rows: Batch, total: int) -> None:
         self._store, self._rows, self._space, self._meta = store, rows, store.space, store.meta
-        self._width = max(LEAST, min(MOST, TEXTS // max(1, total)))
-        self._room = PICTURES
+        self._total = max(1, total)
+        self._room = max(LEAST, min(MOST, TEXTS // self._total))
+        self._pictures = 0
 
     def buckets(self, findings: Sequence[Finding], hits: dict[str, int]) -> list[Bucket]:
         """The buckets, those with the most hits first; pictures go to the first findings of each first."""
+        self._pictures = PICTURES * len(findings) // self._total
         sorted_: dict[str, list[int]] = {}
         for number, finding in enumerate(findings, start=1):
             sorted_.setdefault(finding.bucket, []).append(number)
@@ -103,7 +109,8 @@ class Entries:
         names = sorted(sorted_, key=lambda name: (-hits.get(name, 0), name))
         return [
             Bucket(
-                show.title(name),
+                name,
+                cut(show.title(name), TITLE),
                 max(hits.get(name, 0), len(sorted_[name])),
                 [entries[n] for n in sorted_[name]],
             )
@@ -117,8 +124,10 @@ class Entries:
             made = self._meta["spec"]["search"]
         how = f"last changed by {show.escaped(made)}" if made else "a seed as it is"
         shown = lineage if len(lineage) <= STEPS + 2 else [lineage[0], *lineage[-STEPS:]]
+        words, texts = self._texts(finding)
+        prompt, output = texts[0]
         about = [
-            ("Evidence", show.escaped(finding.evidence.words)),
+            ("Evidence", words),
             ("Margin", f"{finding.margin:.4g}"),
             ("Distance", show.distance(finding, self._space)),
             ("Found", f"at execution {finding.execution:,}, {how}"),
@@ -127,24 +136,27 @@ class Entries:
         if finding.by_text is not None:
             about.insert(3, ("Text alone", show.alone_words(finding.by_text)))
         return Entry(
-            number, finding.label, finding.execution, self._text(finding.prompt),
-            show.pieces(finding, self._width), self._minimal(finding), about,
+            number, finding.label, finding.execution, prompt, output, self._minimal(finding, texts), about,
             [self._ancestor(row) for row in shown], len(lineage) - len(shown),
-            self._picture(finding, finding.row),
-            (show.shortened(finding.prompt, 40), show.pieces(finding, 60)),
+            self._picture(finding, finding.row), (quoted(finding.prompt, 40), trimmed(output, 60)),
         )  # fmt: skip
 
-    def _minimal(self, finding: Finding) -> Minimal | None:
+    def _texts(self, finding: Finding) -> tuple[str, list[tuple[str, Marked]]]:
+        """Its evidence, and prompt and output of it and of its minimal row: all in the room of a finding."""
+        ones = [finding] if finding.minimal is None else [finding, finding.reduced]
+        plain = [show.escaped(text) for text in (finding.evidence.words, *(one.prompt for one in ones))]
+        outputs = [show.marked(one) for one in ones]
+        rooms = shares([*map(size, plain), *(sum(map(size, parts)) for parts in outputs)], self._room)
+        words, *prompts = map(cut, plain, rooms)
+        return words, list(zip(prompts, map(trimmed, outputs, rooms[len(plain) :]), strict=True))
+
+    def _minimal(self, finding: Finding, texts: Sequence[tuple[str, Marked]]) -> Minimal | None:
         small = finding.minimal
         if small is None:
             return None
-        evidence = replace(finding.evidence, span=small.span)
-        output = show.pieces(replace(finding, output=small.output, evidence=evidence), self._width)
+        prompt, output = texts[1]
         alone = "" if small.by_text is None else show.alone_words(small.by_text)
-        return Minimal(
-            small.size, small.before, self._text(small.prompt), output, self._picture(finding, small.row),
-            alone,
-        )  # fmt: skip
+        return Minimal(small.size, small.before, prompt, output, self._picture(finding, small.row), alone)
 
     def chain(self, finding: Finding) -> list[int]:
         """The corpus ids of its ancestors, the seed first."""
@@ -156,19 +168,18 @@ class Entries:
 
     def _ancestor(self, row: int) -> Ancestor:
         name = self._names(int(self._rows.operator[row])) or "seed"
-        return Ancestor(row, show.escaped(name), show.shortened(self._space.decode(self._rows.row(row)), 80))
+        return Ancestor(
+            row, cut(show.escaped(name), NAME), quoted(self._space.decode(self._rows.row(row)), 80)
+        )
 
     def _names(self, operator: int) -> str:
         return str(self._meta["operators"][operator]) if operator >= 0 else ""
-
-    def _text(self, text: str) -> str:
-        return show.shortened(text, max(self._width, 4 * LEAST))[1:-1]
 
     def _picture(self, finding: Finding, row: Array) -> str:
         """The seed, ``row`` and their difference as a data: address; '' where there is none, or no room."""
         space, seed = self._space, finding.origin
         if not (
-            isinstance(space, BoxSpace) and space.image and 0 <= seed < len(self._rows) and self._room > 0
+            isinstance(space, BoxSpace) and space.image and 0 <= seed < len(self._rows) and self._pictures > 0
         ):
             return ""
         from lmfuzz import pictures  # only where it is used: it loads Pillow
@@ -178,5 +189,5 @@ class Entries:
         file = io.BytesIO()
         picture.save(file, "PNG", optimize=True)
         address = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
-        self._room -= len(address)
-        return address if self._room > 0 else ""
+        self._pictures -= len(address)
+        return address if self._pictures > 0 else ""

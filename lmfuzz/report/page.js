@@ -16,9 +16,9 @@ function theme(light) {
   };
 }
 
-function draw(light) {
+function draw(light, width) {
   for (const [id, chart] of Object.entries(charts)) {
-    const layout = { ...theme(light), ...chart.layout };
+    const layout = { ...theme(light), ...chart.layout, width };
     Plotly.react(id, chart.data, layout, { responsive: true, displayModeBar: false });
   }
 }
@@ -27,8 +27,17 @@ function show() { draw(!dark.matches); }
 
 show();
 dark.addEventListener("change", show);
-addEventListener("beforeprint", () => draw(true));
-addEventListener("afterprint", show);
+let opened = [];
+addEventListener("beforeprint", () => {
+  opened = [...opened, ...document.querySelectorAll("details:not([open])")];
+  for (const one of opened) one.open = true;
+  draw(true, 680);  // pixels that a sheet has room for
+});
+addEventListener("afterprint", () => {
+  for (const one of opened.splice(0)) one.open = false;
+  show();
+  dispatchEvent(new Event("resize"));  // charts that are redrawn keep their width
+});
 for (const button of document.querySelectorAll("button[data-open]")) {
   button.hidden = false;
   button.addEventListener("click", () => {

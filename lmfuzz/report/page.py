@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 import lmfuzz
-from lmfuzz import show
+from lmfuzz import files, show
 from lmfuzz.errors import UsageError
 from lmfuzz.report import charts
 from lmfuzz.report.account import Account
+from lmfuzz.report.room import cut
 from lmfuzz.store import Store
 
 FOLDER = Path(__file__).parent
@@ -28,7 +29,7 @@ def write(directories: Sequence[Path], file: Path) -> None:
     text = render(directories)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text, encoding="utf-8", newline="\n")
+        files.write(text, file)
     except OSError as error:
         raise UsageError(f"cannot write {file}: {error.strerror}") from None
 
@@ -56,8 +57,9 @@ def _page(accounts: Sequence[Account]) -> str:
         loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-    environment.filters["percent"] = _percent
+    strict = {"allow_nan": False, "ensure_ascii": False, "separators": (",", ":")}
+    environment.policies["json.dumps_kwargs"] = strict
+    environment.filters |= {"percent": _percent, "cut": cut}
     return environment.get_template("page.html").render(
         accounts=accounts, charts={name: chart for name, chart in drawn.items() if chart is not None},
         scripts=scripts, hashes=[_hash(script) for script in scripts], style=_source("page.css"),
@@ -67,11 +69,12 @@ def _page(accounts: Sequence[Account]) -> str:
 
 def _side_by_side(accounts: Sequence[Account]) -> list[tuple[str, list[int]]]:
     """The hits of every bucket in each campaign, the bucket that most of them found first."""
-    hits: dict[str, list[int]] = {}
+    hits: dict[tuple[str, str], list[int]] = {}
     for i, account in enumerate(accounts):
         for bucket in account.buckets:
-            hits.setdefault(bucket.title, [0] * len(accounts))[i] = bucket.hits
-    return sorted(hits.items(), key=lambda row: (row[1].count(0), -sum(row[1]), row[0]))
+            hits.setdefault((bucket.title, bucket.name), [0] * len(accounts))[i] = bucket.hits
+    rows = sorted(hits.items(), key=lambda row: (row[1].count(0), -sum(row[1]), row[0]))
+    return [(title, found) for (title, _), found in rows]
 
 
 def _percent(share: float) -> str:

@@ -21,28 +21,40 @@ from lmfuzz.spec import Spec
 FINDINGS, EXECUTIONS, TURNS = 1000, 1_000_000, 3
 SHORT, KEPT = "8000x", 3  # the campaign that is made longer; findings that a bucket keeps
 COPIES = 100  # of its rows and states: more than a million executions of the bundled model bring
+TEXTS = {  # what stands in every prompt, output, title and evidence, also of minimal rows
+    "ordinary": "the quick brown fox's den lies under an old oak, " * 28,
+    "hostile": "<'\"&" * 1250,
+}
 
 
 def measure(keys: list[str], options: Options) -> dict[str, Measured]:
-    """``report_seconds``, the whole command, and ``report_mb``."""
+    """``report_seconds``, the whole command, and ``report_mb``, the largest of that and of long texts."""
     findings, copies = (20, 3) if options.quick else (FINDINGS, COPIES)
     with tempfile.TemporaryDirectory(prefix="lmfuzz-bench-") as folder:
         directory, file = Path(folder) / "campaign", Path(folder) / "report.html"
         _campaign(directory, options.quick)
         rows, states = _lengthen(directory, findings, copies)
-        seconds = []
-        for _ in range(1 if options.quick else TURNS):
-            started = time.perf_counter()
-            command = [sys.executable, "-m", "lmfuzz", "report", str(directory), "-o", str(file)]
-            subprocess.run(command, check=True, capture_output=True)
-            seconds.append(time.perf_counter() - started)
-        size = file.stat().st_size / 1e6
+        seconds = [_report(directory, file) for _ in range(1 if options.quick else TURNS)]
+        sizes = {"as found": file.stat().st_size / 1e6}
+        for kind, text in TEXTS.items():
+            _reword(directory, text)
+            _report(directory, file)
+            sizes[kind] = file.stat().st_size / 1e6
     what = f"{findings} findings, {rows} rows of the corpus, {states} states"
-    line = noted(f"{what}: {', '.join(f'{s:.1f}' for s in seconds)} s, {size:.2f} MB")
+    line = noted(f"{what}: {', '.join(f'{s:.1f}' for s in seconds)} s")
+    texts = noted(f"texts: {', '.join(f'{kind} {size:.2f} MB' for kind, size in sizes.items())}")
     return {
         "report_seconds": Measured(statistics.median(seconds), (line,)),
-        "report_mb": Measured(size),
+        "report_mb": Measured(max(sizes.values()), (texts,)),
     }  # fmt: skip
+
+
+def _report(directory: Path, file: Path) -> float:
+    """The seconds that the command takes."""
+    started = time.perf_counter()
+    command = [sys.executable, "-m", "lmfuzz", "report", str(directory), "-o", str(file)]
+    subprocess.run(command, check=True, capture_output=True)
+    return time.perf_counter() - started
 
 
 def _campaign(directory: Path, quick: bool) -> None:
@@ -113,3 +125,14 @@ def _restate(db: sqlite3.Connection, rows: int, states: int, rng: np.random.Gene
     state["tally"]["rows"] = EXECUTIONS
     state["findings"]["hits"] = dict(db.execute("SELECT bucket, count(*) FROM findings GROUP BY bucket"))
     db.execute("UPDATE state SET value = ?", (encode(state),))
+
+
+def _reword(directory: Path, text: str) -> None:
+    """Let every finding be shrunk, in a bucket of its own, with ``text`` wherever it has a text."""
+    with sqlite3.connect(directory / "campaign.db") as db:
+        words = "prompt = ?1, output = ?1, words = ?1, span = '[400, 440]'"
+        db.execute(f"UPDATE findings SET {words}, signature = id || ?1", [text])
+        db.execute("UPDATE findings SET bucket = objective || ': ' || signature")
+        db.execute("DELETE FROM minimals")
+        db.execute("INSERT INTO minimals SELECT id, row, ?1, ?1, span, 9, 99, 3, 100 FROM findings", [text])
+    db.close()
