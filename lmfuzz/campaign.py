@@ -22,6 +22,7 @@ from lmfuzz.coverage.archive import Archive
 from lmfuzz.coverage.calibrate import Calibration, measure
 from lmfuzz.errors import UsageError
 from lmfuzz.executors import CRASH, LocalExecutor
+from lmfuzz.files import CAMPAIGN
 from lmfuzz.findings import Finding, Findings
 from lmfuzz.protocols import Feature, Setting, Target
 from lmfuzz.rng import Streams
@@ -31,7 +32,7 @@ from lmfuzz.show import PICTURES, counted
 from lmfuzz.shrink import Shrinker
 from lmfuzz.spaces import BoxSpace, TextSpace, describe
 from lmfuzz.spec import Spec
-from lmfuzz.store import CAMPAIGN, Store, Unwritten
+from lmfuzz.store import Store, Unwritten
 from lmfuzz.tables import Sample
 from lmfuzz.tally import Tally
 from lmfuzz.types import Batch, State, join, unknown

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from lmfuzz.errors import Damaged, one_line
+from lmfuzz.files import DATABASE
 
 BUSY = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_NOMEM")  # no damage
 WRONG = (sqlite3.Error, ValueError, LookupError, TypeError, AttributeError)  # what reading damage raises
-DATABASE = "campaign.db"
 
 
 _P = ParamSpec("_P")

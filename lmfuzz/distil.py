@@ -4,10 +4,12 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 
+from lmfuzz import files
 from lmfuzz.errors import UsageError
 from lmfuzz.spaces import BoxSpace, TextSpace
 from lmfuzz.store import Store
@@ -58,11 +60,12 @@ def distil(directory: Path, file: Path, radius: float | None = None) -> Distille
     chosen = cover(places, radius, groups) if radius > own else np.arange(len(states))
     rows, respelled = [states[i][0] for i in chosen.tolist()], 0
     if isinstance(space, BoxSpace):
-        np.save(file, np.stack(rows))
+        np.save(content := BytesIO(), np.stack(rows))
+        files.write(content.getvalue(), file)
     else:
         rows, respelled = _legible(rows, space)
         lines = [json.dumps({"prompt": space.decode(row)}) + "\n" for row in rows]
-        file.write_text("".join(lines), encoding="utf-8")
+        files.write("".join(lines), file)
     return Distilled(len(rows), len(states), radius, corpus, respelled, len(chosen) - len(rows))
 
 

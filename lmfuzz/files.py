@@ -1,15 +1,36 @@
-"""Files that are written whole, or not at all."""
+"""Files that are written whole, or not at all, and never over a campaign."""
 
+import errno
+import os
 from pathlib import Path
 
+from lmfuzz.errors import UsageError
 
-def write(text: str, file: Path) -> None:
-    """Write a whole file, or leave what was there; OSError where that cannot be.
+DATABASE, CAMPAIGN, LOCK = "campaign.db", "campaign.toml", "lock"  # of a campaign's directory
+_OWN = {DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", CAMPAIGN, LOCK}
 
-    What is there and no file, such as a pipe, is written to as it is.
+
+def write(content: str | bytes, file: Path) -> None:
+    """Write a whole file, or leave what was there; OSError, which names it, where that cannot be.
+
+    A link stays one. What is there and no file, such as a pipe, is written to as it is.
     """
-    plain = file.is_file() or not file.exists()
-    draft = file.with_name(file.name + ".part") if plain else file
-    draft.write_text(text, encoding="utf-8", newline="")
-    if plain:
-        draft.replace(file)
+    place = file.resolve()
+    if place.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
+    plain = place.is_file() or not place.exists()
+    draft = place.with_name(place.name + ".part") if plain else place
+    try:
+        draft.write_bytes(content.encode() if isinstance(content, str) else content)
+        if plain:
+            draft.replace(place)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(file)) from error
+
+
+def foreign(file: Path) -> Path:
+    """The file, which something shall be written to; UsageError for what a campaign is made of."""
+    place = file.resolve()
+    if place.name in _OWN and (place.parent / DATABASE).exists():
+        raise UsageError(f"{file} is part of the campaign in {file.parent}; give another file")
+    return file

@@ -11,13 +11,14 @@ from typing import Any
 
 from lmfuzz import spec as specs
 from lmfuzz.coding import decode
-from lmfuzz.damage import DATABASE, WRONG, busy
+from lmfuzz.damage import WRONG, busy
 from lmfuzz.errors import Damaged, UsageError, one_line
+from lmfuzz.files import CAMPAIGN, DATABASE
 from lmfuzz.findings import Finding
 from lmfuzz.show import counted, summary
 from lmfuzz.spaces import TextSpace, describe, described
 from lmfuzz.spec import Spec
-from lmfuzz.store import CAMPAIGN, FORMAT, READ, Store
+from lmfuzz.store import FORMAT, READ, Store
 from lmfuzz.tables import TABLES, found, minimal
 from lmfuzz.types import Array
 from lmfuzz.versions import another

@@ -21,8 +21,9 @@ import numpy as np
 
 from lmfuzz.coding import decode, encode
 from lmfuzz.corpus import Corpus
-from lmfuzz.damage import DATABASE, reading
+from lmfuzz.damage import reading
 from lmfuzz.errors import Damaged, UsageError
+from lmfuzz.files import CAMPAIGN, DATABASE, LOCK
 from lmfuzz.findings import Finding, Minimal
 from lmfuzz.loop import Step
 from lmfuzz.spaces import Space, described
@@ -30,7 +31,6 @@ from lmfuzz.tables import TABLES, Ancestor, Sample, finding_row, found, minimal,
 from lmfuzz.types import SEED, Array, Batch, FloatArray, IntArray, State
 from lmfuzz.versions import another
 
-CAMPAIGN, LOCK = "campaign.toml", "lock"
 FORMAT = 5
 READ = (4, FORMAT)  # formats that are read; what goes on is brought to FORMAT
 QUIET = 3.0  # seconds after which a commit is due although nothing was found

@@ -28,9 +28,10 @@ from lmfuzz import plugins
 from lmfuzz import spec as specs
 from lmfuzz.budget import Budget
 from lmfuzz.errors import UsageError, nearest
+from lmfuzz.files import CAMPAIGN, LOCK
 from lmfuzz.spec import Spec
 from lmfuzz.statistics import ENOUGH
-from lmfuzz.store import CAMPAIGN, LOCK, Store, begun
+from lmfuzz.store import Store, begun
 from lmfuzz.typed import complaint
 
 Settings = dict[str, Any]

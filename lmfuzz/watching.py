@@ -13,12 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from lmfuzz.budget import Budget
-from lmfuzz.damage import DATABASE
+from lmfuzz.files import DATABASE, LOCK
 from lmfuzz.findings import Finding
 from lmfuzz.live import WIDE, Standing, view
 from lmfuzz.show import counted, duration, escaped, shortened
 from lmfuzz.statistics import Trial, trial
-from lmfuzz.store import LOCK, Store, begun
+from lmfuzz.store import Store, begun
 from lmfuzz.sweep import Cell, Failure, Sweep
 
 EVERY = 1.0  # seconds between looks at a campaign

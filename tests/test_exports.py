@@ -423,7 +423,7 @@ def test_wrong_formats_and_places_are_refused(sh: Shell) -> None:
     )
     assert "Missing option '--format'" in sh.refused("export", "c")
     assert sh.refused("export", "c", "--format", "csv", "-o", "absent/x").startswith(
-        "cannot read or write absent/x.part"
+        "cannot read or write absent/x: "
     )
     assert "there is no directory absent" in sh.refused("export", "absent", "--format", "csv")
 
@@ -525,3 +525,37 @@ def test_a_case_says_what_it_is_about(sh: Shell) -> None:
     assert replace(case, seed=True, finding=finding("x", objective="")).name == "seed 1"
     assert "replay    lmfuzz replay c 1" in dossier.details(case)
     forget_files()
+
+
+@pytest.mark.parametrize("name", ["campaign.db", "campaign.db-wal", "campaign.toml", "lock"])
+def test_nothing_is_written_over_a_campaign(sh: Shell, name: str) -> None:
+    sh.fuzz("-o", "c")
+    before = {path: path.read_bytes() for path in Path("c").iterdir() if path.is_file()}
+    Path("link").symlink_to(f"c/{name}")
+    for file in (f"c/{name}", "link"):
+        for words in (
+            ("export", "c", "--format", "csv", "-o", file), ("report", "c", "-o", file),
+            ("replay", "c", "--junit", file), ("replay", "c", "--sarif", file),
+        ):  # fmt: skip
+            assert sh.refused(*words).startswith(f"{file} is part of the campaign in ")
+    assert {path: path.read_bytes() for path in Path("c").iterdir() if path.is_file()} == before
+
+
+def test_a_file_is_written_where_a_link_leads_and_a_device_stays_one(sh: Shell) -> None:
+    sh.fuzz("-o", "c")
+    whole = sh("export", "c", "--format", "csv").out
+    Path("folder").mkdir()
+    Path("link.csv").symlink_to("folder/real.csv")
+    assert sh("export", "c", "--format", "csv", "-o", "link.csv").code == 0
+    assert Path("link.csv").is_symlink()
+    assert Path("folder/real.csv").read_bytes().decode() == whole
+    os.mkfifo("pipe")
+    with subprocess.Popen(["cat", "pipe"], stdout=subprocess.PIPE) as reader:
+        assert sh("export", "c", "--format", "csv", "-o", "pipe").code == 0
+        assert reader.stdout is not None
+        assert reader.stdout.read().decode() == whole
+    assert Path("pipe").is_fifo()
+    for file in (".", "", "folder"):
+        said = sh.refused("export", "c", "--format", "csv", "-o", file)
+        assert said == f"cannot read or write {file or '.'}: Is a directory"
+    assert "absent/x.csv: No such file" in sh.refused("export", "c", "--format", "csv", "-o", "absent/x.csv")

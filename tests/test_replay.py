@@ -242,7 +242,7 @@ def test_a_model_that_takes_none_of_the_rows_is_refused_in_a_sentence(
     none = "none of the campaign's inputs can be given to the model: "
     for model, sentence in {
         "others.py:greek": f"{none}character 'v' is not in the model's alphabet",
-        "others.py:numbers": "others.py:numbers takes numbers, and the campaign's inputs are texts; give another",
+        "others.py:numbers": "others.py:numbers takes numbers, and the campaign's inputs are texts; ",
     }.items():
         assert sh.refused("replay", "c", "--model", model).startswith(sentence)
     assert "there is no checkpoint folder absent" in sh.refused("replay", "c", "--model", "absent", code=3)

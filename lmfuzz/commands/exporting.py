@@ -28,6 +28,8 @@ def export(directory: Path, name: str, output: Path | None) -> None:
     from lmfuzz.show import counted
 
     write = formats.known(name)
+    if output is not None:
+        files.foreign(output)
     found = campaign(directory)
     text = write(found)
     if output is None:

@@ -62,6 +62,8 @@ def replay(
     for file in (junit, sarif):
         if file is not None and not file.parent.is_dir():
             raise UsageError(f"there is no folder {file.parent} to write {file.name} to")
+        if file is not None:
+            files.foreign(file)
     if junit is not None and sarif is not None and junit.resolve() == sarif.resolve():
         raise UsageError(f"--junit and --sarif both name {junit}; give two files")
     again = Replay(read(directory, finding), model)

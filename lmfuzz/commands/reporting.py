@@ -21,6 +21,7 @@ def report(directories: tuple[Path, ...], file: Path | None) -> None:
 
     What was found, how the search went, and what is probably left. The model is not run.
     """
+    from lmfuzz import files
     from lmfuzz.report import page
     from lmfuzz.show import escaped
 
@@ -28,5 +29,5 @@ def report(directories: tuple[Path, ...], file: Path | None) -> None:
         raise UsageError("a campaign is given twice; name each directory once")
     one = len(directories) == 1
     file = file or (directories[0] / "report.html" if one else Path("comparison.html"))
-    page.write(directories, file)
+    page.write(directories, files.foreign(file))
     say(f"the report is in {escaped(str(file))}")
