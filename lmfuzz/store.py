@@ -27,7 +27,7 @@ from lmfuzz.files import CAMPAIGN, DATABASE, LOCK
 from lmfuzz.findings import Finding, Minimal
 from lmfuzz.loop import Step
 from lmfuzz.spaces import Space, described
-from lmfuzz.tables import TABLES, Ancestor, Sample, finding_row, found, minimal, minimal_row
+from lmfuzz.tables import TABLES, Ancestor, Sample, ancestors, finding_row, found, minimal, minimal_row
 from lmfuzz.types import SEED, Array, Batch, FloatArray, IntArray, State
 from lmfuzz.versions import another
 
@@ -251,9 +251,9 @@ class Store:
         ids = self._operators()
         return replace(
             self.space.batch([self.space.unpack(blob) for blob in blobs]),
-            parent=_ancestors(parents),
+            parent=ancestors(parents),
             operator=np.array([ids[name] for name in operators], np.int32),
-            origin=_ancestors(origins, itself=True),
+            origin=ancestors(origins, itself=True),
         )  # fmt: skip
 
     @reading
@@ -334,17 +334,6 @@ class Store:
             raise UsageError(another(self.directory / CAMPAIGN, found, FORMAT))
 
 
-def _ancestors(ids: Sequence[int], itself: bool = False) -> IntArray:
-    """What rows 0 to N - 1 descend from, int64 (N,): rows before them, SEED, or where it may be ``itself``.
-
-    ValueError for any other.
-    """
-    found = np.array(ids, np.int64)
-    if not ((found < np.arange(len(found)) + itself) & (found >= (0 if itself else SEED))).all():
-        raise ValueError("a row descends from one that there was not")
-    return found
-
-
 def begun(directory: Path) -> bool:
     """Whether a campaign there has a first commit; before it there is nothing to go on with."""
     if not (directory / DATABASE).is_file():
@@ -374,7 +363,9 @@ def _existing(directory: Path) -> None:
     if not directory.is_dir():
         raise UsageError(f"there is no directory {directory}")
     if not (directory / DATABASE).is_file():
-        raise UsageError(f"{directory} is not a campaign: it has no {DATABASE}")
+        cells = directory / "campaigns"
+        more = f"; it is a sweep, and its campaigns are in {cells}" if cells.is_dir() else ""
+        raise UsageError(f"{directory} is not a campaign: it has no {DATABASE}{more}")
 
 
 def _connect(path: Path, mode: str) -> sqlite3.Connection:

@@ -1,13 +1,15 @@
 """The tables of a campaign's database, and what stands in their rows."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from lmfuzz.findings import Finding, Minimal
 from lmfuzz.spaces import Space
-from lmfuzz.types import Array, Evidence
+from lmfuzz.types import SEED, Array, Evidence, IntArray
 
 TABLES = (
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
@@ -93,6 +95,17 @@ def minimal(row: tuple[Any, ...], space: Space) -> Minimal:
     _, content, prompt, output, span, size, before, failed, executions, *alone = row  # format 4 has none
     small = Minimal(space.unpack(content), prompt, output, _place(span), size, before, failed, executions)
     return replace(small, by_text=_maybe(alone[0])) if alone else small
+
+
+def ancestors(ids: Sequence[int], itself: bool = False) -> IntArray:
+    """What rows 0 to N - 1 descend from, int64 (N,): rows before them, SEED, or where it may be ``itself``.
+
+    ValueError for any other.
+    """
+    found = np.array(ids, np.int64)
+    if not ((found < np.arange(len(found)) + itself) & (found >= (0 if itself else SEED))).all():
+        raise ValueError("a row descends from one that there was not")
+    return found
 
 
 def _maybe(value: int | None) -> bool | None:

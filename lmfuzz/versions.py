@@ -11,6 +11,7 @@ def another(campaign: Path, found: object, known: int) -> str:
     try:
         made = tomllib.loads(campaign.read_text(encoding="utf-8"))["made_with"]["lmfuzz"]
         by = f"lmfuzz {made if isinstance(made, str) and made.isprintable() else '?'}"
+        by = f"another build of {by}" if made == lmfuzz.__version__ else by
     except (OSError, ValueError, KeyError, TypeError):
         by = "another lmfuzz"
     return (

@@ -147,6 +147,7 @@ def test_a_campaign_of_another_version_is_refused_with_both_versions(sh: Shell) 
     with sqlite3.connect(DB) as db:
         db.execute("UPDATE meta SET value = '3' WHERE key = 'format'")
     db.close()
+    assert "made by another build of lmfuzz" in sh.refused("show", "c")
     toml = Path("c/campaign.toml")
     toml.write_text(toml.read_text().replace(f'lmfuzz = "{lmfuzz.__version__}"', 'lmfuzz = "0.2.0"'))
     for command in (("show", "c"), ("replay", "c"), ("resume", "c"), ("export", "c", "--format", "csv")):
