@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from lmfuzz.campaign import Campaign
+from lmfuzz.statistics import Trial
 from lmfuzz.sweep import Sweep, cells, read
 from lmfuzz.targets import checkpoint
 from lmfuzz.targets.char_rnn import CharRNN, CharRNNConfig
@@ -129,6 +130,9 @@ def test_a_fault_is_found_when_it_is_the_planted_one(tmp_path: Path) -> None:
             campaign.run(store, Eye(lambda step: None))
     with Sweep(found, tmp_path) as sweep:
         (result,) = campaigns.results(sweep)
+        sweep.done[found[0]] = Trial(5, 0.1, {"regression/other: x": (5, 0.1)})
+        (other,) = campaigns.results(sweep)
+    assert (other.found, other.at) == (False, (5, 0.1)), "it ended there, at what is not the planted fault"
     assert (result.fault, result.search, result.number, result.turn) == ("gate", found[0].spec.search, 0, 0)
     assert result.found
     assert result.at[0] <= 10
