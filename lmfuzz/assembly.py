@@ -50,9 +50,13 @@ def objectives(spec: Spec, space: Space | None = None) -> Panel:
         short = call.name.rpartition(":")[2]
         taken = sum(name.partition("#")[0] == short for name in parts)
         if isinstance(space, TextSpace):
-            call = replace(call, name=_TEXT_NAMES.get(call.name, call.name))
+            call = _of_texts(call)
         parts[f"{short}#{taken + 1}" if taken else short] = plugins.build("objectives", call)
     return Panel(parts)
+
+
+def _of_texts(call: Call) -> Call:
+    return replace(call, name=_TEXT_NAMES.get(call.name, call.name))
 
 
 def check_objectives(spec: Spec, target: Target, panel: Panel) -> None:
@@ -79,9 +83,12 @@ def check_objectives(spec: Spec, target: Target, panel: Panel) -> None:
 
 def check_names(spec: Spec) -> None:
     """UsageError for what can be seen to be wrong before a model is loaded, which may take minutes."""
-    for text in spec.operators:
-        plugins.find("operators", parse(text).name)
-    plugins.find("searches", parse(spec.search).name)
+    plugins.check("searches", parse(spec.search))
+    plugins.check("features", parse(spec.feature))
+    for call in map(parse, spec.objectives):
+        plugins.check("objectives", _of_texts(call))  # that has the parameters of both
+    for call in map(parse, spec.operators):
+        plugins.check("operators", call)
     if is_recipe(spec.twin):
         read_recipe(spec.twin)
 

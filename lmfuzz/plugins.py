@@ -33,6 +33,7 @@ __all__ = [
     "Kind",
     "Parameter",
     "build",
+    "check",
     "describe",
     "find",
     "names",
@@ -190,12 +191,8 @@ def build(kind: Kind, call: Call, *leading: Any) -> Any:
     or operator that is a plain function of its two arguments is that function, with its parameters
     bound. Raises UsageError for whatever the call has wrong, and for what the constructor finds wrong.
     """
-    make = find(kind, call.name)
+    make, arguments, itself = _bound(kind, call)
     what, promise = _PROMISES[kind]
-    if not callable(make):
-        raise UsageError(f"{call.name} is {make!r}, no class or function, so it makes no {what}")
-    parameters, itself = _parameters(kind, make, len(leading))
-    arguments = _arguments(call, parameters)
     if call.parts:
         arguments[_PARTS] = [build(kind, part, *leading) for part in call.parts]
     if itself:
@@ -208,6 +205,23 @@ def build(kind: Kind, call: Call, *leading: Any) -> Any:
         made = type(built).__name__
         raise UsageError(f"{call.name} makes {made}, which is no {what}: it lacks {', '.join(missing)}")
     return built
+
+
+def check(kind: Kind, call: Call) -> None:
+    """Raise UsageError for a name or parameter that ``build`` would find wrong, and make nothing."""
+    _bound(kind, call)
+    for part in call.parts:
+        check(kind, part)
+
+
+def _bound(kind: Kind, call: Call) -> tuple[Any, dict[str, Any], bool]:
+    """What a call names, its parameters by name, and whether it is itself what is to be made."""
+    make = find(kind, call.name)
+    if not callable(make):
+        what = _PROMISES[kind][0]
+        raise UsageError(f"{call.name} is {make!r}, no class or function, so it makes no {what}")
+    parameters, itself = _parameters(kind, make)
+    return make, _arguments(call, parameters), itself
 
 
 def describe(kind: Kind) -> list[Entry]:
@@ -228,7 +242,7 @@ def describe(kind: Kind) -> list[Entry]:
 
 
 def _entry(name: str, make: Any, kind: Kind) -> Entry:
-    parameters, _ = _parameters(kind, make, leading=1 if kind == "searches" else 0)
+    parameters, _ = _parameters(kind, make)
     shown = [p for p in parameters.values() if p.kind not in _OPEN and p.name != _PARTS]
     line = (inspect.getdoc(make) or "").partition("\n")[0]
     return Entry(name, tuple(Parameter(p.name, _type(p), _default(p)) for p in shown), line)
@@ -248,10 +262,10 @@ def _annotation(parameter: inspect.Parameter) -> Any:
     return Any if parameter.annotation is parameter.empty else parameter.annotation
 
 
-def _parameters(kind: Kind, make: Any, leading: int) -> tuple[dict[str, inspect.Parameter], bool]:
+def _parameters(kind: Kind, make: Any) -> tuple[dict[str, inspect.Parameter], bool]:
     """The parameters that a person can give, and whether ``make`` is itself the objective or operator.
 
-    It is when it is no class and needs two arguments, which are then left out like the ``leading``.
+    It is when it is no class and needs two arguments, which are then left out like a search's Setting.
     """
     try:
         signature = inspect.signature(make, eval_str=True)
@@ -259,7 +273,8 @@ def _parameters(kind: Kind, make: Any, leading: int) -> tuple[dict[str, inspect.
         return {}, False
     except (NameError, AttributeError):  # annotations that exist for type checkers only
         signature = inspect.signature(make)
-    parameters = {p.name: p for p in list(signature.parameters.values())[leading:]}
+    given = list(signature.parameters.values())[1 if kind == "searches" else 0 :]
+    parameters = {p.name: p for p in given}
     needed = [name for name, p in parameters.items() if p.default is p.empty and p.kind not in _OPEN]
     itself = kind in ("objectives", "operators") and not isinstance(make, type) and len(needed) == 2
     return {name: p for name, p in parameters.items() if not (itself and name in needed)}, itself

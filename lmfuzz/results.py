@@ -2,18 +2,29 @@
 
 import csv
 import io
-import math
 import re
 import statistics
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from lmfuzz.exports.texts import cell
+from lmfuzz.exports.markdown import span
+from lmfuzz.exports.texts import cell as harmless
 from lmfuzz.show import counted, escaped, title
-from lmfuzz.statistics import ENOUGH, Trial, a12, logrank, mann_whitney, median_interval, survival
+from lmfuzz.statistics import (
+    ENOUGH,
+    Times,
+    Trial,
+    a12,
+    gehan,
+    logrank,
+    mann_whitney,
+    median_interval,
+    p_text,
+    survival,
+)
 from lmfuzz.sweep import Plan, Sweep, label
 
 Labels = tuple[tuple[str, str], ...]  # axis and value
@@ -22,10 +33,11 @@ MOST = 40  # buckets that a page shows; the CSV has all
 _HEADS = {
     "trials": "trials", "executions": "executions", "seconds": "seconds", "buckets": "buckets",
     "more": "A12, more buckets", "p": "p (Mann-Whitney)", "bucket": "bucket", "found": "found",
-    "sooner": "A12, sooner", "log_rank": "p (log-rank)",
+    "executions_sooner": "sooner (A12, p)", "seconds_sooner": "sooner (A12, p)",
 }  # fmt: skip
 _PAGE = Path(__file__).parent / "report" / "sweep.html"
 _ENDS = ("_low", "_high")  # of the interval of a value, in columns of their own in the CSV
+_SOONER, _P = "_sooner", "_log_rank"  # how a time compares: A12, and the same of its p
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +48,31 @@ class Table:
     columns: tuple[str, ...]
     rows: list[list[Any]]
 
-    def shown(self, most: int | None = None) -> tuple[list[str], list[list[str]]]:
-        """Heads and rows as a person reads them: escaped, an interval beside its value."""
-        heads = [name for name in self.columns if not name.endswith(_ENDS)]
+    def shown(
+        self, most: int | None = None, quote: Callable[[str], str] = str
+    ) -> tuple[list[str], list[list[str]]]:
+        """Heads and rows as a person reads them: escaped, an interval or p beside its value.
+
+        quote: what is done to texts that are not lmfuzz's own.
+        """
+        heads = [name for name in self.columns if not name.endswith((*_ENDS, _P))]
         texts = []
         for values in self.rows[:most]:
             row = dict(zip(self.columns, values, strict=True))
-            texts.append([_text(name, row) for name in heads])
-        return [escaped(_HEADS.get(name, name)) for name in heads], texts
+            shown = ((_text(name, row), row[name]) for name in heads)
+            texts.append([quote(text) if isinstance(value, str) else text for text, value in shown])
+        return [_HEADS.get(name) or quote(escaped(name)) for name in heads], texts
+
+
+class Note(NamedTuple):
+    """Something to know about the numbers, and the names, not escaped, that it is about."""
+
+    words: str
+    names: str = ""
+
+    def text(self, quote: Callable[[str], str] = str) -> str:
+        """As a person reads it, its names escaped, then quoted."""
+        return f"{self.words}: {quote(escaped(self.names))}" if self.names else self.words
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +82,7 @@ class Results:
     name: str
     settings: Table
     buckets: Table
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
 
 
 def results(sweep: Sweep, plan: Plan, trials: Sequence[tuple[Labels, Trial]]) -> Results:
@@ -76,29 +105,25 @@ def results(sweep: Sweep, plan: Plan, trials: Sequence[tuple[Labels, Trial]]) ->
         ),
         Table(
             "How soon, to the first confirmed finding",
-            (
-                "bucket",
-                *axes,
-                "found",
-                "trials",
-                *_wide("executions"),
-                *_wide("seconds"),
-                "sooner",
-                "log_rank",
-            ),
+            ("bucket", *axes, "found", "trials", *_timed("executions"), *_timed("seconds")),
             [
                 [bucket or ANY, *_values(labels), *_soon(bucket, arms[labels], rivals[labels])]
                 for bucket in names
                 for labels in ours
             ],
         ),
-        tuple(_notes(sweep, arms, chosen, [trial for _, trial in trials])),
+        tuple(_notes(sweep, plan, arms, chosen)),
     )
 
 
 def _wide(name: str) -> list[str]:
     """The columns of a value with an interval."""
     return [name, *(name + end for end in _ENDS)]
+
+
+def _timed(unit: str) -> list[str]:
+    """The columns of a time, and of how it compares."""
+    return [*_wide(unit), unit + _SOONER, unit + _P]
 
 
 def _values(labels: Labels) -> list[str]:
@@ -130,13 +155,12 @@ def _soon(bucket: str | None, ours: Sequence[Trial], theirs: Sequence[Trial]) ->
         life = survival(times, found)
         row += [life.found, life.trials] if not row else []
         row += [life.median, life.low, life.high]
-    if not theirs:
-        return [*row, None, None]
-    one, other = _times(bucket, 0, ours), _times(bucket, 0, theirs)
-    return [*row, a12(_unfound(*other), _unfound(*one)), logrank(one, other)]
+        other = _times(bucket, unit, theirs)
+        row += [gehan((times, found), other)[0], logrank((times, found), other)] if theirs else [None] * 2
+    return row
 
 
-def _times(bucket: str | None, unit: int, trials: Sequence[Trial]) -> tuple[list[float], list[bool]]:
+def _times(bucket: str | None, unit: int, trials: Sequence[Trial]) -> Times:
     """When each trial found a bucket, or ended without, and whether it did."""
     whole = [(trial.executions, trial.seconds)[unit] for trial in trials]
     first = [
@@ -147,28 +171,45 @@ def _times(bucket: str | None, unit: int, trials: Sequence[Trial]) -> tuple[list
     return times, [at is not None for at in first]
 
 
-def _unfound(times: Sequence[float], found: Sequence[bool]) -> list[float]:
-    """The times, those of trials that did not find it later than all."""
-    return [time if hit else math.inf for time, hit in zip(times, found, strict=True)]
-
-
 def _notes(
-    sweep: Sweep, arms: Mapping[Labels, list[Trial]], chosen: Mapping[str, str], trials: Sequence[Trial]
-) -> Iterator[str]:
+    sweep: Sweep, plan: Plan, arms: Mapping[Labels, list[Trial]], chosen: Mapping[str, str]
+) -> Iterator[Note]:
     """What to know about the numbers."""
+    trials = [one for many in arms.values() for one in many]
     if missing := len(sweep.cells) - len(trials):
-        yield f"{missing} of {counted(len(sweep.cells), 'campaign')} are not at their end, and not in here"
+        are = f"{missing} of {counted(len(sweep.cells), 'campaign')} are"
+        failed = [failure.cell.name for failure in sweep.failures]
+        yield Note(f"{are} not at their end, and not in here")
+        if failed:
+            yield Note(f"warning: {counted(len(failed), 'campaign')} failed", ", ".join(failed))
     if few := [len(of) for of in arms.values() if len(of) < ENOUGH]:
         many = counted(few[0], "trial") if len({*few}) == 1 else f"{min(few)} to {max(few)} trials"
-        yield f"warning: {many} per setting; below {ENOUGH}, what looks like a difference may be chance"
+        yield Note(f"warning: {many} per setting; below {ENOUGH}, what looks like a difference may be chance")
     if blind := sum(trial.unscored > 0 for trial in trials):
-        yield f"warning: in {counted(blind, 'campaign')} some rows could not be scored, which says nothing"
+        yield Note(
+            f"warning: in {counted(blind, 'campaign')} some rows could not be scored, which says nothing"
+        )
     if chosen:
         base = ", ".join(f"{name}={value}" for name, value in chosen.items())
-        yield f"A12 and p compare with {base}; p is two-sided and not corrected for the number of comparisons"
+        yield Note(
+            "p is two-sided, not corrected for the number of comparisons; A12 and p compare with", base
+        )
+        yield Note(
+            "sooner is A12 over all pairs of trials, those whose order is not known counting half (Gehan),"
+            " with the log-rank p"
+        )
+    elif plan.baseline:
+        yield Note(
+            "nothing is compared, since what [baseline] names has one value only", ", ".join(plan.baseline)
+        )
     else:
-        yield "nothing is compared, since no [baseline] is chosen"
-    yield (
+        yield Note("nothing is compared, since no [baseline] is chosen")
+    if any(cell.spec.stop_after for cell in sweep.cells):
+        yield Note(
+            "with stop_after a campaign ends at that many findings, flaky ones included, whatever else there"
+            " was to find; what it had not found by then is censored there"
+        )
+    yield Note(
         "medians with 95 % intervals: of buckets by bootstrap, of times by Kaplan and Meier, where a trial "
         "that found nothing may have found it later; executions count from the end of calibration"
     )
@@ -176,6 +217,9 @@ def _notes(
 
 def _text(name: str, row: Mapping[str, Any]) -> str:
     value = row[name]
+    if value is not None and (place := name.replace(_SOONER, _P)) != name and place in row:
+        p = row[place]
+        return f"{value:.2f}, {'no p' if p is None else p_text(p)}"
     if f"{name}_low" not in row:
         return _number(name, value)
     low, high = (_number(name, row[name + end]) for end in _ENDS)
@@ -186,9 +230,9 @@ def _text(name: str, row: Mapping[str, Any]) -> str:
 def _number(name: str, value: Any) -> str:
     if value is None:
         return ""
-    if name in ("p", "log_rank"):
-        return "< 0.001" if value < 0.001 else f"{value:.3f}"
-    if name in ("more", "sooner"):
+    if name == "p":
+        return p_text(value)
+    if name == "more":
         return f"{value:.2f}"
     if isinstance(value, float):
         return f"{value:.0f}" if name == "executions" else f"{value:.4g}"
@@ -207,20 +251,20 @@ def as_csv(table: Table) -> str:
     """All columns and rows; what a spreadsheet could run begins with '."""
     out = io.StringIO()
     lines = csv.writer(out, quoting=csv.QUOTE_NONNUMERIC)
-    lines.writerow([cell(name) for name in table.columns])
-    lines.writerows([["" if value is None else cell(value) for value in row] for row in table.rows])
+    lines.writerow([harmless(name) for name in table.columns])
+    lines.writerows([["" if value is None else harmless(value) for value in row] for row in table.rows])
     return out.getvalue()
 
 
 def as_markdown(found: Results) -> str:
-    """Both tables and the notes."""
-    lines = [f"# {_marked(found.name)}", ""]
+    """Both tables and the notes; texts that are not lmfuzz's own stand in code: nothing in it is obeyed."""
+    lines = [f"# {span(escaped(found.name))}", ""]
     for table in (found.settings, found.buckets):
-        heads, rows = table.shown(_most(found))
+        heads, rows = table.shown(_most(found), _in_cell)
         lines += [f"## {table.caption}", ""]
-        head, *body = (f"| {' | '.join(map(_marked, texts))} |" for texts in (heads, *rows))
+        head, *body = (f"| {' | '.join(texts)} |" for texts in (heads, *rows))
         lines += [head, "|" + "---|" * len(heads), *body, *_left_out(found, table), ""]
-    return "\n".join([*lines, *(f"- {_marked(note)}" for note in found.notes), ""])
+    return "\n".join([*lines, *(f"- {note.text(span)}" for note in found.notes), ""])
 
 
 def as_html(found: Results) -> str:
@@ -234,7 +278,7 @@ def as_html(found: Results) -> str:
         (table.caption, *table.shown(_most(found)), _left_out(found, table))
         for table in (found.settings, found.buckets)
     ]
-    return page.render(name=escaped(found.name), tables=tables, notes=list(map(escaped, found.notes)))
+    return page.render(name=escaped(found.name), tables=tables, notes=[note.text() for note in found.notes])
 
 
 def _most(found: Results) -> int:
@@ -247,8 +291,9 @@ def _left_out(found: Results, table: Table) -> list[str]:
     return ["", f"and {counted(more, 'bucket')} more, in buckets.csv"] if more > 0 else []
 
 
-def _marked(text: str) -> str:
-    return re.sub(r"([\\`*_{}\[\]<>#|~!&])", r"\\\1", text)
+def _in_cell(text: str) -> str:
+    """Code in a cell of a Markdown table, which a bar ends, unless backslashes, of an odd number, hide it."""
+    return re.sub(r"(\\*)\|", r"\1\1\\|", span(text))
 
 
 def write(found: Results, folder: Path) -> list[Path]:

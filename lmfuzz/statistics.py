@@ -1,9 +1,10 @@
 """What trials say: when each found what, how long that takes, and whether one way is better than another.
 
-The statistics are scipy's, but for A12. What a campaign did not find within its budget is censored: it might
-have come later. scipy is imported where it is used.
+The statistics are scipy's, but for A12 and Gehan's test. What a campaign had not found when it ended is
+censored: it might have come later. scipy is imported where it is used.
 """
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,16 +18,20 @@ from lmfuzz.store import Store
 ENOUGH = 20  # trials; with fewer, differences may be chance
 RESAMPLES = 2000  # of a bootstrap
 LEVEL = 0.95  # of every interval
+Times = tuple[
+    Sequence[float], Sequence[bool]
+]  # until it was found, or the trial ended without; whether it was
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
     """What one campaign found; ``first``: bucket -> executions and seconds until its first confirmed finding.
 
-    Executions are counted from the end of calibration, seconds from its begin.
+    Executions are counted from the end of calibration, seconds from its begin. A campaign with a limit of
+    findings ends at the last of them, which may be flaky: before its budget, and with nothing in ``first``.
     """
 
-    executions: int
+    executions: int  # when it ended
     seconds: float
     first: Mapping[str, tuple[int, float]]
     unscored: int = 0  # rows that some objective could not judge
@@ -91,10 +96,8 @@ def _censored(times: Sequence[float], found: Sequence[bool]) -> Any:
     return CensoredData.right_censored(np.asarray(times, float), ~np.asarray(found, bool))
 
 
-def logrank(
-    ours: tuple[Sequence[float], Sequence[bool]], theirs: tuple[Sequence[float], Sequence[bool]]
-) -> float | None:
-    """The two-sided p of the log-rank test on two groups of (times, found); None where neither found it."""
+def logrank(ours: Times, theirs: Times) -> float | None:
+    """The two-sided p of the log-rank test; None where neither found it."""
     from scipy.stats import logrank as test
 
     if not (any(ours[1]) or any(theirs[1])):
@@ -111,12 +114,39 @@ def a12(ours: Sequence[float], theirs: Sequence[float]) -> float:
     return float((one > other).mean() + (one == other).mean() / 2)
 
 
+def gehan(ours: Times, theirs: Times) -> tuple[float, float]:
+    """A12, the chance that ours is found sooner, and the two-sided p of Gehan's Wilcoxon test (1965).
+
+    A pair is decided where one was found at a time at which the other still went on without; any other
+    counts half, as a tie. p is from the pooled sample's scores (how many were surely found before it, less
+    those after it) and their permutation variance (Mantel 1967), corrected for continuity. Where none ended
+    before the last was found these are the ranks, and the test is Mann and Whitney's.
+    """
+    from scipy.stats import norm
+
+    times, found = (np.concatenate(pair) for pair in zip(ours, theirs, strict=True))
+    earlier = found[:, None] & ((times[:, None] < times) | ((times[:, None] == times) & ~found))
+    scores, one, other = earlier.sum(axis=0) - earlier.sum(axis=1), len(ours[0]), len(theirs[0])
+    lead = int(-scores[:one].sum())  # pairs that ours won, less those that it lost
+    better = (1 + lead / (one * other)) / 2
+    if not scores.any() or min(times[~found], default=math.inf) >= max(times[found]):
+        return better, mann_whitney(scores[:one], scores[one:])  # which is exact where samples are small
+    many = one + other
+    deviation = math.sqrt(one * other * float(scores @ scores) / (many * (many - 1)))
+    return better, min(1.0, 2 * float(norm.sf(max(0, abs(lead) - 1) / deviation)))
+
+
 def mann_whitney(ours: Sequence[float], theirs: Sequence[float]) -> float:
     """The two-sided p of Mann and Whitney's test; values may be infinite."""
     from scipy.stats import mannwhitneyu
 
     ranks = np.unique(np.concatenate([ours, theirs]), return_inverse=True)[1]  # the test knows ranks alone
     return float(mannwhitneyu(ranks[: len(ours)], ranks[len(ours) :]).pvalue)
+
+
+def p_text(p: float) -> str:
+    """A p as a person reads it."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def median_interval(values: Sequence[float]) -> tuple[float, float] | None:

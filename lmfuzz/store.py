@@ -380,12 +380,19 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
 def _lock(directory: Path) -> int:
     """The open file whose lock says that this process works here; UsageError when another does."""
     lock = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    if not locked(lock):
         process = os.read(lock, 32).decode("ascii", "replace").strip()
         os.close(lock)
-        raise UsageError(f"{directory} is in use by another lmfuzz (process {process or '?'})") from None
+        raise UsageError(f"{directory} is in use by another lmfuzz (process {process or '?'})")
     os.ftruncate(lock, 0)
     os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
     return lock
+
+
+def locked(file: int) -> bool:
+    """Lock an open file while it, or a process's copy of it, is open; False where it is locked already."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

@@ -5,7 +5,6 @@ lives, the log that it writes to is locked, whatever became of the sweep that st
 for it. So no campaign is lost, and none runs twice.
 """
 
-import fcntl
 import hashlib
 import itertools
 import json
@@ -16,22 +15,23 @@ import subprocess
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol, Self, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from lmfuzz import plugins
 from lmfuzz import spec as specs
+from lmfuzz.assembly import check_names
 from lmfuzz.budget import Budget
-from lmfuzz.errors import UsageError, nearest
+from lmfuzz.errors import UsageError, nearest, one_line
 from lmfuzz.files import CAMPAIGN, LOCK
 from lmfuzz.spec import Spec
-from lmfuzz.statistics import ENOUGH
-from lmfuzz.store import Store, begun
+from lmfuzz.statistics import ENOUGH, Trial, trial
+from lmfuzz.store import Store, begun, locked
 from lmfuzz.typed import complaint
 
 Settings = dict[str, Any]
@@ -41,6 +41,8 @@ _MOST = 100_000  # campaigns
 _DIGEST = 10  # characters
 _OWN = "lmfuzz: "  # begins a line of lmfuzz's own
 _UNENDED = ("", "interrupted")  # reasons of campaigns that go on
+_UNREADABLE = 2  # how the process of a campaign ends whose database cannot be read
+_names = attrgetter("search", "feature", "objectives", "operators", "twin")  # of a spec
 
 
 class Plan(BaseModel):
@@ -128,9 +130,8 @@ def cells(plan: Plan, file: str) -> list[Cell]:
         cell = _cell(plan, named, axes, file)
         if (same := found.setdefault(cell.digest, cell)) is not cell:
             raise UsageError(f"two campaigns of {file} are the same: {same.name}, and {cell.name}")
-    for spec in {cell.labels: cell.spec for cell in found.values()}.values():
-        for kind, text in _named(spec):
-            plugins.find(kind, plugins.parse(text).name)
+    for spec in {str(_names(cell.spec)): cell.spec for cell in found.values()}.values():
+        check_names(spec)
     return list(found.values())
 
 
@@ -181,13 +182,6 @@ def _check_baseline(plan: Plan, axes: Mapping[str, list[_Point]], file: str) -> 
             raise UsageError(wrong + nearest(label(value), known))
 
 
-def _named(spec: Spec) -> Iterator[tuple[plugins.Kind, str]]:
-    """The plug-ins that a spec names."""
-    yield from (("searches", spec.search), ("features", spec.feature))
-    yield from (("objectives", text) for text in spec.objectives)
-    yield from (("operators", text) for text in spec.operators)
-
-
 class View(Protocol):
     """Who looks on."""
 
@@ -206,7 +200,7 @@ class View(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a campaign was not run to its end; ``code`` is how its process ended, minus a signal's number."""
+    """Why there is no trial of a campaign; ``code`` is how its process ended, minus a signal's number."""
 
     cell: Cell
     code: int
@@ -216,12 +210,13 @@ class Failure:
 class Sweep:
     """The campaigns of a plan in a folder; a context manager that keeps other sweeps out of it.
 
-    UsageError when another sweep works there, or a database in it cannot be read.
+    One whose database cannot be read has failed. UsageError when another sweep works there.
     """
 
     def __init__(self, found: Sequence[Cell], folder: Path) -> None:
         self.cells, self.folder = list(found), folder
         self.failures: list[Failure] = []
+        self.done: dict[Cell, Trial] = {}  # in the order of their ends
         self.running: dict[Cell, subprocess.Popen[bytes] | None] = {}  # None: a sweep before this began it
         self._stopped = False
         self._asked: set[Cell] = set()  # to end
@@ -231,8 +226,8 @@ class Sweep:
         if (lock := _locked(folder / LOCK)) is None:
             raise UsageError(f"another sweep works in {folder}")
         self._lock = lock
-        # In the order of their ends.
-        self.done = dict.fromkeys(cell for cell in self.cells if at_end(self.directory(cell)))
+        for cell in self.cells:
+            self._judge(cell)
 
     def __enter__(self) -> Self:
         return self
@@ -260,7 +255,10 @@ class Sweep:
 
     def run(self, jobs: int, view: View) -> None:
         """Bring the campaigns to their ends, ``jobs`` at a time, or until ``stop``; ``failures`` are left."""
-        left = [cell for cell in self.cells if cell not in self.done]
+        for failure in self.failures:
+            view.failed(failure)
+        ended = {*self.done, *(failure.cell for failure in self.failures)}
+        left = [cell for cell in self.cells if cell not in ended]
         waiting = deque(sorted(left, key=self._free))  # those whose process still lives come first
         try:
             while any(self.running.values()) or (not self._stopped and (waiting or self.running)):
@@ -283,14 +281,29 @@ class Sweep:
         if not self._free(cell) if process is None else process.poll() is None:
             return
         del self.running[cell]
-        if at_end(self.directory(cell)):
-            self.done[cell] = None
-            view.ended(cell)
+        failures = len(self.failures)
+        if self._judge(cell):
+            if cell in self.done:
+                view.ended(cell)
         elif process is None:
             waiting.appendleft(cell)
         elif not self._stopped:
             self.failures.append(Failure(cell, process.returncode, self._said(cell, process.returncode)))
+        if len(self.failures) > failures:
             view.failed(self.failures[-1])
+
+    def _judge(self, cell: Cell) -> bool:
+        """Whether a campaign is at its end or cannot be read, of which it takes note."""
+        directory = self.directory(cell)
+        try:
+            if not at_end(directory):
+                return False
+            self.done[cell] = trial(directory)
+        except Exception as error:  # whatever is in the database; the others go on
+            known = isinstance(error, UsageError)
+            words = str(error) if known else f"{directory} cannot be read: {one_line(error)}"
+            self.failures.append(Failure(cell, _UNREADABLE, words))
+        return True
 
     def _begin(self, cell: Cell, view: View) -> None:
         """Start the process of a campaign; of one that another process works on only take note."""
@@ -351,11 +364,9 @@ def at_end(directory: Path) -> bool:
 
 
 def _locked(path: Path) -> IO[bytes] | None:
-    """The file, opened to append and locked while it, or a process's copy of it, is open; None if it is."""
+    """The file, opened to append and locked; None where it is locked already."""
     file = path.open("ab")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        return None
-    return file
+    if locked(file.fileno()):
+        return file
+    file.close()
+    return None

@@ -4,6 +4,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Self
 
@@ -17,7 +18,6 @@ from lmfuzz.files import DATABASE, LOCK
 from lmfuzz.findings import Finding
 from lmfuzz.live import WIDE, Standing, view
 from lmfuzz.show import counted, duration, escaped, shortened
-from lmfuzz.statistics import Trial, trial
 from lmfuzz.store import Store, begun
 from lmfuzz.sweep import Cell, Failure, Sweep
 
@@ -25,6 +25,8 @@ EVERY = 1.0  # seconds between looks at a campaign
 REFRESH = 1.0  # seconds between pictures of a sweep
 LAST = 10  # findings that were there before somebody looked
 COLUMNS = ("setting", "done", "running", "buckets", "under way", "executions")
+LOCKS = Path("/proc/locks")  # where Linux lists them
+PATIENCE = 600.0  # seconds without a commit after which, elsewhere, nobody is taken to work on a campaign
 ROOM = 8  # lines of a terminal that the table of a sweep leaves free
 
 
@@ -49,14 +51,36 @@ def follow(directory: Path, out: IO[str]) -> None:
 
 
 def running(directory: Path) -> bool:
-    """Whether a process works on a campaign, as far as it can be told without its lock."""
+    """Whether a process works on a campaign: whether its lock is held, of which nothing is taken.
+
+    Where locks are not listed: whether the process that took it last is there, or another of its number, and
+    the campaign, which is one plain file when it is closed, was not left alone for long.
+    """
+    lock, log = directory / LOCK, directory / f"{DATABASE}-wal"
     try:
-        os.kill(int((directory / LOCK).read_text(encoding="ascii")), 0)
-    except PermissionError:
-        pass
+        process = lock.read_text(encoding="ascii").strip()
+        if LOCKS.exists():
+            return _held(lock, process)
+        with suppress(PermissionError):
+            os.kill(int(process), 0)
+        return time.time() - log.stat().st_mtime < PATIENCE
     except (OSError, ValueError):
         return False
-    return directory.joinpath(f"{DATABASE}-wal").exists()  # a campaign that is closed is one plain file
+
+
+def _held(lock: Path, process: str) -> bool:
+    """Whether a lock is listed for this file, or for one like it and this process.
+
+    The number of the device that is listed is on some file systems another than the one of the file.
+    """
+    file = lock.stat()
+    device = f"{os.major(file.st_dev):02x}:{os.minor(file.st_dev):02x}"
+    for line in LOCKS.read_text(encoding="ascii").splitlines():
+        *_, holder, place, _, _ = line.split()
+        on, _, number = place.rpartition(":")
+        if number == str(file.st_ino) and (on == device or holder == process):
+            return True
+    return False
 
 
 def _look(directory: Path) -> tuple[Standing, list[Finding]]:
@@ -81,11 +105,8 @@ class SweepLines:
 
     def __init__(self, sweep: Sweep, out: IO[str]) -> None:
         self.sweep, self._out = sweep, out
-        self.trials: dict[Cell, Trial] = {}
 
     def __enter__(self) -> Self:
-        for cell in self.sweep.done:
-            self.trials[cell] = trial(self.sweep.directory(cell))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -101,9 +122,9 @@ class SweepLines:
 
     def ended(self, cell: Cell) -> None:
         """A campaign is at its end."""
-        one = self.trials[cell] = trial(self.sweep.directory(cell))
+        one = self.sweep.done[cell]
         self.say(
-            f"{len(self.trials)} of {len(self.sweep.cells)} done: {escaped(cell.name)}: {one.executions} "
+            f"{len(self.sweep.done)} of {len(self.sweep.cells)} done: {escaped(cell.name)}: {one.executions} "
             f"executions in {duration(one.seconds)}, {counted(len(one.first), 'bucket')}"
         )
 
@@ -163,7 +184,7 @@ class SweepTable(SweepLines):
             settings.setdefault(cell.labels, []).append(cell)
         under_way = {cell.labels for cell in self.sweep.running}
         for labels, cells in sorted(settings.items(), key=lambda pair: pair[0] not in under_way):
-            ended = [self.trials[cell] for cell in cells if cell in self.trials]
+            ended = [self.sweep.done[cell] for cell in cells if cell in self.sweep.done]
             now = [cell for cell in cells if cell in self.sweep.running]
             name = " ".join(f"{axis}={value}" for axis, value in labels) or "all"
             yield [
@@ -177,7 +198,10 @@ class SweepTable(SweepLines):
     def _progress(self, cell: Cell) -> str:
         """How far a campaign under way is, as of its last commit."""
         directory = self.sweep.directory(cell)
-        return f"{cell.spec.seed}: {_look(directory)[0].share if begun(directory) else 0:.0%}"
+        try:
+            return f"{cell.spec.seed}: {_look(directory)[0].share if begun(directory) else 0:.0%}"
+        except Exception:  # the sweep says why when its process has ended
+            return f"{cell.spec.seed}: ?"
 
 
 def sweep_view(sweep: Sweep, out: IO[str]) -> SweepLines:

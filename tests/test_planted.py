@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from lmfuzz.campaign import Campaign
+from lmfuzz.statistics import Trial
 from lmfuzz.sweep import Sweep, cells, read
 from lmfuzz.targets import checkpoint
 from lmfuzz.targets.char_rnn import CharRNN, CharRNNConfig
@@ -22,6 +23,7 @@ from lmfuzz.types import Batch
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
+from benchmarks.campaigns import Eye  # noqa: E402
 from planting import campaigns, lstm, tables  # noqa: E402
 from planting.faults import FAULTS, OURS, SEARCHES, fault_of, write_sweep  # noqa: E402
 from planting.tables import ALL, Result  # noqa: E402
@@ -114,12 +116,6 @@ def test_the_sweep_has_a_campaign_per_model_search_and_turn(tmp_path: Path) -> N
     assert {cell.spec.budget for cell in found} == {"500x"}
 
 
-class Quiet:
-    def note(self, line: str) -> None: ...
-    def found(self, number: int, finding: object) -> None: ...
-    def step(self, step: object) -> None: ...
-
-
 def test_a_fault_is_found_when_it_is_the_planted_one(tmp_path: Path) -> None:
     models, hot = tmp_path / "models", Plants.of(0).hot
     checkpoint.save(lstm.gated(untrained(), hot), models / "gate-0")
@@ -131,12 +127,15 @@ def test_a_fault_is_found_when_it_is_the_planted_one(tmp_path: Path) -> None:
         campaign = Campaign(found[0].spec)
         campaign.calibrate()
         with campaign.create(sweep.directory(found[0])) as store:
-            campaign.run(store, Quiet())
+            campaign.run(store, Eye(lambda step: None))
     with Sweep(found, tmp_path) as sweep:
         (result,) = campaigns.results(sweep)
+        sweep.done[found[0]] = Trial(5, 0.1, {"regression/other: x": (5, 0.1)})
+        (other,) = campaigns.results(sweep)
+    assert (other.found, other.at) == (False, (5, 0.1)), "it ended there, at what is not the planted fault"
     assert (result.fault, result.search, result.number, result.turn) == ("gate", found[0].spec.search, 0, 0)
-    assert result.first is not None
-    assert result.first[0] <= 10
+    assert result.found
+    assert result.at[0] <= 10
     bucket = f"repetition: loop {' '.join(reversed(PLANTS.loop.split()))!r}"
     assert not FAULTS["lstm_loop"].found(PLANTS, bucket), "another loop"
     assert FAULTS["twin"].found(PLANTS, "parting: ' ' -> '!'")
@@ -144,8 +143,11 @@ def test_a_fault_is_found_when_it_is_the_planted_one(tmp_path: Path) -> None:
 
 
 def trials(search: str, fault: str, times: list[float | None], turn: int = 0) -> list[Result]:
-    firsts = [None if time is None else (time, time / 100) for time in times]
-    return [Result(fault, search, number, turn, first) for number, first in enumerate(firsts)]
+    """None: its budget of 1000 was spent without."""
+    return [
+        Result(fault, search, number, turn, time is not None, (time or 1000, (time or 1000) / 100))
+        for number, time in enumerate(times)
+    ]
 
 
 def test_the_table_counts_compares_and_warns() -> None:
@@ -157,18 +159,20 @@ def test_the_table_counts_compares_and_warns() -> None:
     ]  # fmt: skip
     found = tables.arms(given)
     ours, walk = found["gate", OURS], found["gate", "walk"]
-    assert (ours.found, ours.trials, ours.executions, ours.seconds) == (3, 4, 250, 2.5)
+    assert (ours.found, ours.trials, ours.executions, ours.seconds) == (3, 4, 200, 2)
     assert (walk.found, walk.executions) == (1, math.inf)
     # 3 of ours before all of theirs (12), the one that did not find it ties with 3 of 4: 13.5 of 16
     assert tables.versus(found, "gate", "walk")[0] == pytest.approx(13.5 / 16)
     assert tables.versus(found, "twin", "walk")[0] == 0, "later than it each time"
     assert tables.versus(found, "gate", OURS) is None
-    assert found[ALL, OURS].scores == (2, 2, 1), "the fourth number has no campaign on the twin yet"
-    assert (found[ALL, "walk"].scores, found[ALL, "random"].scores) == ((2, 1, 1, 1), (1, 0, 0, 0))
+    assert found[ALL, OURS].times == ([-2, -2, -1], [True] * 3), (
+        "the fourth number has no twin's campaign yet"
+    )
+    assert [found[ALL, search].times[0] for search in ("walk", "random")] == [[-2, -1, -1, -1], [-1, 0, 0, 0]]
     lines = tables.markdown(given).splitlines()
     assert lines[0] == "| fault | `directed` | `tensorfuzz` | `walk` | `random` |"
     assert len(lines) == 2 + 3 + 2
-    assert "| 3 of 4; 250, 2.5 s |  | 1 of 4 (0.84, " in lines[2]
+    assert "| 3 of 4; 200, 2.0 s |  | 1 of 4 (0.84, " in lines[2]
     assert "| 2 of 3; 100, 1.0 s |  | 4 of 4; 50, 0.5 s (0.00, " in lines[3]
     assert lines[4].startswith("| all of them | 5 of 6 |")
     assert lines[-1].startswith("Warning: as few as 3 trials")
@@ -179,6 +183,17 @@ def test_the_table_counts_compares_and_warns() -> None:
     }  # fmt: skip
     assert figures["planted"]["reached"] is True
     assert figures["planted"][OURS] == pytest.approx(5 / 6)
+
+
+def test_a_campaign_that_ended_early_without_the_fault_may_have_found_it_later() -> None:
+    ended = [Result("gate", "random", number, 0, False, (5, 0.1)) for number in range(20)]
+    ours = trials(OURS, "gate", [10, 20, 30, 40] + [None] * 16)
+    found = tables.arms([*ours, *ended])
+    assert tables.versus(found, "gate", "random") == (0.5, 1.0)
+    half = [
+        Result("gate", "random", number, 0, number % 2 == 0, (10 * number + 10, 1)) for number in range(4)
+    ]
+    assert tables.arms(half)["gate", "random"].executions == 30, "1, then 1 of the 2 that were still there"
 
 
 def test_faults_that_nobody_found_are_ties() -> None:

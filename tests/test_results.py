@@ -4,24 +4,26 @@ import csv
 import io
 import re
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from markdown_it import MarkdownIt
 
 from lmfuzz.results import ANY, MOST, as_csv, as_html, as_lines, as_markdown, results, write
 from lmfuzz.statistics import Trial
-from lmfuzz.sweep import Plan, Sweep, cells
+from lmfuzz.sweep import Failure, Plan, Sweep, cells
 
 HOSTILE = (
     "=cmd|' /C calc'!A0", "<script>alert(1)</script>", "a|b\nc", "\x1b[2Jgone", "\u202egnp.exe",
-    "`x` **b** [l](u)",
+    "`x` **b** [l](u)", "https://evil.example", "see www.evil.example", "@octocat", "a$b$c", "a\\|b", "``|``",
 )  # fmt: skip
 
 
-def made(folder: Path, trials: dict[str, list[Trial]], baseline: bool = True):
+def made(folder: Path, trials: dict[str, list[Trial]], baseline: bool = True, **settings):
     """Results of searches, each with its trials."""
     axes = {"search": list(trials), "seed": [*range(max(map(len, trials.values())))]}
-    plan = Plan(grid=axes, baseline={"search": "random"} if baseline else {})
+    plan = Plan(campaign=settings, grid=axes, baseline={"search": "random"} if baseline else {})
     with Sweep(cells(plan, "x.toml"), folder / "s<b>w") as sweep:
         return results(sweep, plan, [((("search", n),), one) for n, many in trials.items() for one in many])
 
@@ -55,10 +57,65 @@ def test_the_tables_say_what_was_found_and_how_soon(found) -> None:
     assert soon["a: a", "random"]["executions"] is None
     assert soon["a: a", "walk"]["executions"] == 10
     assert soon["a: a", "walk"]["seconds"] == 1.0
-    assert soon["a: a", "walk"]["sooner"] == 1
-    assert soon["b: b", "walk"]["log_rank"] < 1e-6
-    assert not any("warning" in note for note in found.notes)
-    assert any("search=random" in note for note in found.notes)
+    assert soon["a: a", "random"]["seconds_sooner"] is None
+    for unit in ("executions", "seconds"):
+        assert soon["a: a", "walk"][f"{unit}_sooner"] == 1
+        assert soon["b: b", "walk"][f"{unit}_log_rank"] < 1e-6
+    assert not any("warning" in note.words for note in found.notes)
+    assert any(note.names == "search=random" for note in found.notes)
+
+
+def test_executions_and_seconds_are_compared_each_for_itself(tmp_path: Path) -> None:
+    slow = [Trial(100, 900.0, {"a: a": (n, 30.0 * n)}) for n in range(1, 21)]
+    quick = [Trial(100, 10.0, {"a: a": (n + 50, (n + 50) / 10)}) for n in range(1, 21)]
+    compared = made(tmp_path, {"random": quick, "walk": slow})
+    row = dict(zip(compared.buckets.columns, compared.buckets.rows[-1], strict=True))
+    assert row["executions_sooner"] == 1
+    assert row["seconds_sooner"] < 0.01
+    heads, rows = compared.buckets.shown()
+    assert len(heads) == 8
+    assert rows[-1][heads.index("sooner (A12, p)")] == "1.00, < 0.001"
+
+
+def test_a_trial_that_ended_early_is_not_taken_for_late(tmp_path: Path) -> None:
+    """Both find b as often; walk also finds a, and ends there."""
+    random = [Trial(100, 10.0, {"b: b": (50 + n, 5.0)}) if n < 4 else NOTHING for n in range(20)]
+    walk = [Trial(5 + n, 1.0, {"a: a": (5 + n, 1.0)}) for n in range(20)]
+    ended = made(tmp_path, {"random": random, "walk": walk}, stop_after=1)
+    rows = [dict(zip(ended.buckets.columns, row, strict=True)) for row in ended.buckets.rows]
+    (row,) = [row for row in rows if (row["bucket"], row["search"]) == ("b: b", "walk")]
+    assert row["executions_sooner"] == 0.5
+    assert any("stop_after" in note.words for note in ended.notes)
+    assert not any(
+        "stop_after" in note.words for note in made(tmp_path, {"random": random, "walk": walk}).notes
+    )
+
+
+def test_a_baseline_of_several_axes_is_one_setting(tmp_path: Path) -> None:
+    grid = {"search": ["random", "walk"], "batch": [32, 64], "linf": [0.5, 1.0], "seed": [0]}
+    plan = Plan(grid=grid, baseline={"search": "random", "batch": 64})
+    with Sweep(cells(plan, "x"), tmp_path) as sweep:
+        many = {cell.labels: 1 + i for i, cell in enumerate(sweep.cells)}  # buckets that each found
+        trials = [
+            (labels, Trial(9, 9.0, {f"{b}: x": (1, 1.0) for b in range(n)})) for labels, n in many.items()
+        ]
+        compared = results(sweep, plan, trials)
+    for row in compared.settings.rows:
+        search, batch, linf = row[:3]
+        base = many[("search", "random"), ("batch", "64"), ("linf", linf)]
+        own = many[("search", search), ("batch", batch), ("linf", linf)]
+        expected = None if (search, batch) == ("random", "64") else float(own > base)
+        assert row[compared.settings.columns.index("more")] == expected, row
+    assert any(note.names == "search=random, batch=64" for note in compared.notes)
+
+
+def test_a_baseline_on_an_axis_of_one_value_compares_nothing(tmp_path: Path) -> None:
+    plan = Plan(grid={"search": ["random"], "batch": [32, 64], "seed": [0]}, baseline={"search": "random"})
+    with Sweep(cells(plan, "x"), tmp_path) as sweep:
+        compared = results(sweep, plan, [(cell.labels, NOTHING) for cell in sweep.cells])
+    words = [note.text() for note in compared.notes]
+    assert "nothing is compared, since what [baseline] names has one value only: search" in words
+    assert not any("no [baseline]" in text for text in words)
 
 
 def test_a_person_reads_intervals_and_what_was_not_reached(found) -> None:
@@ -67,13 +124,13 @@ def test_a_person_reads_intervals_and_what_was_not_reached(found) -> None:
     assert "2 (2 to 2)" in lines[2]
     assert "< 0.001" in lines[2]
     page = as_markdown(found)
-    assert "| a | random | 1 | 20 | not reached" in page
-    assert "| a | walk | 20 | 20 | 10 (" in page
+    assert "| ` a ` | ` random ` | 1 | 20 | not reached" in page
+    assert "| ` a ` | ` walk ` | 20 | 20 | 10 (" in page
 
 
 def test_without_a_baseline_and_findings_it_says_so(tmp_path: Path) -> None:
     none = made(tmp_path, {"random": [NOTHING] * 2, "walk": [NOTHING]}, baseline=False)
-    notes = " ".join(none.notes)
+    notes = " ".join(note.text() for note in none.notes)
     assert "warning: 1 to 2 trials per setting; below 20" in notes
     assert "no [baseline] is chosen" in notes
     assert "1 of 4 campaigns are not at their end" in notes
@@ -113,11 +170,32 @@ def test_nothing_of_a_stranger_acts(tmp_path: Path) -> None:
     for file in files:
         text = file.read_text(encoding="utf-8")
         assert not re.search("[\x00-\x08\x0b-\x1f\x7f\u202e]", text.replace("\r\n", "\n"))
-    markdown = (tmp_path / "results.md").read_text()
-    assert "<script" not in markdown.replace("\\<", "")
-    table = [line for line in markdown.splitlines() if "a\\|b" in line]
-    assert table
-    assert all(len(re.findall(r"(?<!\\)\|", line)) == 9 for line in table)
+
+
+def test_in_markdown_what_is_a_strangers_stands_in_code(tmp_path: Path) -> None:
+    """Read as GitHub reads it: whatever it would make of a text, it makes nothing of code."""
+    hostile = made(tmp_path, {"random": [once(text, 5) for text in HOSTILE], "walk": [NOTHING] * 6})
+    plan = Plan(
+        grid={"www.evil.example": {text: {"batch": 1 + i} for i, text in enumerate(HOSTILE)}},
+        trials=1,
+        baseline={"www.evil.example": HOSTILE[0]},
+    )
+    with Sweep(cells(plan, "x"), tmp_path / "@octocat") as sweep:
+        sweep.failures.append(Failure(sweep.cells[1], 3, "no"))
+        labelled = results(sweep, plan, [(cell.labels, NOTHING) for cell in sweep.cells[2:]])
+    for one in (hostile, labelled):
+        tokens = MarkdownIt("commonmark").enable("table").parse(as_markdown(one))
+        inline = [child for token in tokens for child in token.children or []]
+        assert {token.type for token in inline} == {"text", "code_inline"}
+        assert not any(re.search(r"[@$`\\]|<\S|www|http|evil", t.content) for t in inline if t.type == "text")
+        assert not any(token.type.startswith("html") for token in tokens)
+        cells_read = [
+            "".join(child.content for child in inside.children or [])
+            for begin, inside in pairwise(tokens)
+            if begin.type == "td_open"
+        ]
+        shown = [text for table in (one.settings, one.buckets) for row in table.shown()[1] for text in row]
+        assert [text.replace("\\", "") for text in cells_read] == [text.replace("\\", "") for text in shown]
 
 
 def test_a_page_leaves_out_rare_buckets_and_says_so(tmp_path: Path) -> None:

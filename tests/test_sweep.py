@@ -3,9 +3,11 @@
 import hashlib
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from shell import MODEL, SEEDS
 
 from lmfuzz.errors import UsageError
 from lmfuzz.store import Store
-from lmfuzz.sweep import Plan, Sweep, cells, read
+from lmfuzz.sweep import Cell, Failure, Plan, Sweep, cells, read
 
 FILE = """
 trials = 2
@@ -86,6 +88,15 @@ def test_a_campaign_is_known_by_its_settings(folder: Path) -> None:
         ('[grid]\nserch = ["walk"]\n', "unknown key 'serch' in sweep.toml; did you mean 'search'?"),
         ("[campaign]\nbugdet = '1m'\n", "unknown key 'bugdet' in sweep.toml; did you mean 'budget'?"),
         ("[grid]\nsearch = ['wlak']\n", "unknown search 'wlak'; did you mean 'walk'?"),
+        ("[grid]\nsearch = ['directed:exlpore=0.1']\n", "no parameter 'exlpore'; did you mean 'explore'? It"),
+        ("[grid]\nobjectives = ['walk', 'x']\n", "unknown objective 'walk'"),
+        ("[campaign]\nobjectives = ['repetition:tmes=3']\n", "no parameter 'tmes'; did you mean 'times'? It"),
+        ("[campaign]\nobjectives = ['all(repetition:tmes=3, entropy)']\n", "has no parameter 'tmes'"),
+        ("[campaign]\nobjectives = ['repetition:times=few']\n", "times must be a whole number, not \"few\""),
+        ("[grid]\noperators = ['insert:3']\n", "insert has no parameters"),
+        ("[campaign]\nfeature = 'trajectory:stpes=3'\n", "trajectory has no parameter 'stpes'"),
+        ("[grid]\ntwin = ['int8', 'int8:ouput=float']\n", "int8 has no parameter 'ouput'"),
+        ("trials = 1\n[[grid.a.x]]\nsearch = 'walk:a=1'\n[[grid.a.x]]\nbatch = 2\n", "walk has no parameter"),
         ("[grid]\nsearch = 'walk'\n", "search in [grid] must be a list of values, or tables of settings"),
         ("[grid]\nsearch = []\n", "search in [grid] of sweep.toml has no values"),
         ("[grid]\nsearch = ['walk', 'walk']\n", "search in [grid] of sweep.toml names walk twice"),
@@ -107,6 +118,22 @@ def test_what_is_wrong_in_a_file_is_one_sentence(folder: Path, text: str, senten
         planned(text)
     assert sentence in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_what_a_campaign_takes_a_sweep_takes(folder: Path) -> None:
+    texts = [
+        "disagreement:gap=2.0",
+        "repetition:3",
+        'any(regex:"a", phrases:words=["b"])',
+        "own.py:Odd:least=2",
+    ]
+    (folder / "own.py").write_text(
+        "class Odd:\n    def __init__(self, least: int): raise ValueError('late')\n"
+    )
+    names = planned(
+        f"trials = 1\n[campaign]\nsearch = 'directed:explore=0.1'\n[grid]\nobjectives = {texts}\n"
+    )
+    assert len(names) == len(texts)
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -231,14 +258,68 @@ def test_an_interrupted_sweep_ends_its_campaigns_in_order(folder: Path) -> None:
     assert state(directory.parent)[0] == "interrupted"
 
 
-def test_a_campaign_that_fails_is_named_and_the_others_run(folder: Path) -> None:
+def test_campaigns_that_fail_are_all_named_and_the_others_run(folder: Path) -> None:
     text = '[campaign]\nseeds = ["seeds.txt"]\nbudget = "1500x"\nobjectives = ["repetition"]\n'
     (folder / "sweep.toml").write_text(
-        text + '[grid]\nseed = [0]\nmodel = ["model.py:fails", "model.py:easy"]\n'
+        text + '[grid]\nseed = [0]\nmodel = ["model.py:fails", "model.py:nothing", "model.py:easy"]\n'
     )
-    done = run("--jobs", "2")
+    done = run("--jobs", "1")
     assert done.returncode == 3
-    assert done.stderr.startswith("lmfuzz: model=model.py:fails seed=0: ")
-    assert "no weights here" in done.stderr
-    assert "1 of 2 done: model=model.py:easy seed=0" in done.stdout
-    assert "1 of 2 campaigns are not at their end" in done.stdout
+    failed, other = done.stderr.splitlines()
+    assert failed.startswith("lmfuzz: model=model.py:fails seed=0: ")
+    assert "no weights here" in failed
+    assert other.startswith("lmfuzz: model=model.py:nothing seed=0: ")
+    assert "1 of 3 done: model=model.py:easy seed=0" in done.stdout
+    assert "2 of 3 campaigns are not at their end" in done.stdout
+    assert "warning: 2 campaigns failed: model=model.py:fails seed=0, model=model.py:nothing" in done.stdout
+
+
+def test_a_campaign_that_cannot_be_read_stops_no_other(folder: Path) -> None:
+    (folder / "sweep.toml").write_text(FILE.replace("trials = 2", "trials = 1"))
+    found = cells(read(Path("sweep.toml")), "sweep.toml")
+    with Sweep(found, Path("runs/sweep")) as sweep:
+        one, other = (sweep.directory(cell) / "campaign.db" for cell in found)
+    one.parent.mkdir()
+    one.write_bytes(b"no database" * 999)
+    done = run("--jobs", "2")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"lmfuzz: search=random seed=0: {one} is damaged, or is no campaign")
+    assert done.stderr.count("\n") == 1
+    assert done.stdout.count("lmfuzz: failed: search=random seed=0: ") == 1
+    assert "1 of 2 done: search=walk seed=0" in done.stdout
+    assert "1 of 2 campaigns are not at their end, and not in here" in done.stdout
+    assert "warning: 1 campaign failed: search=random seed=0" in done.stdout
+    assert "1 campaign failed: ` search=random seed=0 `" in Path("runs/sweep/results.md").read_text()
+    assert one.read_bytes() == b"no database" * 999
+    with closing(sqlite3.connect(other)) as db, db:
+        db.execute("UPDATE state SET value = x'00'")  # it opens, and says nothing of how it stands
+    with Sweep(found, Path("runs/sweep")) as sweep:
+        assert [(failure.cell, failure.code) for failure in sweep.failures] == [(cell, 2) for cell in found]
+    assert sweep.failures[1].words.startswith(f"{other.parent} cannot be read: ")
+
+
+class Spoiler:
+    """Damages a campaign's database while it is under way."""
+
+    def __init__(self, sweep: Sweep) -> None:
+        self.sweep, self.said = sweep, list[str]()
+
+    def begun(self, cell: Cell, again: bool) -> None:
+        (self.sweep.directory(cell) / "campaign.db").write_bytes(b"no database" * 999)
+
+    def ended(self, cell: Cell) -> None:
+        self.said.append(f"ended {cell.name}")
+
+    def failed(self, failure: Failure) -> None:
+        self.said.append(f"failed {failure.cell.name}, {failure.code}")
+
+    def tick(self) -> None: ...
+
+
+def test_one_that_is_damaged_while_it_runs_is_named_too(folder: Path) -> None:
+    plan = Plan(campaign={"model": "model.py:easy", "budget": "1500x"}, grid={"seed": [0, 1]})
+    with Sweep(cells(plan, "x"), folder / "s") as sweep:
+        view = Spoiler(sweep)
+        sweep.run(2, view)
+    assert sorted(view.said) == ["failed seed=0, 2", "failed seed=1, 2"]
+    assert not sweep.done

@@ -1,10 +1,13 @@
 """Looking on from outside: a campaign of another process, and the table of a sweep."""
 
+import fcntl
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from io import StringIO
 from pathlib import Path
 
@@ -13,9 +16,9 @@ from rich.console import Console
 from shell import Shell
 
 from lmfuzz.statistics import Trial
-from lmfuzz.store import Store
+from lmfuzz.store import FORMAT, Store
 from lmfuzz.sweep import Failure, Plan, Sweep, cells
-from lmfuzz.watching import LAST, SweepTable, follow, running, sweep_view
+from lmfuzz.watching import LAST, PATIENCE, SweepTable, follow, running, sweep_view
 
 
 def test_a_campaign_that_runs_is_followed_to_its_end(sh: Shell) -> None:
@@ -55,16 +58,78 @@ def test_one_that_has_ended_is_shown_at_once(sh: Shell) -> None:
     assert "no directory" in sh.refused("watch", "missing")
 
 
-def test_a_process_that_is_gone_is_not_waited_for(sh: Shell) -> None:
+@pytest.mark.parametrize("number", ["reused", "zombie", "gone", ""])
+def test_a_process_that_was_killed_is_not_waited_for(sh: Shell, number: str) -> None:
+    """Its lock is free, whoever has its number now."""
     sh.fuzz("-o", "c", budget="1500x")
-    gone = subprocess.run(
-        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True
-    )
-    Path("c/lock").write_text(gone.stdout)
-    Path("c/campaign.db-wal").touch()
+    with subprocess.Popen(["sleep", "60"]) as process:
+        if number in ("zombie", "gone"):
+            process.kill()
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        if number == "gone":
+            process.wait()
+        Path("c/lock").write_text(f"{process.pid}\n" if number else "")
+        Path("c/campaign.db-wal").touch()
+        assert not running(Path("c"))
+        assert sh("watch", "c").code == 0
+        process.kill()
+
+
+def test_while_the_lock_is_held_it_runs_and_the_lock_stays_as_it_is(sh: Shell) -> None:
+    sh.fuzz("-o", "c", budget="1500x")
     assert not running(Path("c"))
+    with Path("c/lock").open("r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert running(Path("c"))
+        Path("c/lock").write_text("")  # between the lock and the number
+        assert running(Path("c"))
+        assert "is in use by another lmfuzz" in sh("resume", "c", "--budget", "9000x").err
+    assert not running(Path("c"))
+
+
+def test_where_the_device_is_listed_as_another_the_process_tells(
+    sh: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sh.fuzz("-o", "c", budget="1500x")
+    Path("c/lock").write_text("4711\n")
+    number = Path("c/lock").stat().st_ino
+    monkeypatch.setattr("lmfuzz.watching.LOCKS", Path("locks"))
+    for line, held in (
+        (f"1: FLOCK  ADVISORY  WRITE 4711 99:99:{number} 0 EOF\n", True),
+        (f"1: POSIX  ADVISORY  READ 4712 99:99:{number} 128 128\n", False),
+        (f"1: FLOCK  ADVISORY  WRITE 4711 99:99:{number}1 0 EOF\n", False),
+        ("1: FLOCK  ADVISORY  WRITE 1 00:01:1 0 EOF\n1: -> FLOCK  ADVISORY  WRITE 2 00:01:1 0 EOF\n", False),
+        ("", False),
+    ):
+        Path("locks").write_text(line)
+        assert running(Path("c")) == held, line
+
+
+def test_where_locks_are_not_listed_one_left_alone_for_long_is_not_waited_for(
+    sh: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sh.fuzz("-o", "c", budget="1500x")
+    monkeypatch.setattr("lmfuzz.watching.LOCKS", Path("none"))
     Path("c/lock").write_text(f"{os.getpid()}\n")
+    assert not running(Path("c")), "it is closed"
+    log = Path("c/campaign.db-wal")
+    log.touch()
     assert running(Path("c"))
+    then = log.stat().st_mtime - PATIENCE
+    os.utime(log, (then, then))
+    assert not running(Path("c"))
+
+
+@pytest.mark.parametrize("command", ["report", "shrink", "distil", "watch"])
+def test_a_campaign_of_another_format_is_refused_in_a_sentence(sh: Shell, command: str) -> None:
+    sh.fuzz("-o", "c", budget="1500x")
+    with closing(sqlite3.connect("c/campaign.db")) as db, db:
+        db.execute("UPDATE meta SET value = ? WHERE key = 'format'", (str(FORMAT + 1),))
+    more = ["-o", "new"] if command == "distil" else []
+    said = sh.refused(command, "c", *more)
+    assert said.startswith("the campaign in c was made by lmfuzz ")
+    assert f"(format {FORMAT + 1})" in said
+    assert "lmfuzz fuzz --config c/campaign.toml" in said
 
 
 def test_at_a_terminal_there_is_a_picture(sh: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,8 +158,7 @@ def test_the_table_of_a_sweep_shows_every_setting(tmp_path: Path, width: int) ->
         console = Console(file=out, width=width, height=20, force_terminal=True, no_color=True)
         table = SweepTable(sweep, console)
         first, second, *_ = sweep.cells
-        table.trials[first] = Trial(1000, 3.0, {"a": (1, 0.1)})
-        sweep.done[first] = None
+        sweep.done[first] = Trial(1000, 3.0, {"a": (1, 0.1)})
         sweep.running[second] = None
         console.print(table._picture())
         table.failed(Failure(second, 3, "no \x1b[2Jweights"))
@@ -105,6 +169,35 @@ def test_the_table_of_a_sweep_shows_every_setting(tmp_path: Path, width: int) ->
     assert text.index("search=walk") < text.index("search=random"), "what is under way comes first"
     assert "1 of 4 campaigns done, 1 running" in text
     assert "failed: search=walk seed=0: no \\x1b[2Jweights" in " ".join(text.split())
+
+
+def test_the_table_of_a_sweep_that_runs(sh: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lmfuzz.watching.REFRESH", 0)
+    plan = Plan(
+        campaign={"model": "model.py:easy", "seeds": ["seeds.txt"], "objectives": ["repetition"]},
+        grid={"budget": ["1500x", "3000x"], "seed": [0]},
+    )
+    out = StringIO()
+    with Sweep(cells(plan, "x"), Path("s")) as sweep:
+        console = Console(file=out, width=100, height=20, force_terminal=True, no_color=True)
+        with SweepTable(sweep, console) as table:
+            sweep.run(1, table)
+        first = sweep.cells[0]
+        assert table._progress(first) == "0: 100%"
+        (sweep.directory(first) / "campaign.db").write_bytes(b"no database" * 999)
+        assert table._progress(first) == "0: ?"
+    text = re.sub("\x1b\\[[0-9;?]*[a-zA-Z]", "", out.getvalue())
+    assert not sweep.failures
+    for said in (
+        "begins: budget=1500x seed=0",
+        "1 of 2 done: budget=1500x",
+        "begins: budget=3000x",
+        "2 of 2 done",
+    ):
+        assert text.count(f"lmfuzz: {said}") == 1, said
+    assert re.search(r"budget=1500x +0/1 +1 +0: \d+%", text), "under way"
+    assert re.search(r"budget=1500x +1/1 +\d+\.0 +\d+", text), "at its end"
+    assert "1 of 2 campaigns done, 1 running" in text
 
 
 def test_elsewhere_there_are_lines(tmp_path: Path) -> None:

@@ -40,18 +40,20 @@ def sweep(file: Path, jobs: int | None, output: Path | None) -> None:
         say(f"{counted(len(found), 'campaign')}{done}, {jobs} at a time, in {grid.folder}")
         with sweep_view(grid, sys.stdout) as view, heeded(grid.stop):
             grid.run(jobs, view)
-        if trials := [(cell.labels, trial) for cell, trial in view.trials.items()]:
+        if trials := [(cell.labels, trial) for cell, trial in grid.done.items()]:
             table = results(grid, plan, trials)
             files = write(table, grid.folder)
             tell(as_lines(table.settings))
             for note in table.notes:
-                say(note)
+                say(note.text())
             say(f"the results are in {', '.join(map(str, files))}")
-    for failure in grid.failures:
-        code = failure.code if failure.code > 0 else INTERRUPTED
-        fail(f"{escaped(failure.cell.name)}: {escaped(failure.words)}", code)
+    codes = [failure.code if failure.code > 0 else INTERRUPTED for failure in grid.failures]
+    wrong = [f"{escaped(failure.cell.name)}: {escaped(failure.words)}" for failure in grid.failures]
     if grid.interrupted:
-        fail("interrupted; the same command goes on", INTERRUPTED)
+        codes.append(INTERRUPTED)
+        wrong.append("interrupted; the same command goes on")
+    if wrong:
+        fail("\nlmfuzz: ".join(wrong), codes[0])
     sys.exit(NOTHING)
 
 

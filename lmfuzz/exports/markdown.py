@@ -27,9 +27,13 @@ def _fence(text: str, least: int) -> str:
 
 
 def _code(text: str) -> str:
-    text = escaped(text)
-    fence = _fence(text, 1)
-    return f"{fence} {text} {fence}" if text.strip(" ") else '`""`'
+    return span(escaped(text))
+
+
+def span(shown: str) -> str:
+    """A text that is escaped already, as code."""
+    fence = _fence(shown, 1)
+    return f"{fence} {shown} {fence}" if shown.strip(" ") else '`""`'
 
 
 def _block(lines: Sequence[str]) -> list[str]:

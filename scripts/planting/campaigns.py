@@ -12,7 +12,6 @@ from benchmarks.figures import Wrong
 from benchmarks.jobs import together
 
 from lmfuzz.signals import heeded
-from lmfuzz.statistics import trial
 from lmfuzz.sweep import Cell, Failure, Sweep, cells, read
 from planting.faults import FAULTS, STEPS, TRAINED, fault_of
 from planting.tables import Result
@@ -78,8 +77,9 @@ def run(plan: Path, jobs: int) -> Sweep:
 
 def results(sweep: Sweep) -> Iterator[Result]:
     """A result for every campaign at its end."""
-    for cell in sweep.done:
+    for cell, one in sweep.done.items():
         fault, number = fault_of(cell.spec)
-        plants, one = Plants.of(number), trial(sweep.directory(cell))
+        plants = Plants.of(number)
         times = [at for bucket, at in one.first.items() if fault.found(plants, bucket)]
-        yield Result(fault.name, cell.spec.search, number, cell.spec.seed, min(times, default=None))
+        at = min(times, default=(one.executions, one.seconds))
+        yield Result(fault.name, cell.spec.search, number, cell.spec.seed, bool(times), at)

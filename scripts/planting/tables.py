@@ -1,39 +1,41 @@
 """What the trials came to: a Markdown table per fault and search, and the figures for machines."""
 
 import math
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lmfuzz.statistics import ENOUGH, a12, mann_whitney
+from lmfuzz.statistics import ENOUGH, Times, gehan, p_text, survival
 from planting.faults import FAULTS, OURS, SEARCHES
 
 ALL = "all"  # faults at once: how many of them one search finds in the models of one number, one turn
-Times = tuple[float, float]  # executions and seconds until it was found
 
 
 @dataclass(frozen=True)
 class Result:
-    """One campaign on one fault: when it was found, None where the budget was spent without."""
+    """One campaign on one fault: when that was found, or when the campaign ended without.
+
+    It ends when its budget is spent, or at a finding that is another fault's: then that, too, is censored.
+    """
 
     fault: str
     search: str
     number: int  # of the model
     turn: int  # of the campaigns that search has on that model
-    first: Times | None
+    found: bool
+    at: tuple[float, float]  # executions and seconds
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One search on one fault, or on all: trial by trial what is compared, larger being better."""
+    """One search on one fault, or on all: trial by trial what is compared, sooner or less being better."""
 
     found: int  # trials that found it; of all faults: faults
     most: int
     trials: int
-    executions: float  # median over all trials, infinite where half of them did not find it
+    executions: float  # median by Kaplan and Meier, infinite where it was not reached
     seconds: float  # the same
-    scores: tuple[float, ...]
+    times: Times  # executions; of all faults: minus how many were found
 
 
 def arms(results: Iterable[Result]) -> dict[tuple[str, str], Arm]:
@@ -43,15 +45,15 @@ def arms(results: Iterable[Result]) -> dict[tuple[str, str], Arm]:
     for fault in FAULTS:
         for search in SEARCHES:
             if own := [r for r in given if (r.fault, r.search) == (fault, search)]:
-                times = [r.first or (math.inf, math.inf) for r in own]
-                executions, seconds = (statistics.median(column) for column in zip(*times, strict=True))
-                found, many = sum(r.first is not None for r in own), len(own)
-                scores = tuple(-ran for ran, _ in times)
-                made[fault, search] = Arm(found, many, many, executions, seconds, scores)
+                hits = [r.found for r in own]
+                ran, took = zip(*(r.at for r in own), strict=True)
+                lives = [survival(times, hits).median for times in (ran, took)]
+                executions, seconds = (math.inf if time is None else time for time in lives)
+                made[fault, search] = Arm(sum(hits), len(own), len(own), executions, seconds, (ran, hits))
     for search in SEARCHES:
         faults = {r.fault for r in given}
         if counts := _counts([r for r in given if r.search == search], faults):
-            most, scores = len(counts) * len(faults), tuple(map(float, counts))
+            most, scores = len(counts) * len(faults), ([-count for count in counts], [True] * len(counts))
             made[ALL, search] = Arm(sum(counts), most, len(counts), math.nan, math.nan, scores)
     return made
 
@@ -60,16 +62,19 @@ def _counts(own: Sequence[Result], faults: set[str]) -> list[int]:
     """How many faults were found in each (number, turn) whose campaigns are all at their end."""
     whole: dict[tuple[int, int], list[bool]] = {}
     for result in own:
-        whole.setdefault((result.number, result.turn), []).append(result.first is not None)
+        whole.setdefault((result.number, result.turn), []).append(result.found)
     return [sum(hits) for _, hits in sorted(whole.items()) if len(hits) == len(faults)]
 
 
 def versus(found: Mapping[tuple[str, str], Arm], fault: str, search: str) -> tuple[float, float] | None:
-    """A12, the chance that directed does better than ``search``, and Mann and Whitney's two-sided p."""
+    """A12, the chance that directed does better than ``search``, and Gehan's two-sided p.
+
+    That is Mann and Whitney's, but where campaigns ended early without the fault.
+    """
     ours, theirs = found.get((fault, OURS)), found.get((fault, search))
     if search == OURS or ours is None or theirs is None:
         return None
-    return a12(ours.scores, theirs.scores), mann_whitney(ours.scores, theirs.scores)
+    return gehan(ours.times, theirs.times)
 
 
 def markdown(results: Iterable[Result]) -> str:
@@ -87,18 +92,14 @@ def markdown(results: Iterable[Result]) -> str:
 
 
 def _cell(found: Mapping[tuple[str, str], Arm], fault: str, search: str) -> str:
-    """Found of how many; median executions and seconds where half of the trials found it; (A12, p)."""
+    """Found of how many; median executions and seconds where they were reached; (A12, p)."""
     if (arm := found.get((fault, search))) is None:
         return ""
     text = f"{arm.found} of {arm.most}"
     if math.isfinite(arm.executions):
         text += f"; {arm.executions:.0f}, {arm.seconds:.1f} s"
     pair = versus(found, fault, search)
-    return f"{text} ({pair[0]:.2f}, {_p(pair[1])})" if pair else text
-
-
-def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+    return f"{text} ({pair[0]:.2f}, {p_text(pair[1])})" if pair else text
 
 
 def figures(results: Iterable[Result]) -> dict[str, Any]:
