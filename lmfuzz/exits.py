@@ -55,13 +55,14 @@ def sentence(error: Exception) -> tuple[str, int]:
     return "this is a bug in lmfuzz; the campaign on disk is kept", BUG
 
 
-def fail(words: str, code: int) -> NoReturn:
-    """Say what was wrong on stderr, and exit."""
+def fail(words: str, code: int, *more: str) -> NoReturn:
+    """Say what was wrong on stderr, a line each, and exit."""
     try:
         sys.stdout.flush()
     except OSError:
         discard()
-    click.echo(f"lmfuzz: {printable(words)}", err=True)
+    for line in (words, *more):
+        click.echo(f"lmfuzz: {printable(line)}", err=True)
     sys.exit(code)
 
 

@@ -316,14 +316,14 @@ def test_buckets_that_begin_alike_are_told_apart(campaign: Path, sh: Shell) -> N
 def test_a_report_is_written_whole_or_not_at_all(campaign: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = Path("r.html")
     file.write_text("as it was")
-    write = Path.write_text
+    write = Path.write_bytes
 
-    def full(self: Path, text: str, **how: str) -> int:
-        write(self, text[:9], **how)
+    def full(self: Path, content: bytes) -> int:
+        write(self, content[:9])
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_text", full)
+        patch.setattr(Path, "write_bytes", full)
         with pytest.raises(UsageError, match=r"^cannot write r\.html: No space left on device$"):
             page.write([campaign], file)
     assert file.read_text() == "as it was"

@@ -127,7 +127,7 @@ def test_a_campaign_of_another_format_is_refused_in_a_sentence(sh: Shell, comman
         db.execute("UPDATE meta SET value = ? WHERE key = 'format'", (str(FORMAT + 1),))
     more = ["-o", "new"] if command == "distil" else []
     said = sh.refused(command, "c", *more)
-    assert said.startswith("the campaign in c was made by lmfuzz ")
+    assert said.startswith("the campaign in c was made by another build of lmfuzz ")
     assert f"(format {FORMAT + 1})" in said
     assert "lmfuzz fuzz --config c/campaign.toml" in said
 

@@ -53,7 +53,7 @@ def sweep(file: Path, jobs: int | None, output: Path | None) -> None:
         codes.append(INTERRUPTED)
         wrong.append("interrupted; the same command goes on")
     if wrong:
-        fail("\nlmfuzz: ".join(wrong), codes[0])
+        fail(wrong[0], codes[0], *wrong[1:])
     sys.exit(NOTHING)
 
 

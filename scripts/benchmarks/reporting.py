@@ -134,5 +134,7 @@ def _reword(directory: Path, text: str) -> None:
         db.execute(f"UPDATE findings SET {words}, signature = id || ?1", [text])
         db.execute("UPDATE findings SET bucket = objective || ': ' || signature")
         db.execute("DELETE FROM minimals")
-        db.execute("INSERT INTO minimals SELECT id, row, ?1, ?1, span, 9, 99, 3, 100 FROM findings", [text])
+        db.execute(
+            "INSERT INTO minimals SELECT id, row, ?1, ?1, span, 9, 99, 3, 100, NULL FROM findings", [text]
+        )
     db.close()
