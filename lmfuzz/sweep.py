@@ -28,7 +28,7 @@ from lmfuzz import spec as specs
 from lmfuzz.assembly import check_names
 from lmfuzz.budget import Budget
 from lmfuzz.errors import UsageError, nearest, one_line
-from lmfuzz.files import CAMPAIGN, LOCK
+from lmfuzz.files import CAMPAIGN, DATABASE, LOCK
 from lmfuzz.spec import Spec
 from lmfuzz.statistics import ENOUGH, Trial, trial
 from lmfuzz.store import Store, begun, locked
@@ -210,7 +210,8 @@ class Failure:
 class Sweep:
     """The campaigns of a plan in a folder; a context manager that keeps other sweeps out of it.
 
-    One whose database cannot be read has failed. UsageError when another sweep works there.
+    One whose database cannot be read has failed. UsageError when another sweep works in the folder, or it
+    is a campaign's.
     """
 
     def __init__(self, found: Sequence[Cell], folder: Path) -> None:
@@ -220,6 +221,8 @@ class Sweep:
         self.running: dict[Cell, subprocess.Popen[bytes] | None] = {}  # None: a sweep before this began it
         self._stopped = False
         self._asked: set[Cell] = set()  # to end
+        if (folder / DATABASE).exists():
+            raise UsageError(f"{folder} is a campaign, not a sweep; give another folder with -o")
         for name in (CAMPAIGNS, LOGS):
             (folder / name).mkdir(parents=True, exist_ok=True)
         self._places = {path.name[-_DIGEST:]: path for path in (folder / CAMPAIGNS).iterdir()}

@@ -227,6 +227,14 @@ def wait_for(look):
     raise AssertionError("nothing came")
 
 
+def test_a_campaign_is_no_place_for_a_sweep(folder: Path) -> None:
+    Path("c").mkdir()
+    Path("c/campaign.db").touch()
+    with pytest.raises(UsageError, match="^c is a campaign, not a sweep; give another folder with -o$"):
+        Sweep(cells(read(Path("sweep.toml")), "sweep.toml"), Path("c"))
+    assert [path.name for path in Path("c").iterdir()] == ["campaign.db"]
+
+
 def test_what_was_killed_before_its_first_commit_begins_anew(folder: Path) -> None:
     (cell,) = cells(Plan(campaign={"model": "model.py:easy", "budget": "1500x"}, grid={"seed": [0]}), "x")
     with Sweep([cell], folder / "runs/sweep") as sweep:
