@@ -80,6 +80,11 @@ def states(account: Account) -> Chart | None:
     return {"data": traces, "layout": layout}
 
 
+def stars(chart: Chart | None) -> int:
+    """How many findings a map shows."""
+    return sum(len(trace["x"]) for trace in chart["data"] if trace["name"] == "findings") if chart else 0
+
+
 def _words(title: str, number: int, prompt: str, output: Marked) -> str:
     before, bad, after = map(escape, output)
     bad = f"<b>{bad}</b>" if bad else ""
