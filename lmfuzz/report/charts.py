@@ -46,9 +46,10 @@ def comparison(accounts: Sequence[Account]) -> Chart:
     return _stacked("states", "buckets", traces)
 
 
-def yields(account: Account) -> Chart:
-    """Per operator, how many of a thousand of its rows were a new state or a hit."""
-    known = account.operators[::-1]
+def yields(account: Account) -> Chart | None:
+    """Per operator, how many of a thousand of its rows were a new state or a hit; None without operators."""
+    if not (known := account.operators[::-1]):
+        return None
     words = [f"{one.yields:.1f}" for one in known]
     bars = {
         "type": "bar", "orientation": "h", "x": [round(one.yields, 2) for one in known],
