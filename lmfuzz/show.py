@@ -32,7 +32,8 @@ BEFORE, AFTER = ">>>", "<<<"  # around the bad part of an output
 
 def escaped(text: str) -> str:
     """``text`` as ``printable`` has it, a backslash doubled, so that the text can be told from it."""
-    return printable(text.replace("\\", "\\\\"))
+    lines = text.replace("\\", "\\\\").split("\n")
+    return "\\n".join(line if line.isprintable() else printable(line) for line in lines)  # most lines are
 
 
 def shortened(text: str, width: int = WIDTH) -> str:

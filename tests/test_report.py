@@ -18,10 +18,10 @@ from chromium import browser, needed
 from PIL import Image
 from shell import Shell
 
-from lmfuzz import files, results
+from lmfuzz import files, results, show
 from lmfuzz.coding import encode
-from lmfuzz.errors import UsageError
-from lmfuzz.report import entries, page
+from lmfuzz.errors import UsageError, printable
+from lmfuzz.report import comparison, entries, page
 from lmfuzz.report.account import Account
 from lmfuzz.report.remaining import lately, observed, unseen
 from lmfuzz.report.room import LEAST, cut, shares, size, trimmed
@@ -308,7 +308,7 @@ def test_buckets_that_begin_alike_are_told_apart(campaign: Path, sh: Shell) -> N
         with Store.read(directory) as store:
             accounts.append(Account(store))
             assert accounts[-1].buckets
-    rows = page._side_by_side(accounts)
+    rows = comparison.hits(accounts)
     assert len(rows) == sum(len(account.buckets) for account in accounts)
     assert len({title for title, _ in rows}) == len(rows) / 2
 
@@ -501,3 +501,12 @@ def test_a_campaign_that_counted_no_visits_says_that_it_cannot_say(campaign: Pat
     assert "cannot be said" not in words(page.render([campaign]))
     change(campaign, "UPDATE state SET value = ?", encode({**state, "visits": 0 * state["visits"]}))
     assert "new state cannot be said" in words(page.render([campaign]))
+
+
+def test_lines_that_print_are_not_escaped_character_by_character(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = 'plain "quoted" words\n\\back\nbell\a\r\n\n\ud800 \u2028\n' + "".join(map(chr, range(0x3000)))
+    assert show.escaped(text) == printable(text.replace("\\", "\\\\"))
+    looked_at: list[str] = []
+    monkeypatch.setattr(show, "printable", lambda line: looked_at.append(line) or printable(line))
+    assert show.escaped("plain words\n" * 9 + "bell\a\n\\") == "plain words\\n" * 9 + "bell\\x07\\n\\\\"
+    assert looked_at == ["bell\a"]

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
@@ -11,11 +10,14 @@ from lmfuzz.report.entries import Bucket, Entries
 from lmfuzz.report.remaining import Share, lately, unseen
 from lmfuzz.report.room import Marked, quoted
 from lmfuzz.spaces import BoxSpace
+from lmfuzz.spec import Spec
 from lmfuzz.store import Store
 from lmfuzz.tables import Sample
 from lmfuzz.types import FloatArray, IntArray
 
 FITTED = 1000  # points that the axes of a map are found from
+ALWAYS = {"model", "seeds", "objectives", "search", "feature", "budget", "seed"}  # settings that are shown
+TEXTS, IMAGES = {"max_length", "max_new", "temperature"}, {"resolution"}  # of such targets, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +50,16 @@ class Map:
 
 
 class Account:
-    """A campaign, of ``total`` findings and ``campaigns`` in a report, which share the room there is."""
+    """A campaign, of ``total`` findings and ``campaigns`` in a report, which share the room there is.
 
-    def __init__(self, store: Store, total: int = 0, campaigns: int = 1) -> None:
+    name: what it is called there; '' is its directory.
+    """
+
+    def __init__(self, store: Store, total: int = 0, campaigns: int = 1, name: str = "") -> None:
         self._store = store
         self.noun = "Input" if isinstance(store.space, BoxSpace) else "Prompt"
-        self.name = show.escaped(str(store.directory))
+        self.directory = show.escaped(str(store.directory))
+        self.name = show.escaped(name) or self.directory
         self.meta, self.state, self.numbers = store.meta, store.state(), show.summary(store)
         self.findings, self._rows = store.findings(), store.rows()
         self.campaigns, self.births = campaigns, store.admissions()
@@ -77,13 +83,30 @@ class Account:
 
     @property
     def settings(self) -> list[tuple[str, str]]:
-        """What was run: the names of its settings and their values, where they say something."""
-        spec = self.meta["spec"]
-        given = {
-            "identity": self.meta["identity"],
-            **{k: v for k, v in spec.items() if v not in ("", [], None)},
-        }
-        return [(key.replace("_", " "), show.escaped(_words(value))) for key, value in given.items()]
+        """What was run: the settings that are always shown, and those that are not the default."""
+        space, spec, defaults = self._store.space, self.meta["spec"], Spec().model_dump()
+        always = ALWAYS | (TEXTS if not isinstance(space, BoxSpace) else IMAGES if space.image else set())
+        shown = [key for key, value in spec.items() if key in always or value != defaults.get(key)]
+        given = [(key.replace("_", " "), self.setting(key)) for key in shown]
+        return [("identity", show.escaped(self.meta["identity"])), *given]
+
+    def setting(self, key: str) -> str:
+        """A setting in words."""
+        value, space = self.meta["spec"][key], self._store.space
+        words = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        drawn = isinstance(space, BoxSpace) and not space.image
+        unsaid = {"model": "the bundled model", "seeds": "drawn at random" if drawn else "bundled"}
+        return show.escaped(words) or unsaid.get(key, "none")
+
+    @property
+    def about(self) -> str:
+        """What was run, in a sentence."""
+        twin = f" and its twin {self.setting('twin')}" if self.meta["spec"]["twin"] else ""
+        return (
+            f"{self.setting('model')}{twin} (identity {show.escaped(self.meta['identity'])}); "
+            f"seeds: {self.setting('seeds')}, {self.meta['seeds']:,} of them; "
+            f"search: {self.setting('search')}; objectives: {self.setting('objectives')}"
+        )
 
     @property
     def operators(self) -> list[Operator]:
@@ -164,7 +187,3 @@ def _axes(points: FloatArray) -> tuple[FloatArray, float]:
     axes = axes * np.where(axes.sum(axis=1, keepdims=True) < 0, -1, 1)  # the same way round every time
     variance = spread**2
     return axes, float(variance[:2].sum() / variance.sum()) if variance.sum() else 1.0
-
-
-def _words(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

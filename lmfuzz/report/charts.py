@@ -46,9 +46,10 @@ def comparison(accounts: Sequence[Account]) -> Chart:
     return _stacked("states", "buckets", traces)
 
 
-def yields(account: Account) -> Chart:
-    """Per operator, how many of a thousand of its rows were a new state or a hit."""
-    known = account.operators[::-1]
+def yields(account: Account) -> Chart | None:
+    """Per operator, how many of a thousand of its rows were a new state or a hit; None without operators."""
+    if not (known := account.operators[::-1]):
+        return None
     words = [f"{one.yields:.1f}" for one in known]
     bars = {
         "type": "bar", "orientation": "h", "x": [round(one.yields, 2) for one in known],
@@ -78,6 +79,11 @@ def states(account: Account) -> Chart | None:
     first, second = ({"title": {"text": f"{name} principal axis"}} for name in ("first", "second"))
     layout = {"height": 520, "hovermode": "closest", "xaxis": first, "yaxis": second}
     return {"data": traces, "layout": layout}
+
+
+def stars(chart: Chart | None) -> int:
+    """How many findings a map shows."""
+    return sum(len(trace["x"]) for trace in chart["data"] if trace["name"] == "findings") if chart else 0
 
 
 def _words(title: str, number: int, prompt: str, output: Marked) -> str:

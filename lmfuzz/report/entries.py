@@ -66,6 +66,7 @@ class Bucket:
 
     name: str
     title: str
+    objective: str
     hits: int
     entries: list[Entry]
 
@@ -111,6 +112,7 @@ class Entries:
             Bucket(
                 name,
                 cut(show.title(name), TITLE),
+                findings[sorted_[name][0] - 1].objective,
                 max(hits.get(name, 0), len(sorted_[name])),
                 [entries[n] for n in sorted_[name]],
             )

@@ -16,7 +16,7 @@ import numpy as np
 import lmfuzz
 from lmfuzz import files, show
 from lmfuzz.errors import UsageError
-from lmfuzz.report import charts
+from lmfuzz.report import charts, comparison
 from lmfuzz.report.account import Account
 from lmfuzz.report.room import cut
 from lmfuzz.store import Store
@@ -39,7 +39,10 @@ def render(directories: Sequence[Path]) -> str:
     with ExitStack() as stack:
         stores = [stack.enter_context(Store.read(directory)) for directory in directories]
         total = sum(len(store.findings()) for store in stores)
-        accounts = [Account(store, total, len(stores)) for store in stores]
+        names = comparison.names(directories) if len(stores) > 1 else [""]
+        accounts = [
+            Account(store, total, len(stores), name) for store, name in zip(stores, names, strict=True)
+        ]
         return _page(accounts)
 
 
@@ -63,18 +66,10 @@ def _page(accounts: Sequence[Account]) -> str:
     return environment.get_template("page.html").render(
         accounts=accounts, charts={name: chart for name, chart in drawn.items() if chart is not None},
         scripts=scripts, hashes=[_hash(script) for script in scripts], style=_source("page.css"),
-        version=lmfuzz.__version__, buckets=_side_by_side(accounts), counted=show.counted,
+        version=lmfuzz.__version__, buckets=comparison.hits(accounts), counted=show.counted,
+        differences=comparison.differences(accounts),
+        stars=[charts.stars(drawn[f"map-{i}"]) for i in range(1, len(accounts) + 1)],
     )  # fmt: skip
-
-
-def _side_by_side(accounts: Sequence[Account]) -> list[tuple[str, list[int]]]:
-    """The hits of every bucket in each campaign, the bucket that most of them found first."""
-    hits: dict[tuple[str, str], list[int]] = {}
-    for i, account in enumerate(accounts):
-        for bucket in account.buckets:
-            hits.setdefault((bucket.title, bucket.name), [0] * len(accounts))[i] = bucket.hits
-    rows = sorted(hits.items(), key=lambda row: (row[1].count(0), -sum(row[1]), row[0]))
-    return [(title, found) for (title, _), found in rows]
 
 
 def _percent(share: float) -> str:
