@@ -47,8 +47,9 @@ def sweep(file: Path, jobs: int | None, output: Path | None) -> None:
             for note in table.notes:
                 say(note.text())
             say(f"the results are in {', '.join(map(str, files))}")
-    codes = [failure.code if failure.code > 0 else INTERRUPTED for failure in grid.failures]
-    wrong = [f"{escaped(failure.cell.name)}: {escaped(failure.words)}" for failure in grid.failures]
+    failures = sorted(grid.failures, key=lambda failure: grid.cells.index(failure.cell))  # not as they ended
+    codes = [failure.code if failure.code > 0 else INTERRUPTED for failure in failures]
+    wrong = [f"{escaped(failure.cell.name)}: {escaped(failure.words)}" for failure in failures]
     if grid.interrupted:
         codes.append(INTERRUPTED)
         wrong.append("interrupted; the same command goes on")
