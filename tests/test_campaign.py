@@ -432,3 +432,18 @@ def test_directories_are_named_by_the_time(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "runs" / "now").mkdir(parents=True)
     (tmp_path / "runs" / "now-2").mkdir()
     assert default_directory("now") == Path("runs/now-3")
+
+
+def test_what_a_row_descends_from_is_where_its_lineage_begins(spec: Spec, tmp_path: Path) -> None:
+    """Also of chains that started again from other seeds."""
+    more = {"search": "directed:patience=2", "budget": "4000x", "objectives": ["repetition"]}
+    ran(spec.model_copy(update=more), tmp_path / "c")
+    with Store.read(tmp_path / "c") as store:
+        rows, findings = store.rows(), store.findings()
+        lineages = [store.lineage(finding.parent) for finding in findings]
+    begins = np.arange(len(rows))
+    for row in np.flatnonzero(rows.parent >= 0).tolist():
+        begins[row] = begins[rows.parent[row]]
+    assert begins.tolist() == rows.origin.tolist()
+    assert len(set(rows.origin.tolist())) > 1
+    assert all(path[0].id == one.origin for path, one in zip(lineages, findings, strict=True) if path)

@@ -83,7 +83,8 @@ class Chains:
         """Replace the hottest chains by ``rows``; what the cold ones have reached stays."""
         hottest = slice(len(self) - len(rows), None)
         self.rows.data[hottest, : rows.data.shape[1]] = rows.data
-        self.rows.lengths[hottest], self.rows.parent[hottest] = rows.lengths, rows.parent
+        for name in ("lengths", "parent", "operator", "origin"):
+            getattr(self.rows, name)[hottest] = getattr(rows, name)
         self.margins[hottest] = margins
 
     def state(self) -> State:

@@ -1,5 +1,7 @@
 """The parts of directed search: tempered chains, and the bandit that chooses operators."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from lmfuzz.search.bandit import Bandit
@@ -63,8 +65,11 @@ def test_better_rows_move_to_colder_chains():
 
 def test_renewing_leaves_the_cold_half_alone():
     some = chains(-1.0, -2.0, -3.0, -4.0)
-    some.renew(rows(20, 21), np.array([-8.0, -9.0]))
+    other = replace(rows(20, 21), origin=np.array([7, 8]), parent=np.array([5, 6]))
+    some.renew(other, np.array([-8.0, -9.0]))
     assert some.rows.data[:, 0].tolist() == [0, 1, 20, 21]
+    assert some.rows.origin.tolist()[2:] == [7, 8], "they descend from other seeds"
+    assert some.rows.parent.tolist()[2:] == [5, 6]
     assert some.margins.tolist() == [-1.0, -2.0, -8.0, -9.0]
 
 
