@@ -28,7 +28,7 @@ from lmfuzz.protocols import Feature, Setting, Target
 from lmfuzz.rng import Streams
 from lmfuzz.search.breeding import Breeder
 from lmfuzz.search.trials import Trials
-from lmfuzz.show import PICTURES, counted
+from lmfuzz.show import PICTURES, counted, resume_command
 from lmfuzz.shrink import Shrinker
 from lmfuzz.spaces import BoxSpace, TextSpace, describe
 from lmfuzz.spec import Spec
@@ -362,8 +362,8 @@ def resumed(directory: Path, budget: str | None = None, stop_after: int | None =
             else f"the budget of {spec.budget}"
         )
         raise UsageError(
-            f"{spent} of the campaign in {directory} is spent; give a larger one: lmfuzz resume {directory} "
-            f"{option}{'' if limit.reason() == 'findings' else ' MORE'}"
+            f"{spent} of the campaign in {directory} is spent; give a larger one: "
+            f"{resume_command(directory)} {option}{'' if limit.reason() == 'findings' else ' MORE'}"
         )
     return spec
 

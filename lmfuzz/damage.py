@@ -1,13 +1,14 @@
 """What is said of a campaign whose database does not hold what was written to it."""
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from lmfuzz.errors import Damaged, one_line
-from lmfuzz.files import DATABASE
+from lmfuzz.files import DATABASE, quoted
 
 BUSY = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_NOMEM")  # no damage
 WRONG = (sqlite3.Error, ValueError, LookupError, TypeError, AttributeError)  # what reading damage raises
@@ -22,13 +23,19 @@ def busy(error: BaseException) -> bool:
     return getattr(error, "sqlite_errorname", "").startswith(BUSY)
 
 
-def damaged(directory: Path, error: BaseException) -> Damaged:
-    """What is to be raised in the place of ``error``, and what would help."""
-    said = str(error) if isinstance(error, sqlite3.Error) else one_line(error)
-    return Damaged(
-        f"{directory / DATABASE} is damaged, or is no campaign of lmfuzz: {said}; "
-        f"what can be read: lmfuzz export {directory} --format jsonl"
-    )
+@contextmanager
+def whole(directory: Path) -> Iterator[None]:
+    """Reads of the campaign in a directory; Damaged where it is not what was written."""
+    try:
+        yield
+    except WRONG as error:
+        if busy(error):
+            raise
+        said = str(error) if isinstance(error, sqlite3.Error) else one_line(error)
+        raise Damaged(
+            f"{directory / DATABASE} is damaged, or is no campaign of lmfuzz: {said}; "
+            f"what can be read: lmfuzz export {quoted(directory)} --format jsonl"
+        ) from error
 
 
 def reading(read: Callable[Concatenate[Any, _P], _T]) -> Callable[Concatenate[Any, _P], _T]:
@@ -36,11 +43,7 @@ def reading(read: Callable[Concatenate[Any, _P], _T]) -> Callable[Concatenate[An
 
     @wraps(read)
     def reads(store: Any, /, *args: _P.args, **keys: _P.kwargs) -> _T:
-        try:
+        with whole(store.directory):
             return read(store, *args, **keys)
-        except WRONG as error:
-            if busy(error):
-                raise
-            raise damaged(store.directory, error) from error
 
     return reads

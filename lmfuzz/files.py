@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shlex
 from pathlib import Path
 
 from lmfuzz.errors import UsageError
@@ -29,8 +30,28 @@ def write(content: str | bytes, file: Path) -> None:
 
 
 def foreign(file: Path) -> Path:
-    """The file, which something shall be written to; UsageError for what a campaign is made of."""
+    """The file, which something shall be written to.
+
+    UsageError for what a campaign is made of, for a folder, and where there is none to write it to.
+    """
     place = file.resolve()
     if place.name in _OWN and (place.parent / DATABASE).exists():
         raise UsageError(f"{file} is part of the campaign in {file.parent}; give another file")
+    if place.is_dir():
+        raise UsageError(f"{file} is a folder; give a file")
+    if not place.parent.is_dir():
+        raise UsageError(f"there is no folder {file.parent} to write {file.name} to")
     return file
+
+
+def quoted(path: Path) -> str:
+    """A path as a shell reads it back, whatever is in it, and no option."""
+    text = str(path)
+    text = f"./{text}" if text.startswith("-") else text
+    if text.isprintable():
+        return shlex.quote(text)
+    return "$'" + "".join(c if c.isprintable() and c not in "'\\" else _escape(c) for c in text) + "'"
+
+
+def _escape(character: str) -> str:
+    return "".join(f"\\x{byte:02x}" for byte in os.fsencode(character))

@@ -10,6 +10,7 @@ import pytest
 if TYPE_CHECKING:
     from lmfuzz.findings import Finding
 
+PROMISED = ("space", "channels", "identity", "run")  # of a target
 BUDGET = "2000x"  # rows, not seconds, so that a test comes to the same everywhere
 
 
@@ -53,13 +54,18 @@ def lmfuzz_campaign(tmp_path: Path) -> Callable[..., Outcome]:
 
         directory = tmp_path / f"campaign-{len(list(tmp_path.glob('campaign-*'))) + 1}"
         try:
-            campaign = Campaign(specs.resolve({}, {"budget": BUDGET, **keys}), target)
+            lacks = [] if target is None else [name for name in PROMISED if not hasattr(target, name)]
+            if lacks:
+                raise UsageError(f"target, a {type(target).__name__}, is none: it lacks {', '.join(lacks)}")
+            campaign = Campaign(specs.resolve({"budget": BUDGET, **keys}, {}, "lmfuzz_campaign(...)"), target)
             campaign.calibrate()
             with campaign.create(directory) as store:
                 campaign.run(store, _Unwatched())
         except (UsageError, TargetError) as error:
-            pytest.fail(f"lmfuzz: {printable(str(error))}", pytrace=False)
-        return Outcome(campaign.kept, directory, campaign.unjudged)
+            wrong = printable(str(error))
+        else:
+            return Outcome(campaign.kept, directory, campaign.unjudged)
+        pytest.fail(f"lmfuzz: {wrong}", pytrace=False)
 
     return run
 

@@ -1,7 +1,6 @@
 """What a person reads of a campaign: its summary, its findings, one finding with its lineage."""
 
 import re
-import shlex
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lmfuzz import files
 from lmfuzz.errors import UsageError, printable
 from lmfuzz.findings import Finding, Minimal
 from lmfuzz.spaces import BoxSpace, Space
@@ -315,12 +315,12 @@ def distance(finding: Finding, space: Space) -> str:
 
 def replay_command(directory: Path, number: int) -> str:
     """What to type to run a finding again."""
-    return f"lmfuzz replay {shlex.quote(str(directory))} {number}"
+    return f"lmfuzz replay {files.quoted(directory)} {number}"
 
 
 def resume_command(directory: Path) -> str:
     """What to type to go on."""
-    return f"lmfuzz resume {shlex.quote(str(directory))}"
+    return f"lmfuzz resume {files.quoted(directory)}"
 
 
 def counted(number: int, what: str) -> str:

@@ -21,9 +21,9 @@ import numpy as np
 
 from lmfuzz.coding import decode, encode
 from lmfuzz.corpus import Corpus
-from lmfuzz.damage import reading
+from lmfuzz.damage import reading, whole
 from lmfuzz.errors import Damaged, UsageError
-from lmfuzz.files import CAMPAIGN, DATABASE, LOCK
+from lmfuzz.files import CAMPAIGN, DATABASE, LOCK, quoted
 from lmfuzz.findings import Finding, Minimal
 from lmfuzz.loop import Step
 from lmfuzz.spaces import Space, described
@@ -84,9 +84,10 @@ class Store:
         """A campaign to go on with. UsageError when there is none, or when it is in use."""
         cls.read(directory).close()
         lock = _lock(directory)
-        store = cls(directory, _connect(directory / DATABASE, "rw"), lock)
-        store._migrate()
-        store._rows = store._count("rows")
+        with whole(directory):
+            store = cls(directory, _connect(directory / DATABASE, "rw"), lock)
+            store._migrate()
+            store._rows = store._count("rows")
         return store
 
     @classmethod
@@ -350,7 +351,7 @@ def free(directory: Path) -> None:
     """UsageError unless ``directory`` is missing or empty, so that a campaign can begin in it."""
     if (directory / DATABASE).exists():
         raise UsageError(
-            f"{directory} holds a campaign already; go on with it: lmfuzz resume {directory}, "
+            f"{directory} holds a campaign already; go on with it: lmfuzz resume {quoted(directory)}, "
             "or give another directory with -o"
         )
     if directory.exists() and not directory.is_dir():

@@ -23,6 +23,7 @@ from lmfuzz.exports import dossier as dossiers
 from lmfuzz.exports.dossier import FAILS, OPEN, Case, Dossier
 from lmfuzz.exports.formats import FORMATS
 from lmfuzz.exports.texts import cell, strict
+from lmfuzz.files import quoted
 from lmfuzz.findings import Finding
 from lmfuzz.replay import Recorded
 from lmfuzz.show import escaped
@@ -423,7 +424,7 @@ def test_wrong_formats_and_places_are_refused(sh: Shell) -> None:
     )
     assert "Missing option '--format'" in sh.refused("export", "c")
     assert sh.refused("export", "c", "--format", "csv", "-o", "absent/x").startswith(
-        "cannot read or write absent/x: "
+        "there is no folder absent to write x to"
     )
     assert "there is no directory absent" in sh.refused("export", "absent", "--format", "csv")
 
@@ -485,6 +486,9 @@ def test_passes(lmfuzz_campaign):
 def test_typo(lmfuzz_campaign):
     lmfuzz_campaign(modle="model.py:easy")
 
+def test_wrong(lmfuzz_campaign):
+    lmfuzz_campaign(target=5)
+
 def test_absent(lmfuzz_campaign):
     lmfuzz_campaign(model="absent")
 
@@ -499,8 +503,9 @@ def raises(batch, trace):
     for words in (
         "PASSED test_own.py::test_passes", "findings\nfinding 1, repetition: ",
         "run one again with: lmfuzz replay ",
-        "lmfuzz: unknown key --modle; did you mean 'model'?", "there is no checkpoint folder absent",
-        "raises never scored a row (ValueError: no luck\\x1b[31m)", "4 failed, 1 passed",
+        "lmfuzz: unknown key 'modle' in lmfuzz_campaign(...); did you mean 'model'?",
+        "there is no checkpoint folder absent", "lmfuzz: target, a int, is none: it lacks space, channels",
+        "raises never scored a row (ValueError: no luck\\x1b[31m)", "5 failed, 1 passed",
     ):  # fmt: skip
         assert words in done.stdout, done.stdout + done.stderr
 
@@ -557,5 +562,18 @@ def test_a_file_is_written_where_a_link_leads_and_a_device_stays_one(sh: Shell) 
     assert Path("pipe").is_fifo()
     for file in (".", "", "folder"):
         said = sh.refused("export", "c", "--format", "csv", "-o", file)
-        assert said == f"cannot read or write {file or '.'}: Is a directory"
-    assert "absent/x.csv: No such file" in sh.refused("export", "c", "--format", "csv", "-o", "absent/x.csv")
+        assert said == f"{file or '.'} is a folder; give a file"
+    said = sh.refused("export", "c", "--format", "csv", "-o", "absent/x.csv")
+    assert said == "there is no folder absent to write x.csv to"
+
+
+@pytest.mark.parametrize(
+    "name", ["a b", "$(touch pwn)", "q'uo\"te", "-top", "new\nline", "esc\x1b[31m'\\", "by\udcffe", "ü"]
+)
+def test_a_shell_reads_back_what_is_to_be_typed(tmp_path: Path, name: str) -> None:
+    said = subprocess.run(
+        ["bash", "-c", f"printf %s {quoted(Path(name))}"], capture_output=True, cwd=tmp_path
+    )
+    assert said.stdout.removeprefix(b"./") == os.fsencode(name)
+    assert quoted(Path(name)).isprintable()
+    assert not list(tmp_path.iterdir())

@@ -39,7 +39,7 @@ def show(directory: Path, finding: int | None, as_json: bool) -> None:
 @click.command()
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.argument("finding", type=int, required=False)
-@click.option("--model", metavar="OTHER", help="Another version of the model; seeds are run on it, too.")
+@click.option("--model", metavar="OTHER", help="Another version of the model; without FINDING seeds, too.")
 @click.option("--junit", type=click.Path(path_type=Path), metavar="FILE", help="Write a JUnit report.")
 @click.option("--sarif", type=click.Path(path_type=Path), metavar="FILE", help="Write a SARIF log.")
 @options.ONLY_JSON
@@ -49,9 +49,9 @@ def replay(
 ) -> None:  # fmt: skip
     """Run the findings in DIRECTORY, or one FINDING, again, each alone.
 
-    With --model on another version of the model, and all seeds of the campaign with them: one that passed
-    before and fails now newly fails. Seeds are run in batches, and those that fail there again alone: a seed
-    that fails only alone is missed.
+    With --model on another version of the model, and, unless one FINDING is named, all seeds of the
+    campaign with them: one that passed before and fails now newly fails. Seeds are run in batches, and those
+    that fail there again alone: a seed that fails only alone is missed.
     """
     from lmfuzz import files
     from lmfuzz.exports import dossier, formats
@@ -60,8 +60,6 @@ def replay(
     from lmfuzz.show import verdict_line, verdict_record
 
     for file in (junit, sarif):
-        if file is not None and not file.parent.is_dir():
-            raise UsageError(f"there is no folder {file.parent} to write {file.name} to")
         if file is not None:
             files.foreign(file)
     if junit is not None and sarif is not None and junit.resolve() == sarif.resolve():

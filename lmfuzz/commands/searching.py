@@ -14,6 +14,7 @@ from lmfuzz import options
 from lmfuzz.commands.saying import say, tell
 from lmfuzz.errors import UsageError, printable
 from lmfuzz.exits import DISK, FOUND, INTERRUPTED, NOTHING, USAGE, fail
+from lmfuzz.files import quoted
 from lmfuzz.signals import heeded
 
 if TYPE_CHECKING:
@@ -198,7 +199,7 @@ def _run(campaign: "Campaign", store: "Store", as_json: bool) -> NoReturn:
         room = "make room, then " if full else ""
         click.echo(printable(f"{room}go on with: {texts.resume_command(store.directory)}"))
     elif campaign.kept:
-        click.echo(printable(f"look at one with: lmfuzz show {store.directory} 1"))
+        click.echo(printable(f"look at one with: lmfuzz show {quoted(store.directory)} 1"))
     click.echo(printable(f"the campaign is in {store.directory}"))
     if as_json:
         click.echo(strict(numbers))

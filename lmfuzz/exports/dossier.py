@@ -94,11 +94,12 @@ def campaign(directory: Path) -> Dossier:
 
 
 def judged(directory: Path, replay: Replay, verdicts: Sequence[Verdict], with_seeds: bool) -> Dossier:
-    """What a replay came to; ``with_seeds``: seeds without a verdict pass."""
+    """What a replay came to; ``with_seeds``: seeds without a verdict pass, unless they are findings."""
     cases = [_case(verdict) for verdict in verdicts]
     bad = {verdict.number for verdict in verdicts if verdict.seed}
+    found = {finding.row.tobytes() for finding in replay.recorded.findings.values()}
     for i, (row, text) in enumerate(replay.recorded.seeds if with_seeds else ()):
-        if i not in bad:
+        if i not in bad and row.tobytes() not in found:
             seed = Finding("", 0.0, Evidence("", ""), row, text, "", SEED, SEED, 0, 0, 0)
             cases.append(Case(i, seed, PASSES, "passes", seed=True))
     about, model = [_summary(cases)], _model(replay.spec.model)
