@@ -27,6 +27,7 @@ _ENDINGS = {
     "done": "every seed is done",
 }
 PICTURES = "pictures"  # the folder, in a campaign's, of findings that are images
+UNFINISHED = "unfinished"  # how a campaign ended that was killed, or runs
 BEFORE, AFTER = ">>>", "<<<"  # around the bad part of an output
 
 
@@ -187,7 +188,7 @@ def summary(store: Store, unwritten: Sequence[Finding] = ()) -> dict[str, Any]:
         "unwritten": len(unwritten),
         "unscored": {name: count for name, count in state["panel"]["unscored"].items() if count},
         "errors": state["panel"]["errors"],
-        "exit_reason": state["reason"] or "unfinished",
+        "exit_reason": state["reason"] or UNFINISHED,
         "directory": str(store.directory),
     }
 

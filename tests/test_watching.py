@@ -15,6 +15,7 @@ import pytest
 from rich.console import Console
 from shell import Shell
 
+from lmfuzz.coding import decode, encode
 from lmfuzz.statistics import Trial
 from lmfuzz.store import FORMAT, Store
 from lmfuzz.sweep import Failure, Plan, Sweep, cells
@@ -71,8 +72,20 @@ def test_a_process_that_was_killed_is_not_waited_for(sh: Shell, number: str) -> 
         Path("c/lock").write_text(f"{process.pid}\n" if number else "")
         Path("c/campaign.db-wal").touch()
         assert not running(Path("c"))
-        assert sh("watch", "c").code == 0
+        done = sh("watch", "c")
+        assert done.code == 0
+        assert "no process" not in done.out + done.err, "it came to its end before"
         process.kill()
+
+
+def test_of_a_campaign_that_was_killed_is_said_how_to_go_on(sh: Shell) -> None:
+    sh.fuzz("-o", "c", budget="1500x")
+    with closing(sqlite3.connect("c/campaign.db")) as db, db:
+        ((state,),) = db.execute("SELECT value FROM state").fetchall()
+        db.execute("UPDATE state SET value = ?", (encode({**decode(state), "reason": ""}),))
+    done = sh("watch", "c")
+    assert done.code == 0
+    assert "lmfuzz: no process works on it any more; go on with: lmfuzz resume c\n" in done.out + done.err
 
 
 def test_while_the_lock_is_held_it_runs_and_the_lock_stays_as_it_is(sh: Shell) -> None:

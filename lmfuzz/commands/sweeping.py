@@ -68,4 +68,7 @@ def watch(directory: Path) -> None:
 
     follow(directory, sys.stdout)
     with Store.read(directory) as store:
-        tell(texts.summary_lines(texts.summary(store)))
+        numbers = texts.summary(store)
+        tell(texts.summary_lines(numbers))
+    if numbers["exit_reason"] == texts.UNFINISHED:
+        say(f"no process works on it any more; go on with: {texts.resume_command(directory)}")
