@@ -30,18 +30,20 @@ def write(content: str | bytes, file: Path) -> None:
 
 
 def foreign(file: Path) -> Path:
-    """The file, which something shall be written to.
-
-    UsageError for what a campaign is made of, for a folder, and where there is none to write it to.
-    """
+    """The file, which something shall be written to; UsageError for a folder and for a campaign's own."""
     place = file.resolve()
     if place.name in _OWN and (place.parent / DATABASE).exists():
         raise UsageError(f"{file} is part of the campaign in {file.parent}; give another file")
     if place.is_dir():
         raise UsageError(f"{file} is a folder; give a file")
-    if not place.parent.is_dir():
-        raise UsageError(f"there is no folder {file.parent} to write {file.name} to")
     return file
+
+
+def placed(file: Path) -> Path:
+    """As ``foreign``, and UsageError where there is no folder to write the file to."""
+    if not file.resolve().parent.is_dir():
+        raise UsageError(f"there is no folder {file.parent} to write {file.name} to")
+    return foreign(file)
 
 
 def quoted(path: Path) -> str:
