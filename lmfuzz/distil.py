@@ -42,7 +42,7 @@ def distil(directory: Path, file: Path, radius: float | None = None) -> Distille
     away is what the corpus holds besides. UsageError for an empty archive, a radius that is none, or a file
     that would not read back: prompts are .jsonl, numbers .npy.
     """
-    files.placed(file)
+    files.check(file)
     with Store.read(directory) as store:
         meta, states, space = store.meta, store.states(), store.space
         corpus, apart = store.state()["corpus_size"], store.state()["trials"] is not None

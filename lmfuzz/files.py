@@ -29,21 +29,18 @@ def write(content: str | bytes, file: Path) -> None:
         raise OSError(error.errno, error.strerror, str(file)) from error
 
 
-def foreign(file: Path) -> Path:
-    """The file, which something shall be written to; UsageError for a folder and for a campaign's own."""
+def check(file: Path, makes_folder: bool = False) -> None:
+    """UsageError where nothing can, or shall, be written to ``file``.
+
+    That is a folder, what a campaign is made of, and, unless its folder is made, where there is none.
+    """
     place = file.resolve()
     if place.name in _OWN and (place.parent / DATABASE).exists():
         raise UsageError(f"{file} is part of the campaign in {file.parent}; give another file")
     if place.is_dir():
         raise UsageError(f"{file} is a folder; give a file")
-    return file
-
-
-def placed(file: Path) -> Path:
-    """As ``foreign``, and UsageError where there is no folder to write the file to."""
-    if not file.resolve().parent.is_dir():
+    if not (makes_folder or place.parent.is_dir()):
         raise UsageError(f"there is no folder {file.parent} to write {file.name} to")
-    return foreign(file)
 
 
 def quoted(path: Path) -> str:

@@ -10,7 +10,6 @@ import pytest
 if TYPE_CHECKING:
     from lmfuzz.findings import Finding
 
-PROMISED = ("space", "channels", "identity", "run")  # of a target
 BUDGET = "2000x"  # rows, not seconds, so that a test comes to the same everywhere
 
 
@@ -51,6 +50,7 @@ def lmfuzz_campaign(tmp_path: Path) -> Callable[..., Outcome]:
         from lmfuzz import spec as specs
         from lmfuzz.campaign import Campaign
         from lmfuzz.errors import TargetError, UsageError, printable
+        from lmfuzz.targets.loading import PROMISED
 
         directory = tmp_path / f"campaign-{len(list(tmp_path.glob('campaign-*'))) + 1}"
         try:

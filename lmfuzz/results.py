@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lmfuzz import files
 from lmfuzz.exports.markdown import span
 from lmfuzz.exports.texts import cell as harmless
 from lmfuzz.show import counted, escaped, title
@@ -26,6 +27,7 @@ from lmfuzz.statistics import (
     survival,
 )
 from lmfuzz.sweep import Plan, Sweep, label
+from lmfuzz.tables import clean
 
 Labels = tuple[tuple[str, str], ...]  # axis and value
 ANY = "any bucket"
@@ -303,5 +305,5 @@ def write(found: Results, folder: Path) -> list[Path]:
         "results.md": as_markdown(found), "results.html": as_html(found),
     }  # fmt: skip
     for name, text in texts.items():
-        (folder / name).write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
+        files.write(clean(text), folder / name)
     return [folder / name for name in texts]

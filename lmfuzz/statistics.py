@@ -18,9 +18,8 @@ from lmfuzz.store import Store
 ENOUGH = 20  # trials; with fewer, differences may be chance
 RESAMPLES = 2000  # of a bootstrap
 LEVEL = 0.95  # of every interval
-Times = tuple[
-    Sequence[float], Sequence[bool]
-]  # until it was found, or the trial ended without; whether it was
+# Of each trial: when it was found, or the trial ended without, and whether it was.
+Times = tuple[Sequence[float], Sequence[bool]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,8 @@ from lmfuzz.coding import encode
 from lmfuzz.errors import UsageError, printable
 from lmfuzz.report import comparison, entries, page
 from lmfuzz.report.account import Account
+from lmfuzz.report.cuts import LEAST, cut, shares, size, trimmed
 from lmfuzz.report.remaining import lately, observed, unseen
-from lmfuzz.report.room import LEAST, cut, shares, size, trimmed
 from lmfuzz.statistics import Trial
 from lmfuzz.store import Store
 from lmfuzz.sweep import Plan, Sweep, cells

@@ -29,7 +29,7 @@ def export(directory: Path, name: str, output: Path | None) -> None:
 
     write = formats.known(name)
     if output is not None:
-        files.placed(output)
+        files.check(output)
     found = campaign(directory)
     text = write(found)
     if output is None:

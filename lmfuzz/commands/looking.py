@@ -61,7 +61,7 @@ def replay(
 
     for file in (junit, sarif):
         if file is not None:
-            files.placed(file)
+            files.check(file)
     if junit is not None and sarif is not None and junit.resolve() == sarif.resolve():
         raise UsageError(f"--junit and --sarif both name {junit}; give two files")
     again = Replay(read(directory, finding), model)

@@ -29,5 +29,6 @@ def report(directories: tuple[Path, ...], file: Path | None) -> None:
         raise UsageError("a campaign is given twice; name each directory once")
     one = len(directories) == 1
     file = file or (directories[0] / "report.html" if one else Path("comparison.html"))
-    page.write(directories, files.foreign(file))
+    files.check(file, makes_folder=True)
+    page.write(directories, file)
     say(f"the report is in {escaped(str(file))}")

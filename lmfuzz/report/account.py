@@ -6,9 +6,9 @@ from functools import cached_property
 import numpy as np
 
 from lmfuzz import show
+from lmfuzz.report.cuts import Marked, quoted
 from lmfuzz.report.entries import Bucket, Entries
 from lmfuzz.report.remaining import Share, lately, unseen
-from lmfuzz.report.room import Marked, quoted
 from lmfuzz.spaces import BoxSpace
 from lmfuzz.spec import Spec
 from lmfuzz.store import Store
@@ -139,7 +139,7 @@ class Account:
         times = np.fromiter(hits.values(), np.int64)
         rows_of = {one.bucket: (one.execution, one.row.tobytes()) for one in self.findings}
         alone = {rows_of.get(bucket, bucket) for bucket, count in hits.items() if count == 1}
-        visits = self.state.get("visits")  # campaigns of before 0.4 did not count them
+        visits = self.state.get("visits")  # the first campaigns of format 4 have none
         counted = None if visits is None or not rows or not (visits > 0).all() else visits
         return [
             ("new state", None if counted is None else unseen(counted, rows)),

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from lmfuzz.report.account import Account
-from lmfuzz.report.room import Marked
+from lmfuzz.report.cuts import Marked
 from lmfuzz.types import FloatArray
 
 STEPS, POINTS = 400, 3000  # samples of a curve; states on the maps of all campaigns together

@@ -9,9 +9,8 @@ from typing import Any
 from lmfuzz.report.account import Account
 from lmfuzz.spec import Spec
 
-_CELL = re.compile(
-    r"(.+=.*)-[0-9a-f]{10}"
-)  # a sweep's name of a campaign: settings, and a digest of its spec
+# A sweep's name of a campaign: settings, and a digest of its spec.
+_CELL = re.compile(r"(.+=.*)-[0-9a-f]{10}")
 _SETTING = re.compile(r"-(?=[^-=]+=)")  # between two of them
 
 

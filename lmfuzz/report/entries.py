@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from lmfuzz import show
 from lmfuzz.findings import Finding
-from lmfuzz.report.room import Marked, cut, quoted, shares, size, trimmed
+from lmfuzz.report.cuts import Marked, cut, quoted, shares, size, trimmed
 from lmfuzz.spaces import BoxSpace
 from lmfuzz.store import Store
 from lmfuzz.types import Array, Batch

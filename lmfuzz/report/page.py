@@ -18,7 +18,7 @@ from lmfuzz import files, show
 from lmfuzz.errors import UsageError
 from lmfuzz.report import charts, comparison
 from lmfuzz.report.account import Account
-from lmfuzz.report.room import cut
+from lmfuzz.report.cuts import cut
 from lmfuzz.store import Store
 
 FOLDER = Path(__file__).parent

@@ -30,7 +30,7 @@ _CAUSAL = (
     "trust_remote_code",
 )
 FILES = (".pt", ".pth", ".pt2", ".ts")  # TorchScript and exported programs
-_PROMISED = ("space", "channels", "identity", "run")
+PROMISED = ("space", "channels", "identity", "run")  # of a target
 LARGE = 256  # rows: on an H200 a batch of them takes as long as one of 64
 
 
@@ -167,7 +167,7 @@ def _target(found: Any, model: str, spec: Spec) -> Target:
             made.notes += (f"a GPU is many times as fast with larger batches; --batch {spec.batch} is small",)
         return made
     _no_other_kind(model, spec)
-    if hasattr(found, "run") and all(hasattr(found, name) for name in _PROMISED):
+    if hasattr(found, "run") and all(hasattr(found, name) for name in PROMISED):
         target: Target = found
         return target
     if isinstance(getattr(found, "space", None), BoxSpace) and callable(found):
@@ -176,7 +176,7 @@ def _target(found: Any, model: str, spec: Spec) -> Target:
         return FunctionTarget(found, found.space, model)
     if hasattr(found, "state_dict") and hasattr(found, "forward"):
         return _module(found, model, spec)
-    lacks = ", ".join(name for name in _PROMISED if not hasattr(found, name))
+    lacks = ", ".join(name for name in PROMISED if not hasattr(found, name))
     raise TargetError(
         f"{model} makes a {type(found).__name__}, which is neither a torch module nor a target: "
         f"it lacks {lacks}"
