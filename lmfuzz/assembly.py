@@ -18,7 +18,7 @@ from lmfuzz.search.per_seed import PerSeed
 from lmfuzz.seeds import BUNDLED, Seeds, read, read_box
 from lmfuzz.shrink import Shrinker
 from lmfuzz.spaces import BoxSpace, Space, TextSpace
-from lmfuzz.spec import Spec
+from lmfuzz.spec import Spec, stored
 from lmfuzz.store import Store
 from lmfuzz.types import Batch, unknown
 
@@ -140,7 +140,7 @@ def lexicon(target: Target) -> Lexicon | None:
 def shrinker(store: Store) -> Shrinker:
     """What makes the findings of a campaign minimal, on its model; UsageError where that is another now."""
     meta, rows = store.meta, store.rows()
-    spec = Spec(**meta["spec"])
+    spec = stored(meta["spec"], f"the campaign in {store.directory}")
     target = load_target(spec)
     if target.identity != meta["identity"]:
         raise UsageError(

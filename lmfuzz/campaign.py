@@ -337,7 +337,7 @@ def resumed(directory: Path, budget: str | None = None, stop_after: int | None =
     """
     with closing(Store.read(directory)) as store:
         meta, state, found = store.meta, store.state(), len(store.findings())
-    spec = Spec(**meta["spec"])
+    spec = specs.stored(meta["spec"], f"the campaign in {directory}")
     if (path := directory / CAMPAIGN).exists():
         changed = [
             k for k, v in specs.resolve(specs.load(path), {}).model_dump().items() if v != meta["spec"][k]

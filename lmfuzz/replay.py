@@ -103,7 +103,7 @@ class Recorded:
         space = described(meta["space"])
         alphabet = not isinstance(space, TextSpace) or space.symbols  # a damaged campaign may have none
         return cls(
-            specs.resolve(meta["spec"], {}), meta["identity"], spelling(space), noise, findings,
+            specs.stored(meta["spec"], "the campaign"), meta["identity"], spelling(space), noise, findings,
             {n: space.decode(f.row) if alphabet else f.prompt for n, f in findings.items()},
             [(row, space.name(row, i, 0.0)) for i, row in enumerate(seeds)],
         )  # fmt: skip
@@ -135,7 +135,8 @@ class Recorded:
             for f in findings
         }  # fmt: skip
         return cls(
-            specs.resolve(campaign["spec"], {}), campaign["identity"], campaign["spelling"],
+            specs.stored(campaign["spec"], "the exported campaign"), campaign["identity"],
+            campaign["spelling"],
             campaign["noise"], found, {f["number"]: f["text"] for f in findings},
             [(_row(row), text) for row, text in campaign["seeds"]],
         )  # fmt: skip

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+import lmfuzz
 from lmfuzz import files
 from lmfuzz.budget import Budget
 from lmfuzz.calls import parse
@@ -156,6 +157,19 @@ def resolve(config: Mapping[str, Any], options: Mapping[str, Any], file: str = "
     sources = {key: f"--{_OPTIONS.get(key, key).replace('_', '-')}" for key in given}
     files = {key: f"{key} in {file}" for key in config if key not in given}
     return _checked({**config, **given}, {**files, **sources})
+
+
+def stored(settings: Mapping[str, Any], where: str) -> Spec:
+    """The spec that a campaign was made with; settings that there were not yet have their defaults.
+
+    where: what the campaign is, for sentences. UsageError for settings that this version does not know.
+    """
+    if odd := sorted(settings.keys() - Spec.model_fields.keys()):
+        raise UsageError(
+            f"{where} has settings that lmfuzz {lmfuzz.__version__} does not know ({', '.join(odd)}); "
+            "it was made by a newer version: read it with that one"
+        )
+    return resolve(settings, {}, where)
 
 
 def write(spec: Spec, path: Path, made_with: Mapping[str, str], target: Mapping[str, str]) -> None:

@@ -27,6 +27,7 @@ from lmfuzz.files import CAMPAIGN, DATABASE, LOCK, quoted
 from lmfuzz.findings import Finding, Minimal
 from lmfuzz.loop import Step
 from lmfuzz.spaces import Space, described
+from lmfuzz.spec import stored
 from lmfuzz.tables import TABLES, Ancestor, Sample, ancestors, finding_row, found, minimal, minimal_row
 from lmfuzz.types import SEED, Array, Batch, FloatArray, IntArray, State
 from lmfuzz.versions import another
@@ -221,13 +222,13 @@ class Store:
                 self._db.execute("ROLLBACK")
             raise
 
-    # -- reading ----------------------------------------------------------------------------------
-
     @property
     @reading
     def meta(self) -> dict[str, Any]:
         """What never changes: spec, identity, space, operators, targets, calibration ..."""
-        return {key: json.loads(value) for key, value in self._db.execute("SELECT key, value FROM meta")}
+        found = {key: json.loads(value) for key, value in self._db.execute("SELECT key, value FROM meta")}
+        spec = stored(found.get("spec", {}), f"the campaign in {self.directory}")
+        return {**found, "spec": spec.model_dump()}
 
     @cached_property
     @reading

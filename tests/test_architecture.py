@@ -37,6 +37,7 @@ ROOMS = (
     ("pictures", "token_scan", "salvage"),
     ("campaign",),
     ("replay", "live", "report"),
+    ("testing",),
     ("exports", "pytest_plugin"),
     ("sweep",),
     ("results", "watching"),

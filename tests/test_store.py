@@ -20,12 +20,18 @@ from lmfuzz.findings import Finding
 from lmfuzz.loop import Step
 from lmfuzz.rng import Streams
 from lmfuzz.spaces import TextSpace, describe
+from lmfuzz.spec import Spec
 from lmfuzz.store import Sample, Store, Unwritten
 from lmfuzz.types import Batch, Evidence
 
 OPERATORS = ["insert", "splice"]
 SPACE = TextSpace(tuple("abcdefghij"), 1, 8)
-META = {"operators": OPERATORS, "identity": "toy", "space": json.loads(json.dumps(describe(SPACE)))}
+META = {
+    "operators": OPERATORS,
+    "identity": "toy",
+    "space": json.loads(json.dumps(describe(SPACE))),
+    "spec": Spec().model_dump(),
+}
 
 leaves = (
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()

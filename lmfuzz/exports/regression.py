@@ -11,13 +11,9 @@ started in: the model, and files that the objectives need, are looked for from t
 LMFUZZ_MODEL=OTHER runs the tests on another version of the model. Where a model cannot be loaded they fail.
 """
 
-import os
-
 import pytest
 
-from lmfuzz.errors import TargetError, UsageError, printable
-from lmfuzz.replay import Recorded, Replay
-from lmfuzz.show import verdict_line
+from lmfuzz.testing import RecordedFindings
 
 CAMPAIGN = {campaign}
 
@@ -26,19 +22,14 @@ FINDINGS = [
 
 
 @pytest.fixture(scope="module")
-def replay():
-    try:
-        return Replay(Recorded.unpack(CAMPAIGN, FINDINGS), os.environ.get("LMFUZZ_MODEL"))
-    except (TargetError, UsageError) as error:
-        pytest.fail(f"the findings cannot be run again: {{printable(str(error))}}", pytrace=False)
+def recorded():
+    return RecordedFindings(CAMPAIGN, FINDINGS)
 
 
 {tests}'''
 _TESTS = """@pytest.mark.parametrize("number", [finding["number"] for finding in FINDINGS])
-def test_finding(replay, number):
-    verdict = replay.judge(number)
-    if not verdict.fixed:
-        pytest.fail(verdict_line(verdict), pytrace=False)
+def test_finding(recorded, number):
+    recorded.check(number)
 """
 _NONE = '''def test_nothing_was_found():
     """There is nothing to run again."""

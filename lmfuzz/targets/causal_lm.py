@@ -108,7 +108,8 @@ class CausalLM:
             tokens.special,
             hashlib.sha256(tokens.json.encode()).hexdigest(),
         )
-        self.identity = fingerprint(model, decoding, manner.level, manner.layer, around, self._ends)
+        how = manner.level, manner.layer, around, self._ends
+        self.identity = fingerprint(model, f"({decoding.key}, {repr(how)[1:]}")
 
     def like(self, model: nn.Module, name: str) -> "CausalLM":
         """The same with another model, such as a twin's."""

@@ -139,7 +139,7 @@ def _identity(function: Callable[..., Any], space: BoxSpace) -> str:
     code = getattr(made, "__code__", None) or getattr(type(function).__call__, "__code__", None)
     parts = [repr(space).encode(), *(_code(code) if code else [repr(type(function)).encode()])]
     digest = hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
-    return fingerprint(function, digest) if isinstance(function, nn.Module) else digest
+    return fingerprint(function, f"({digest!r},)") if isinstance(function, nn.Module) else digest
 
 
 def _code(code: CodeType) -> Iterator[bytes]:

@@ -58,7 +58,7 @@ class ImageTarget:
         self._own = probabilities
         self._parts, self._last = self._inside()
         self.channels = CHANNELS | {ACTIVATION + part for part in self._parts} | ({"loss"} if loss else set())
-        self.identity = fingerprint(module, space)
+        self.identity = fingerprint(module, f"({space!r},)")
         self._names = np.array(self.classes, dtype=object)
         self._shares = np.array([*(f" ({i / 100:.2f})" for i in range(101)), " (nan)"], dtype=object)
         if self._differentiable():

@@ -121,7 +121,7 @@ class ModuleTarget:
             )
 
     def _hash(self) -> str:
-        digest = hashlib.sha256(repr((self.space.symbols, self.decoding)).encode())
+        digest = hashlib.sha256(f"({self.space.symbols!r}, {self.decoding.key})".encode())
         for name, tensor in sorted(self.module.state_dict().items()):
             digest.update(name.encode() + tensor.float().numpy().tobytes())
         return digest.hexdigest()[:16]

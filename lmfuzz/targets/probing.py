@@ -76,9 +76,9 @@ def _same(one: Tensor, two: Tensor) -> bool:
     )
 
 
-def fingerprint(module: nn.Module, *more: Any) -> str:
-    """A hash of the module's structure and all its weights, and of ``more`` as it is printed."""
-    digest = hashlib.sha256(repr(more).encode())
+def fingerprint(module: nn.Module, key: str) -> str:
+    """A hash of the module's structure and all its weights, and of ``key``, which says how it is used."""
+    digest = hashlib.sha256(key.encode())
     for name, part in module.named_modules():
         kind = getattr(part, "original_name", type(part).__name__)  # what it was before TorchScript
         compiled = isinstance(part, torch.jit.ScriptModule | torch.fx.GraphModule)

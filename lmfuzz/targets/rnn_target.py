@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ CHANNELS = frozenset({
     "magnitude", "nonfinite", "phrase_gap/", "ended", "token_ends",
 })  # fmt: skip
 STEPWISE = frozenset({"hidden_mean", "hidden_steps"})  # made of the states before every symbol
+_FIRST = ("max_new", "temperature", "seed", "stop")  # settings of Decoding that every identity hashes
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,15 @@ class Decoding:
     temperature: float = 0.0
     seed: int = 0
     stop: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """What identities hash: the settings of 0.3.0, and of later ones those that are not the default.
+
+        So that a target keeps its identity when a setting is added that it does not use.
+        """
+        shown = [f for f in fields(self) if f.name in _FIRST or getattr(self, f.name) != f.default]
+        return f"Decoding({', '.join(f'{f.name}={getattr(self, f.name)!r}' for f in shown)})"
 
 
 @dataclass(frozen=True)
@@ -266,7 +276,7 @@ def _distribution(logits: Tensor, tokens: Tensor, ended: Array) -> dict[str, Flo
 
 
 def _identity(model: CharRNN, decoding: Decoding) -> str:
-    digest = hashlib.sha256(model.config.model_dump_json().encode() + repr(decoding).encode())
+    digest = hashlib.sha256(model.config.model_dump_json().encode() + decoding.key.encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode() + tensor.contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -1,0 +1,37 @@
+"""What exported tests are made with: findings that were written down, run again one by one."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from lmfuzz.errors import TargetError, UsageError, printable
+from lmfuzz.replay import Recorded, Replay
+from lmfuzz.show import verdict_line
+
+MODEL = "LMFUZZ_MODEL"  # the variable that names another version of the model
+
+
+class RecordedFindings:
+    """Findings of a campaign, ready to be run again on its model, or on the one that LMFUZZ_MODEL names.
+
+    Args:
+        campaign: what ``lmfuzz export --format pytest`` wrote down of the campaign.
+        findings: what it wrote down of each finding.
+
+    Raises:
+        Failed: pytest's failure, in one sentence, when the model or an objective cannot be loaded.
+    """
+
+    def __init__(self, campaign: Mapping[str, Any], findings: Sequence[Mapping[str, Any]]) -> None:
+        try:
+            self._replay = Replay(Recorded.unpack(campaign, findings), os.environ.get(MODEL) or None)
+        except (TargetError, UsageError) as error:
+            pytest.fail(f"the findings cannot be run again: {printable(str(error))}", pytrace=False)
+
+    def check(self, number: int) -> None:
+        """Fail the test, with the prompt and the output, unless finding ``number`` is fixed."""
+        verdict = self._replay.judge(number)
+        if not verdict.fixed:
+            pytest.fail(verdict_line(verdict), pytrace=False)
