@@ -14,6 +14,7 @@ import numpy as np
 import lmfuzz
 from lmfuzz import assembly, loop, plugins
 from lmfuzz import spec as specs
+from lmfuzz.analysis.summary import PICTURES, counted, resume_command
 from lmfuzz.budget import Budget
 from lmfuzz.calls import parse
 from lmfuzz.corpus import Corpus
@@ -28,7 +29,6 @@ from lmfuzz.protocols import Feature, Setting, Target
 from lmfuzz.rng import Streams
 from lmfuzz.search.breeding import Breeder
 from lmfuzz.search.trials import Trials
-from lmfuzz.show import PICTURES, counted, resume_command
 from lmfuzz.shrink import Shrinker
 from lmfuzz.spaces import BoxSpace, TextSpace, describe
 from lmfuzz.spec import Spec

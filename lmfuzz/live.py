@@ -14,10 +14,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from lmfuzz.analysis.summary import AFTER, BEFORE, counted, duration, line, pieces, shortened, title
 from lmfuzz.campaign import Campaign
 from lmfuzz.findings import Finding
 from lmfuzz.loop import Step
-from lmfuzz.show import AFTER, BEFORE, counted, duration, line, pieces, shortened, title
 
 EVERY = 5.0  # seconds between lines
 REFRESH = 0.5  # seconds between pictures: one takes some 5 ms, so they cost about 1 %

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lmfuzz.show import PICTURES as FOLDER
+from lmfuzz.analysis.summary import PICTURES as FOLDER
 from lmfuzz.spaces import BoxSpace
 from lmfuzz.types import Array, FloatArray
 

@@ -26,8 +26,8 @@ class Outcome:
 
     def check(self) -> None:
         """Fail the test, with the prompt and the output of every finding, unless nothing was found."""
+        from lmfuzz.analysis.summary import counted, line, replay_command
         from lmfuzz.errors import printable
-        from lmfuzz.show import counted, line, replay_command
 
         if self.unjudged:
             pytest.fail(f"lmfuzz: {printable(self.unjudged)}", pytrace=False)

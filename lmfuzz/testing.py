@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
+from lmfuzz.analysis.replay import Recorded, Replay, verdict_line
 from lmfuzz.errors import TargetError, UsageError, printable
-from lmfuzz.replay import Recorded, Replay
-from lmfuzz.show import verdict_line
 
 MODEL = "LMFUZZ_MODEL"  # the variable that names another version of the model
 

@@ -13,13 +13,13 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from lmfuzz.analysis.summary import counted, duration, escaped, shortened
+from lmfuzz.analysis.sweep import Cell, Failure, Sweep
 from lmfuzz.budget import Budget
 from lmfuzz.files import DATABASE, LOCK
 from lmfuzz.findings import Finding
 from lmfuzz.live import WIDE, Standing, view
-from lmfuzz.show import counted, duration, escaped, shortened
 from lmfuzz.store import Store, begun
-from lmfuzz.sweep import Cell, Failure, Sweep
 
 EVERY = 1.0  # seconds between looks at a campaign
 REFRESH = 1.0  # seconds between pictures of a sweep

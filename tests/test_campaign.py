@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from lmfuzz.analysis.replay import Replay, read
+from lmfuzz.analysis.summary import detail_lines, escaped, output, pick, shortened, summary, summary_lines
 from lmfuzz.campaign import Campaign, default_directory, resumed
 from lmfuzz.errors import TargetError, UsageError
 from lmfuzz.findings import Finding
 from lmfuzz.live import Lines, Screen, standing, watch
 from lmfuzz.loop import Step
-from lmfuzz.replay import Replay, read
-from lmfuzz.show import detail_lines, escaped, output, pick, shortened, summary, summary_lines
 from lmfuzz.spec import Spec
 from lmfuzz.store import Store
 from lmfuzz.targets.toy import Toy
@@ -322,13 +322,13 @@ def test_replay_says_what_still_fails(spec: Spec, tmp_path: Path, monkeypatch: p
 
     directory = tmp_path / "c"
     campaign, _ = ran(spec, directory)
-    monkeypatch.setattr("lmfuzz.replay.load_target", lambda spec: easy())
+    monkeypatch.setattr("lmfuzz.analysis.replay.load_target", lambda spec: easy())
     same = Replay(read(directory))
     assert not same.changed
     assert [verdict.words for verdict in same] == ["still fails"] * len(campaign.kept)
     moody = Moody(phrase_key="xyz", loop_key="vk")
     moody.identity = "another"
-    monkeypatch.setattr("lmfuzz.replay.load_target", lambda spec: moody)
+    monkeypatch.setattr("lmfuzz.analysis.replay.load_target", lambda spec: moody)
     other = Replay(read(directory))
     assert other.changed
     for verdict in other:
@@ -358,7 +358,9 @@ def test_replay_says_what_could_not_be_judged(
 
     directory = tmp_path / "c"
     ran(spec, directory)
-    monkeypatch.setattr("lmfuzz.replay.load_target", lambda spec: Breaks(phrase_key="xyz", loop_key="vk"))
+    monkeypatch.setattr(
+        "lmfuzz.analysis.replay.load_target", lambda spec: Breaks(phrase_key="xyz", loop_key="vk")
+    )
     monkeypatch.setattr("lmfuzz.objectives.repetition.Repetition.__call__", lambda self, b, t: loses(b, t))
     verdicts = {verdict.finding.objective: verdict for verdict in Replay(read(directory))}
     assert not any(verdict.fixed for verdict in verdicts.values())

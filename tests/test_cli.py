@@ -10,9 +10,9 @@ from shell import MODEL, Result, Shell, forget_files
 
 import lmfuzz
 from lmfuzz import store as stores
+from lmfuzz.analysis.summary import counted
 from lmfuzz.commands import searching
 from lmfuzz.plugins import KINDS
-from lmfuzz.show import counted
 from lmfuzz.store import Store, Unwritten
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shell import Shell
 
-from lmfuzz.distil import cover
+from lmfuzz.analysis.distil import cover
 from lmfuzz.seeds import read
 from lmfuzz.store import Store
 

@@ -19,14 +19,14 @@ from jsonschema import Draft7Validator
 from markdown_it import MarkdownIt
 from shell import Shell, forget_files
 
+from lmfuzz.analysis.replay import Recorded
+from lmfuzz.analysis.summary import escaped
 from lmfuzz.exports import dossier as dossiers
 from lmfuzz.exports.dossier import FAILS, OPEN, Case, Dossier
 from lmfuzz.exports.formats import FORMATS
 from lmfuzz.exports.texts import cell, strict
 from lmfuzz.files import quoted
 from lmfuzz.findings import Finding
-from lmfuzz.replay import Recorded
-from lmfuzz.show import escaped
 from lmfuzz.spaces import TextSpace, describe
 from lmfuzz.spec import Spec
 from lmfuzz.types import Evidence

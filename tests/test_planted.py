@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from lmfuzz.analysis.survival import Trial
+from lmfuzz.analysis.sweep import Sweep, cells, read
 from lmfuzz.campaign import Campaign
-from lmfuzz.statistics import Trial
-from lmfuzz.sweep import Sweep, cells, read
 from lmfuzz.targets import checkpoint
 from lmfuzz.targets.char_rnn import CharRNN, CharRNNConfig
 from lmfuzz.targets.rnn_target import Decoding, RNNTarget

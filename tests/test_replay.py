@@ -11,9 +11,8 @@ import pytest
 from shell import SEEDS, Shell, forget_files
 from targets import small_lms
 
+from lmfuzz.analysis.replay import Replay, read, verdict_line
 from lmfuzz.findings import Reruns
-from lmfuzz.replay import Replay, read
-from lmfuzz.show import verdict_line
 from lmfuzz.targets.toy import Toy
 from lmfuzz.types import Batch, Evidence, Trace
 

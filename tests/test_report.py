@@ -18,16 +18,18 @@ from chromium import browser, needed
 from PIL import Image
 from shell import Shell
 
-from lmfuzz import files, results, show
+from lmfuzz import files
+from lmfuzz.analysis import summary as show
+from lmfuzz.analysis import sweep_results as results
+from lmfuzz.analysis.survival import Trial
+from lmfuzz.analysis.sweep import Plan, Sweep, cells
 from lmfuzz.coding import encode
 from lmfuzz.errors import UsageError, printable
 from lmfuzz.report import comparison, entries, page
 from lmfuzz.report.account import Account
 from lmfuzz.report.cuts import LEAST, cut, shares, size, trimmed
 from lmfuzz.report.remaining import lately, observed, unseen
-from lmfuzz.statistics import Trial
 from lmfuzz.store import Store
-from lmfuzz.sweep import Plan, Sweep, cells
 
 
 def charts(text: str) -> dict[str, dict]:

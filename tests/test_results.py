@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from markdown_it import MarkdownIt
 
-from lmfuzz.results import ANY, MOST, as_csv, as_html, as_lines, as_markdown, results, write
-from lmfuzz.statistics import Trial
-from lmfuzz.sweep import Failure, Plan, Sweep, cells
+from lmfuzz.analysis.survival import Trial
+from lmfuzz.analysis.sweep import Failure, Plan, Sweep, cells
+from lmfuzz.analysis.sweep_results import ANY, MOST, as_csv, as_html, as_lines, as_markdown, results, write
 
 HOSTILE = (
     "=cmd|' /C calc'!A0", "<script>alert(1)</script>", "a|b\nc", "\x1b[2Jgone", "\u202egnp.exe",

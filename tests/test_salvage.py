@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from shell import Shell
 
 import lmfuzz
-from lmfuzz.salvage import opened
+from lmfuzz.analysis.salvage import opened
 from lmfuzz.store import FORMAT
 
 PAGE = 4096

@@ -2,8 +2,8 @@
 
 import pytest
 
+from lmfuzz.analysis.summary import escaped, summary_lines, title, wrapped
 from lmfuzz.errors import printable
-from lmfuzz.show import escaped, summary_lines, title, wrapped
 
 
 @pytest.mark.parametrize(

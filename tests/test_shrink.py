@@ -14,10 +14,10 @@ from PIL import Image
 from shell import Shell, forget_files
 from test_images_cli import MODELS
 
+from lmfuzz.analysis.summary import record
 from lmfuzz.errors import UsageError
 from lmfuzz.executors import LocalExecutor
 from lmfuzz.findings import Finding, Minimal
-from lmfuzz.show import record
 from lmfuzz.shrink import Shrinker, minimise
 from lmfuzz.spaces import BoxSpace, Space, TextSpace
 from lmfuzz.store import FORMAT, Store

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lmfuzz.statistics import (
+from lmfuzz.analysis.survival import (
     Survival,
     Times,
     Trial,

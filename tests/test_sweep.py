@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from shell import MODEL, SEEDS
 
+from lmfuzz.analysis.sweep import Cell, Failure, Plan, Sweep, cells, read
 from lmfuzz.errors import UsageError
 from lmfuzz.store import Store
-from lmfuzz.sweep import Cell, Failure, Plan, Sweep, cells, read
 
 FILE = """
 trials = 2

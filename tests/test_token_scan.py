@@ -11,11 +11,11 @@ import torch
 from shell import Shell
 
 from lmfuzz import assembly
+from lmfuzz.analysis.token_scan import FIXED, VERDICTS, Scan
 from lmfuzz.errors import TargetError
 from lmfuzz.spec import Spec
 from lmfuzz.store import Store
 from lmfuzz.targets.repeating import Repeating
-from lmfuzz.token_scan import FIXED, VERDICTS, Scan
 
 torch.set_num_threads(1)
 

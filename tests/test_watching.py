@@ -15,10 +15,10 @@ import pytest
 from rich.console import Console
 from shell import Shell
 
+from lmfuzz.analysis.survival import Trial
+from lmfuzz.analysis.sweep import Failure, Plan, Sweep, cells
 from lmfuzz.coding import decode, encode
-from lmfuzz.statistics import Trial
 from lmfuzz.store import FORMAT, Store
-from lmfuzz.sweep import Failure, Plan, Sweep, cells
 from lmfuzz.watching import LAST, PATIENCE, SweepTable, follow, running, sweep_view
 
 

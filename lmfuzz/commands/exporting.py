@@ -23,9 +23,9 @@ def export(directory: Path, name: str, output: Path | None) -> None:
     is written; what is lost stands on stderr, and the exit code is 2.
     """
     from lmfuzz import files
+    from lmfuzz.analysis.summary import counted
     from lmfuzz.exports import formats
     from lmfuzz.exports.dossier import campaign
-    from lmfuzz.show import counted
 
     write = formats.known(name)
     if output is not None:

@@ -19,7 +19,7 @@ from lmfuzz.exits import FOUND, NOTHING
 @options.ONLY_JSON
 def show(directory: Path, finding: int | None, as_json: bool) -> None:
     """Show the campaign in DIRECTORY, or one FINDING of it."""
-    from lmfuzz import show as texts
+    from lmfuzz.analysis import summary as texts
     from lmfuzz.exports.texts import strict
     from lmfuzz.store import Store
 
@@ -54,10 +54,9 @@ def replay(
     that fail there again alone: a seed that fails only alone is missed.
     """
     from lmfuzz import files
+    from lmfuzz.analysis.replay import Replay, read, verdict_line, verdict_record
     from lmfuzz.exports import dossier, formats
     from lmfuzz.exports.texts import strict
-    from lmfuzz.replay import Replay, read
-    from lmfuzz.show import verdict_line, verdict_record
 
     for file in (junit, sarif):
         if file is not None:
@@ -103,8 +102,8 @@ def tokens(top: int, as_json: bool, **given: Any) -> None:
     again. Those it cannot are under-trained: a prompt that holds one can make the model do anything.
     """
     from lmfuzz import spec as specs
+    from lmfuzz.analysis.token_scan import FIXED, Scan
     from lmfuzz.exports.texts import strict
-    from lmfuzz.token_scan import FIXED, Scan
 
     scan = Scan(specs.resolve(FIXED, given))
     hidden = not sys.stderr.isatty()

@@ -30,7 +30,7 @@ def shrink(directory: Path, finding: int | None, as_json: bool) -> None:
     already is shown. Exits with 1 where a finding does not fail again, and so stays as it is.
     """
     from lmfuzz import assembly
-    from lmfuzz import show as texts
+    from lmfuzz.analysis import summary as texts
     from lmfuzz.exports.texts import strict
     from lmfuzz.store import Store
 
@@ -82,8 +82,8 @@ def distil(directory: Path, file: Path, radius: float | None) -> None:
     States of the archive are more than the campaign's radius apart, so that each needs a row of its own;
     with a larger radius fewer rows cover it. Those that cover most come first (--count takes these).
     """
-    from lmfuzz.distil import distil as distilled
-    from lmfuzz.show import counted
+    from lmfuzz.analysis.distil import distil as distilled
+    from lmfuzz.analysis.summary import counted
 
     done = distilled(directory, file, radius)
     say(

@@ -22,8 +22,8 @@ def report(directories: tuple[Path, ...], file: Path | None) -> None:
     What was found, how the search went, and what is probably left. The model is not run.
     """
     from lmfuzz import files
+    from lmfuzz.analysis.summary import escaped
     from lmfuzz.report import page
-    from lmfuzz.show import escaped
 
     if len(set(directories)) < len(directories):
         raise UsageError("a campaign is given twice; name each directory once")

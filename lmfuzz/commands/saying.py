@@ -16,7 +16,7 @@ def say(line: str) -> None:
 
 def tell(lines: Iterable[str]) -> None:
     """Lines, wrapped where a terminal would cut words in two."""
-    from lmfuzz.show import wrapped
+    from lmfuzz.analysis.summary import wrapped
 
     columns = get_terminal_size().columns if sys.stdout.isatty() else 0
     for line in map(printable, lines):

@@ -133,8 +133,8 @@ def _compare(
 
 def _begin(spec: "Spec", output: Path | None, as_json: bool, images: bool | None = None) -> NoReturn:
     """Begin a campaign, run it, and exit as it ended; ``images``: what the command is for."""
+    from lmfuzz.analysis.summary import counted
     from lmfuzz.campaign import Campaign, default_directory
-    from lmfuzz.show import counted
     from lmfuzz.store import free
 
     directory = output or default_directory(datetime.now().strftime("%Y%m%d-%H%M%S"))
@@ -165,8 +165,8 @@ def _begin(spec: "Spec", output: Path | None, as_json: bool, images: bool | None
 @options.JSON
 def resume(directory: Path, budget: str | None, stop_after: int | None, as_json: bool) -> None:
     """Go on with the campaign in DIRECTORY."""
+    from lmfuzz.analysis.summary import counted
     from lmfuzz.campaign import Campaign, resumed
-    from lmfuzz.show import counted
     from lmfuzz.store import Store
 
     spec = resumed(directory, budget, stop_after)
@@ -179,7 +179,7 @@ def resume(directory: Path, budget: str | None, stop_after: int | None, as_json:
 
 def _run(campaign: "Campaign", store: "Store", as_json: bool) -> NoReturn:
     """Run the campaign, print its summary, and exit as it ended."""
-    from lmfuzz import show as texts
+    from lmfuzz.analysis import summary as texts
     from lmfuzz.exports.texts import strict
     from lmfuzz.live import watch
     from lmfuzz.store import Unwritten
@@ -218,15 +218,15 @@ def _resumable(directory: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        from lmfuzz.show import resume_command
+        from lmfuzz.analysis.summary import resume_command
 
         fail(f"interrupted; go on with: {resume_command(directory)}", INTERRUPTED)
 
 
 def _report(full: "Unwritten") -> NoReturn:
     """Say that the disk is full, with the findings that would be lost otherwise."""
+    from lmfuzz.analysis.summary import counted, record
     from lmfuzz.exports.texts import strict
-    from lmfuzz.show import counted, record
 
     for finding in full.findings:
         click.echo(strict(record(finding)), err=True)

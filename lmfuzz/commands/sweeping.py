@@ -27,9 +27,9 @@ def sweep(file: Path, jobs: int | None, output: Path | None) -> None:
     campaign has a process and a directory of its own. A sweep that was interrupted or killed goes on when
     it is run again: what is at its end is not run twice, what was under way is resumed.
     """
-    from lmfuzz.results import as_lines, results, write
-    from lmfuzz.show import counted, escaped
-    from lmfuzz.sweep import Sweep, cells, read
+    from lmfuzz.analysis.summary import counted, escaped
+    from lmfuzz.analysis.sweep import Sweep, cells, read
+    from lmfuzz.analysis.sweep_results import as_lines, results, write
     from lmfuzz.watching import sweep_view
 
     plan = read(file)
@@ -62,7 +62,7 @@ def sweep(file: Path, jobs: int | None, output: Path | None) -> None:
 @click.argument("directory", type=click.Path(path_type=Path))
 def watch(directory: Path) -> None:
     """Follow the campaign in DIRECTORY, which runs in another terminal; only its database is read."""
-    from lmfuzz import show as texts
+    from lmfuzz.analysis import summary as texts
     from lmfuzz.store import Store
     from lmfuzz.watching import follow
 

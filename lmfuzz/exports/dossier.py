@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lmfuzz.analysis.replay import Recorded, Replay, Verdict
+from lmfuzz.analysis.salvage import opened
+from lmfuzz.analysis.summary import counted, escaped, output, replay_command, shortened, summary_lines, title
 from lmfuzz.findings import Finding
-from lmfuzz.replay import Recorded, Replay, Verdict
-from lmfuzz.salvage import opened
-from lmfuzz.show import counted, escaped, output, replay_command, shortened, summary_lines, title
 from lmfuzz.types import SEED, Evidence
 
 FAILS, PASSES, OPEN = "fails", "passes", "open"  # OPEN: could not be judged

@@ -3,8 +3,8 @@
 from collections import Counter
 from xml.etree import ElementTree
 
+from lmfuzz.analysis.summary import escaped
 from lmfuzz.exports.dossier import FAILS, OPEN, Case, Dossier
-from lmfuzz.show import escaped
 
 
 def junit(dossier: Dossier) -> str:

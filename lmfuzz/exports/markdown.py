@@ -3,8 +3,8 @@
 import re
 from collections.abc import Sequence
 
+from lmfuzz.analysis.summary import escaped
 from lmfuzz.exports.dossier import Dossier
-from lmfuzz.show import escaped
 
 
 def markdown(dossier: Dossier) -> str:

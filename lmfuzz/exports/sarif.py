@@ -7,10 +7,10 @@ from typing import Any
 from urllib.parse import quote
 
 import lmfuzz
+from lmfuzz.analysis.summary import escaped
 from lmfuzz.exports.dossier import FAILS, PASSES, Case, Dossier
 from lmfuzz.exports.texts import strict
 from lmfuzz.files import CAMPAIGN
-from lmfuzz.show import escaped
 from lmfuzz.tables import clean
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"

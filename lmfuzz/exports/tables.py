@@ -3,9 +3,9 @@
 import csv
 import io
 
+from lmfuzz.analysis.summary import record, replay_command
 from lmfuzz.exports.dossier import Dossier
 from lmfuzz.exports.texts import cell, strict
-from lmfuzz.show import record, replay_command
 
 COLUMNS = (
     "number", "bucket", "label", "failed", "runs", "unscored", "objective", "signature", "words", "margin",

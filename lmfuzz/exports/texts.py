@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from math import isfinite
 from typing import Any
 
-from lmfuzz.show import escaped
+from lmfuzz.analysis.summary import escaped
 from lmfuzz.tables import clean
 
 FORMULAS = "=+-@\uff1d\uff0b\uff0d\uff20"  # a cell that begins with one may be run; ' hides what is behind

@@ -5,7 +5,7 @@ from functools import cached_property
 
 import numpy as np
 
-from lmfuzz import show
+from lmfuzz.analysis import summary as show
 from lmfuzz.report.cuts import Marked, quoted
 from lmfuzz.report.entries import Bucket, Entries
 from lmfuzz.report.remaining import Share, lately, unseen

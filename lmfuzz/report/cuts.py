@@ -8,7 +8,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from html import escape
 
-from lmfuzz import show
+from lmfuzz.analysis import summary as show
 
 Marked = tuple[str, str, str]  # an output before, in and behind its bad part
 LEAST = 20  # bytes beside a bad part, however long that is

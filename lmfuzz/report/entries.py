@@ -5,7 +5,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lmfuzz import show
+from lmfuzz.analysis import summary as show
 from lmfuzz.findings import Finding
 from lmfuzz.report.cuts import Marked, cut, quoted, shares, size, trimmed
 from lmfuzz.spaces import BoxSpace

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 import lmfuzz
-from lmfuzz import files, show
+from lmfuzz import files
+from lmfuzz.analysis import summary as show
 from lmfuzz.errors import UsageError
 from lmfuzz.report import charts, comparison
 from lmfuzz.report.account import Account

@@ -5,7 +5,7 @@ from math import sqrt
 
 import numpy as np
 
-from lmfuzz.statistics import LEVEL
+from lmfuzz.analysis.survival import LEVEL
 from lmfuzz.types import IntArray
 
 DEVIATIONS = 1.959964  # of the normal interval at LEVEL

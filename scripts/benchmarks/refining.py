@@ -9,9 +9,9 @@ from benchmarks.campaigns import Eye
 from benchmarks.figures import Measured, Options, Wrong, noted, percent
 
 from lmfuzz import assembly
+from lmfuzz.analysis.distil import distil
 from lmfuzz.campaign import Campaign
 from lmfuzz.corpus import Corpus
-from lmfuzz.distil import distil
 from lmfuzz.findings import Finding, Minimal
 from lmfuzz.loop import Step
 from lmfuzz.shrink import Shrinker

@@ -12,9 +12,9 @@ import transformers
 from benchmarks.figures import Measured, Options, percent, spread
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
+from lmfuzz.analysis.token_scan import FIXED, Scan
 from lmfuzz.spec import Spec
 from lmfuzz.targets.kernels import quiet
-from lmfuzz.token_scan import FIXED, Scan
 
 VOCABULARY, LAYERS, WIDTH = 32_000, 4, 128
 TURNS = 2

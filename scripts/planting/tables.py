@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lmfuzz.statistics import ENOUGH, Times, gehan, p_text, survival
+from lmfuzz.analysis.survival import ENOUGH, Times, gehan, p_text, survival
 from planting.faults import FAULTS, OURS, SEARCHES
 
 ALL = "all"  # faults at once: how many of them one search finds in the models of one number, one turn

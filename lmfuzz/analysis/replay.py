@@ -13,12 +13,12 @@ import numpy as np
 
 from lmfuzz import assembly, coding
 from lmfuzz import spec as specs
+from lmfuzz.analysis.summary import WIDTH, escaped, output, pick, record, shortened, title
 from lmfuzz.assembly import load_target, objectives
 from lmfuzz.errors import TargetError, UsageError
 from lmfuzz.executors import CRASH, LocalExecutor
 from lmfuzz.findings import Finding, Reruns, confirm
 from lmfuzz.objectives.combine import Panel
-from lmfuzz.show import pick
 from lmfuzz.spaces import BoxSpace, Space, TextSpace, described
 from lmfuzz.spec import Spec
 from lmfuzz.store import Store
@@ -312,6 +312,31 @@ class Replay:
         except (TargetError, UsageError) as error:
             return None, str(error)
         return (None, "its model is another now") if original.changed else (original, "")
+
+
+def verdict_line(verdict: Verdict) -> str:
+    """What a finding does now, on one line; the bad part is marked where the last run showed one."""
+    finding = verdict.finding
+    bucket = f", {title(finding.bucket)}" if finding.objective else ""
+    bucket += f", now {title(verdict.moved)}" if verdict.moved else ""
+    head = f"{'seed' if verdict.seed else 'finding'} {verdict.number}: {escaped(verdict.words)}{bucket}"
+    return f"{head}: {shortened(finding.prompt)} -> {output(verdict.now, WIDTH)}"
+
+
+def verdict_record(verdict: Verdict) -> dict[str, Any]:
+    """What a finding does now, for machines: how many runs failed, passed and were not judged.
+
+    ``finding`` is what the campaign recorded; bucket, output and evidence are the last run's (evidence: null
+    where that one did not fail).
+    """
+    again = verdict.again
+    runs = {"failed": again.failed, "passed": again.passed, "unscored": again.unscored}
+    finding = record(verdict.finding, verdict.number)
+    return {
+        "verdict": verdict.words, "seed": verdict.seed, **runs, "bucket": verdict.now.bucket,
+        "output": verdict.output, "evidence": verdict.evidence and asdict(verdict.evidence),
+        "finding": finding,
+    }  # fmt: skip
 
 
 def spelling(space: Space) -> str:

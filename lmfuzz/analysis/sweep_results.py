@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import lmfuzz
 from lmfuzz import files
-from lmfuzz.exports.markdown import span
-from lmfuzz.exports.texts import cell as harmless
-from lmfuzz.show import counted, escaped, title
-from lmfuzz.statistics import (
+from lmfuzz.analysis.summary import counted, escaped, title
+from lmfuzz.analysis.survival import (
     ENOUGH,
     Times,
     Trial,
@@ -26,7 +25,9 @@ from lmfuzz.statistics import (
     p_text,
     survival,
 )
-from lmfuzz.sweep import Plan, Sweep, label
+from lmfuzz.analysis.sweep import Plan, Sweep, label
+from lmfuzz.exports.markdown import span
+from lmfuzz.exports.texts import cell as harmless
 from lmfuzz.tables import clean
 
 Labels = tuple[tuple[str, str], ...]  # axis and value
@@ -37,7 +38,7 @@ _HEADS = {
     "more": "A12, more buckets", "p": "p (Mann-Whitney)", "bucket": "bucket", "found": "found",
     "executions_sooner": "sooner (A12, p)", "seconds_sooner": "sooner (A12, p)",
 }  # fmt: skip
-_PAGE = Path(__file__).parent / "report" / "sweep.html"
+_PAGE = Path(lmfuzz.__file__).parent / "report" / "sweep.html"
 _ENDS = ("_low", "_high")  # of the interval of a value, in columns of their own in the CSV
 _SOONER, _P = "_sooner", "_log_rank"  # how a time compares: A12, and the same of its p
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from lmfuzz.analysis.summary import counted, escaped
 from lmfuzz.assembly import load_target
 from lmfuzz.errors import UsageError
 from lmfuzz.protocols import Target
-from lmfuzz.show import counted, escaped
 from lmfuzz.spec import Spec
 from lmfuzz.types import FloatArray, IntArray
 

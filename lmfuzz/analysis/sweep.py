@@ -25,12 +25,12 @@ from typing import IO, Any, NamedTuple, Protocol, Self, get_origin
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lmfuzz import spec as specs
+from lmfuzz.analysis.survival import ENOUGH, Trial, trial
 from lmfuzz.assembly import check_names
 from lmfuzz.budget import Budget
 from lmfuzz.errors import UsageError, nearest, one_line
 from lmfuzz.files import CAMPAIGN, DATABASE, LOCK
 from lmfuzz.spec import Spec
-from lmfuzz.statistics import ENOUGH, Trial, trial
 from lmfuzz.store import Store, begun, locked
 from lmfuzz.typed import complaint
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,9 +15,6 @@ from lmfuzz.errors import UsageError, printable
 from lmfuzz.findings import Finding, Minimal
 from lmfuzz.spaces import BoxSpace, Space
 from lmfuzz.store import Store
-
-if TYPE_CHECKING:
-    from lmfuzz.replay import Verdict
 
 WIDTH = 60  # characters of a text that a line has room for
 _ENDINGS = {
@@ -86,31 +83,6 @@ def line(number: int, finding: Finding, width: int = WIDTH) -> str:
         f"finding {number}, {title(finding.bucket)} ({finding.label}): "
         f"{shortened(finding.prompt, width)} -> {output(finding, width)}"
     )
-
-
-def verdict_line(verdict: "Verdict") -> str:
-    """What a finding does now, on one line; the bad part is marked where the last run showed one."""
-    finding = verdict.finding
-    bucket = f", {title(finding.bucket)}" if finding.objective else ""
-    bucket += f", now {title(verdict.moved)}" if verdict.moved else ""
-    head = f"{'seed' if verdict.seed else 'finding'} {verdict.number}: {escaped(verdict.words)}{bucket}"
-    return f"{head}: {shortened(finding.prompt)} -> {output(verdict.now, WIDTH)}"
-
-
-def verdict_record(verdict: "Verdict") -> dict[str, Any]:
-    """What a finding does now, for machines: how many runs failed, passed and were not judged.
-
-    ``finding`` is what the campaign recorded; bucket, output and evidence are the last run's (evidence: null
-    where that one did not fail).
-    """
-    again = verdict.again
-    runs = {"failed": again.failed, "passed": again.passed, "unscored": again.unscored}
-    finding = record(verdict.finding, verdict.number)
-    return {
-        "verdict": verdict.words, "seed": verdict.seed, **runs, "bucket": verdict.now.bucket,
-        "output": verdict.output, "evidence": verdict.evidence and asdict(verdict.evidence),
-        "finding": finding,
-    }  # fmt: skip
 
 
 def minimal_lines(number: int, finding: Finding, space: Space) -> Iterator[str]:

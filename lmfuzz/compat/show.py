@@ -1,0 +1,5 @@
+"""``lmfuzz.show``, as tests that 0.3.0 exported import it."""
+
+from lmfuzz.analysis.replay import verdict_line
+
+__all__ = ["verdict_line"]
