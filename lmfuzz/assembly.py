@@ -6,18 +6,18 @@ from dataclasses import replace
 from typing import Any
 
 from lmfuzz import plugins
-from lmfuzz.bounds import Edits, Linf
 from lmfuzz.calls import Call, parse
 from lmfuzz.errors import UsageError
 from lmfuzz.executors import CRASH, OWN, LocalExecutor
+from lmfuzz.inputs.bounds import Edits, Linf
+from lmfuzz.inputs.seeds import BUNDLED, Seeds, read, read_box
+from lmfuzz.inputs.spaces import BoxSpace, Space, TextSpace
 from lmfuzz.objectives.combine import Panel
 from lmfuzz.protocols import Bound, Feature, Lexicon, Operator, Search, Setting, Target
 from lmfuzz.recipes import is_recipe
 from lmfuzz.recipes import read as read_recipe
 from lmfuzz.search.per_seed import PerSeed
-from lmfuzz.seeds import BUNDLED, Seeds, read, read_box
 from lmfuzz.shrink import Shrinker
-from lmfuzz.spaces import BoxSpace, Space, TextSpace
 from lmfuzz.spec import Spec, stored
 from lmfuzz.store import Store
 from lmfuzz.types import Batch, unknown

@@ -17,7 +17,6 @@ from lmfuzz import spec as specs
 from lmfuzz.analysis.summary import PICTURES, counted, resume_command
 from lmfuzz.budget import Budget
 from lmfuzz.calls import parse
-from lmfuzz.corpus import Corpus
 from lmfuzz.coverage.apart import Apart, Archives
 from lmfuzz.coverage.archive import Archive
 from lmfuzz.coverage.calibrate import Calibration, measure
@@ -25,12 +24,13 @@ from lmfuzz.errors import UsageError
 from lmfuzz.executors import CRASH, LocalExecutor
 from lmfuzz.files import CAMPAIGN
 from lmfuzz.findings import Finding, Findings
+from lmfuzz.inputs.corpus import Corpus
+from lmfuzz.inputs.spaces import BoxSpace, TextSpace, describe
 from lmfuzz.protocols import Feature, Setting, Target
 from lmfuzz.rng import Streams
 from lmfuzz.search.breeding import Breeder
 from lmfuzz.search.trials import Trials
 from lmfuzz.shrink import Shrinker
-from lmfuzz.spaces import BoxSpace, TextSpace, describe
 from lmfuzz.spec import Spec
 from lmfuzz.store import Store, Unwritten
 from lmfuzz.tables import Sample
@@ -290,7 +290,7 @@ class Campaign:
         """Save a finding that is an image as PNG."""
         if not (isinstance(self.space, BoxSpace) and self.space.image):
             return
-        from lmfuzz import pictures  # only where it is used: it loads Pillow
+        from lmfuzz.inputs import render as pictures  # only where it is used: it loads Pillow
 
         seed = self.setting.seeds.row(finding.origin)
         try:

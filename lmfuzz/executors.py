@@ -5,8 +5,8 @@ import time
 import numpy as np
 
 from lmfuzz.errors import INTERRUPTS, TargetError, UsageError, one_line
+from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.protocols import Gradients, Sampler, Target
-from lmfuzz.spaces import TextSpace
 from lmfuzz.types import PAD, Array, Batch, FloatArray, IntArray, Trace
 
 CRASH = "crash"  # channel (B,) of str: what the target raised on this row, '' where it did not

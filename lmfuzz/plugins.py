@@ -23,7 +23,7 @@ from typing import Any, Literal, get_args
 from lmfuzz import protocols
 from lmfuzz.calls import Call, Value, parse
 from lmfuzz.errors import UsageError, nearest
-from lmfuzz.resources import PREFIX, resource
+from lmfuzz.inputs.bundled import PREFIX, resource
 from lmfuzz.typed import convert, words
 
 __all__ = [

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from lmfuzz.errors import UsageError
-from lmfuzz.spaces import BoxSpace, Space, TextSpace
+from lmfuzz.inputs.spaces import BoxSpace, Space, TextSpace
 from lmfuzz.types import Batch, BoolArray, Evidence, FloatArray, IntArray, State, Trace
 
 if TYPE_CHECKING:
-    from lmfuzz.corpus import Corpus
+    from lmfuzz.inputs.corpus import Corpus
 
 
 class Target(Protocol):

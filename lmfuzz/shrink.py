@@ -7,8 +7,8 @@ import numpy as np
 
 from lmfuzz.executors import LocalExecutor
 from lmfuzz.findings import Finding, Minimal, by_text, confirm
+from lmfuzz.inputs.spaces import BoxSpace, Space
 from lmfuzz.protocols import Objective
-from lmfuzz.spaces import BoxSpace, Space
 from lmfuzz.types import Array, Batch, BoolArray, IntArray, Trace
 
 

@@ -14,7 +14,7 @@ from lmfuzz import files
 from lmfuzz.budget import Budget
 from lmfuzz.calls import parse
 from lmfuzz.errors import UsageError, nearest
-from lmfuzz.resources import resource
+from lmfuzz.inputs.bundled import resource
 from lmfuzz.typed import complaint
 
 __all__ = ["Spec", "load", "read", "resolve", "resource", "write"]

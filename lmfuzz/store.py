@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 
 from lmfuzz.coding import decode, encode
-from lmfuzz.corpus import Corpus
 from lmfuzz.damage import reading, whole
 from lmfuzz.errors import Damaged, UsageError
 from lmfuzz.files import CAMPAIGN, DATABASE, LOCK, quoted
 from lmfuzz.findings import Finding, Minimal
+from lmfuzz.inputs.corpus import Corpus
+from lmfuzz.inputs.spaces import Space, described
 from lmfuzz.loop import Step
-from lmfuzz.spaces import Space, described
 from lmfuzz.spec import stored
 from lmfuzz.tables import TABLES, Ancestor, Sample, ancestors, finding_row, found, minimal, minimal_row
 from lmfuzz.types import SEED, Array, Batch, FloatArray, IntArray, State

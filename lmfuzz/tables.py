@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lmfuzz.findings import Finding, Minimal
-from lmfuzz.spaces import Space
+from lmfuzz.inputs.spaces import Space
 from lmfuzz.types import SEED, Array, Evidence, IntArray
 
 TABLES = (

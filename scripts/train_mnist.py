@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn, optim
 
 from lmfuzz.errors import UsageError
-from lmfuzz.images import DATA, read_images
+from lmfuzz.inputs.images import DATA, read_images
 from lmfuzz.targets import checkpoint
 from lmfuzz.targets.networks import Classifier, ClassifierConfig
 

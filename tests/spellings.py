@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from tokenizers import Tokenizer, decoders, models
 
-from lmfuzz.tokens import Tokens
+from lmfuzz.inputs.tokenizer import Tokens
 
 
 def letters(alphabet: Sequence[str], more: int, seed: int = 0) -> Tokens:

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmfuzz.bounds import Edits, Linf
 from lmfuzz.errors import UsageError
-from lmfuzz.spaces import BoxSpace, TextSpace
+from lmfuzz.inputs.bounds import Edits, Linf
+from lmfuzz.inputs.spaces import BoxSpace, TextSpace
 from lmfuzz.types import Batch
 
 TEXT = TextSpace(tuple("abcdefgh"), 2, 12)

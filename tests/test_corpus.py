@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from lmfuzz.corpus import Corpus as Table
-from lmfuzz.spaces import TextSpace
+from lmfuzz.inputs.corpus import Corpus as Table
+from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.types import SEED, Batch
 
 

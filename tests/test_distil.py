@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from shell import Shell
 
 from lmfuzz.analysis.distil import cover
-from lmfuzz.seeds import read
+from lmfuzz.inputs.seeds import read
 from lmfuzz.store import Store
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from lmfuzz.errors import TargetError, UsageError
 from lmfuzz.executors import CRASH, LocalExecutor
-from lmfuzz.spaces import TextSpace
+from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.types import PAD, Batch
 
 BAD = ValueError("bad row 17")

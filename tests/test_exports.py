@@ -27,7 +27,7 @@ from lmfuzz.exports.formats import FORMATS
 from lmfuzz.exports.texts import cell, strict
 from lmfuzz.files import quoted
 from lmfuzz.findings import Finding
-from lmfuzz.spaces import TextSpace, describe
+from lmfuzz.inputs.spaces import TextSpace, describe
 from lmfuzz.spec import Spec
 from lmfuzz.types import Evidence
 

@@ -8,7 +8,7 @@ import pytest
 
 from lmfuzz.executors import LocalExecutor
 from lmfuzz.findings import Finding, Findings, Reruns, confirm
-from lmfuzz.spaces import TextSpace
+from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.types import SEED, Batch, Evidence
 
 WANTS = frozenset({"text", "value"})

@@ -19,9 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from lmfuzz import images
 from lmfuzz.errors import UsageError
-from lmfuzz.images import Images, download, fitted, read_images
+from lmfuzz.inputs import images
+from lmfuzz.inputs.images import Images, download, fitted, read_images
 
 RNG = np.random.default_rng(0)
 needs_data = pytest.mark.skipif(

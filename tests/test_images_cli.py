@@ -14,7 +14,7 @@ MODELS = """
 import torch
 from torch import nn
 
-from lmfuzz.spaces import BoxSpace
+from lmfuzz.inputs.spaces import BoxSpace
 from lmfuzz.targets.function import on
 
 

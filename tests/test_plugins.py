@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from lmfuzz import plugins, resources
+from lmfuzz import plugins
 from lmfuzz.calls import parse
 from lmfuzz.errors import UsageError
+from lmfuzz.inputs import bundled as resources
 from lmfuzz.plugins import Entry, Parameter, build, describe, find, names, resolve
 
 

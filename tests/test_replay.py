@@ -17,7 +17,7 @@ from lmfuzz.targets.toy import Toy
 from lmfuzz.types import Batch, Evidence, Trace
 
 OTHERS = """
-from lmfuzz.spaces import BoxSpace, TextSpace
+from lmfuzz.inputs.spaces import BoxSpace, TextSpace
 from lmfuzz.targets.toy import Toy
 from lmfuzz.types import Batch
 

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmfuzz.errors import UsageError
-from lmfuzz.seeds import Seeds, Unknown, read, read_seeds
-from lmfuzz.spaces import TextSpace
+from lmfuzz.inputs.seeds import Seeds, Unknown, read, read_seeds
+from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.types import SEED
 
 SPACE = TextSpace(tuple("abcdefghijklmnopqrstuvwxyz \\\n\r\u2028"), min_length=2, max_length=12)

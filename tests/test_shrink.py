@@ -18,8 +18,8 @@ from lmfuzz.analysis.summary import record
 from lmfuzz.errors import UsageError
 from lmfuzz.executors import LocalExecutor
 from lmfuzz.findings import Finding, Minimal
+from lmfuzz.inputs.spaces import BoxSpace, Space, TextSpace
 from lmfuzz.shrink import Shrinker, minimise
-from lmfuzz.spaces import BoxSpace, Space, TextSpace
 from lmfuzz.store import FORMAT, Store
 from lmfuzz.types import Batch, Evidence, IntArray, Trace
 

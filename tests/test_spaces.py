@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from lmfuzz.errors import UsageError
-from lmfuzz.spaces import BoxSpace, TextSpace, describe, described
+from lmfuzz.inputs.spaces import BoxSpace, TextSpace, describe, described
 from lmfuzz.types import SEED, join
 
 IMAGES = BoxSpace((3, 2, 1), 0.0, 1.0, 1 / 255)

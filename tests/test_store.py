@@ -14,12 +14,12 @@ from hypothesis.extra import numpy as arrays
 
 from lmfuzz import store as stores
 from lmfuzz.coding import decode, encode
-from lmfuzz.corpus import Corpus
 from lmfuzz.errors import UsageError
 from lmfuzz.findings import Finding
+from lmfuzz.inputs.corpus import Corpus
+from lmfuzz.inputs.spaces import TextSpace, describe
 from lmfuzz.loop import Step
 from lmfuzz.rng import Streams
-from lmfuzz.spaces import TextSpace, describe
 from lmfuzz.spec import Spec
 from lmfuzz.store import Sample, Store, Unwritten
 from lmfuzz.types import Batch, Evidence

@@ -10,8 +10,8 @@ from targets import small_lms
 from tokenizers import Tokenizer, decoders, models, normalizers, processors
 
 from lmfuzz.errors import UsageError
-from lmfuzz.spaces import TextSpace
-from lmfuzz.tokens import Tokens
+from lmfuzz.inputs.spaces import TextSpace
+from lmfuzz.inputs.tokenizer import Tokens
 
 examples = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 TEXTS = st.text(st.characters(exclude_categories=("Cs", "Cc", "Co", "Cn")), min_size=1, max_size=7)

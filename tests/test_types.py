@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmfuzz.errors import UsageError
+from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.rng import Streams
-from lmfuzz.spaces import TextSpace
 from lmfuzz.types import PAD, SEED, Batch, join, take, unknown
 
 texts = st.lists(st.text("abc ", max_size=6), min_size=1, max_size=8)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lmfuzz.spaces import BoxSpace
+from lmfuzz.inputs.spaces import BoxSpace
 from lmfuzz.targets.function import on
 from lmfuzz.types import Batch, Evidence, FloatArray, Trace
 

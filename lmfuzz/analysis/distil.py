@@ -11,7 +11,7 @@ import numpy as np
 
 from lmfuzz import files
 from lmfuzz.errors import UsageError
-from lmfuzz.spaces import BoxSpace, TextSpace
+from lmfuzz.inputs.spaces import BoxSpace, TextSpace
 from lmfuzz.store import Store
 from lmfuzz.types import Array, FloatArray, IntArray
 

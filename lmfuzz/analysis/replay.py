@@ -18,8 +18,8 @@ from lmfuzz.assembly import load_target, objectives
 from lmfuzz.errors import TargetError, UsageError
 from lmfuzz.executors import CRASH, LocalExecutor
 from lmfuzz.findings import Finding, Reruns, confirm
+from lmfuzz.inputs.spaces import BoxSpace, Space, TextSpace, described
 from lmfuzz.objectives.combine import Panel
-from lmfuzz.spaces import BoxSpace, Space, TextSpace, described
 from lmfuzz.spec import Spec
 from lmfuzz.store import Store
 from lmfuzz.tables import clean

@@ -16,7 +16,7 @@ from lmfuzz.damage import WRONG, busy
 from lmfuzz.errors import Damaged, UsageError, one_line
 from lmfuzz.files import CAMPAIGN, DATABASE
 from lmfuzz.findings import Finding
-from lmfuzz.spaces import TextSpace, describe, described
+from lmfuzz.inputs.spaces import TextSpace, describe, described
 from lmfuzz.spec import Spec
 from lmfuzz.store import FORMAT, READ, Store
 from lmfuzz.tables import TABLES, found, minimal

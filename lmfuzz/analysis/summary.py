@@ -13,7 +13,7 @@ import numpy as np
 from lmfuzz import files
 from lmfuzz.errors import UsageError, printable
 from lmfuzz.findings import Finding, Minimal
-from lmfuzz.spaces import BoxSpace, Space
+from lmfuzz.inputs.spaces import BoxSpace, Space
 from lmfuzz.store import Store
 
 WIDTH = 60  # characters of a text that a line has room for

@@ -10,7 +10,7 @@ import click
 from lmfuzz import options
 from lmfuzz.commands.saying import say, tell
 from lmfuzz.exits import FOUND, NOTHING
-from lmfuzz.spaces import BoxSpace
+from lmfuzz.inputs.spaces import BoxSpace
 
 if TYPE_CHECKING:
     from lmfuzz.findings import Finding
@@ -60,7 +60,7 @@ def _shrunk(number: int, finding: "Finding", shrinker: "Shrinker", store: "Store
         return finding
     store.minimise(number, small)
     if isinstance(store.space, BoxSpace) and store.space.image:
-        from lmfuzz import pictures  # only where it is used: it loads Pillow
+        from lmfuzz.inputs import render as pictures  # only where it is used: it loads Pillow
 
         seed = shrinker.seeds.row(finding.origin)
         pictures.save_minimal(store.directory, number, small.row, seed, store.space)

@@ -110,7 +110,7 @@ def _fetch(download: bool, given: dict[str, Any]) -> None:
     """Download what --seeds names, where that is wanted."""
     if not download:
         return
-    from lmfuzz import images
+    from lmfuzz.inputs import images
 
     folder = os.environ.get(images.DATA)
     names = sorted({name.partition(":")[0] for name in given["seeds"]} & images.SUMS.keys())

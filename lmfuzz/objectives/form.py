@@ -10,7 +10,7 @@ from typing import Any, NoReturn, Protocol
 import numpy as np
 
 from lmfuzz.errors import UsageError
-from lmfuzz.resources import resource
+from lmfuzz.inputs.bundled import resource
 from lmfuzz.types import Batch, Evidence, FloatArray, Trace
 
 SHOWN = 160  # characters of what a rule says in the evidence

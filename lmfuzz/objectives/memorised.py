@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from lmfuzz.errors import UsageError
+from lmfuzz.inputs.bundled import resource
 from lmfuzz.objectives.suffixes import BETWEEN, Suffixes
-from lmfuzz.resources import resource
 from lmfuzz.types import PAD, Batch, BoolArray, Evidence, FloatArray, IntArray, Trace
 
 PASSAGE = 20  # lines of the longest paragraph that is one bucket

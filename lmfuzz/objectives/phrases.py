@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from lmfuzz.errors import UsageError
-from lmfuzz.resources import resource
+from lmfuzz.inputs.bundled import resource
 from lmfuzz.types import Batch, Evidence, FloatArray, Trace
 
 _BARELY = -1e-3  # margin of a phrase that the model would write but for where the output ends

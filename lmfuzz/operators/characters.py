@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.operators.pieces import (
     PerSpace,
     Piece,
@@ -16,7 +17,6 @@ from lmfuzz.operators.pieces import (
     spans,
 )
 from lmfuzz.protocols import Surroundings
-from lmfuzz.spaces import TextSpace
 from lmfuzz.types import Batch, IntArray
 
 

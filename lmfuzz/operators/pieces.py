@@ -12,8 +12,8 @@ from typing import Generic, NamedTuple, TypeVar
 import numpy as np
 
 from lmfuzz.errors import UsageError
+from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.protocols import Surroundings
-from lmfuzz.spaces import TextSpace
 from lmfuzz.types import Array, Batch, IntArray
 
 NEAR_END = 1 / 8  # chance to stop at each step back from the end: 8 symbols on average

@@ -12,9 +12,9 @@ from typing import ClassVar
 import numpy as np
 
 from lmfuzz.errors import UsageError
+from lmfuzz.inputs.spaces import BoxSpace
 from lmfuzz.operators.splice import borrowed
 from lmfuzz.protocols import Surroundings
-from lmfuzz.spaces import BoxSpace
 from lmfuzz.types import Array, Batch, BoolArray, FloatArray, IntArray
 
 Spans = list[tuple[IntArray, IntArray]]  # per axis: start and stop (B,)

@@ -6,9 +6,9 @@ from typing import NamedTuple
 import numpy as np
 
 from lmfuzz.errors import UsageError
+from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.operators.pieces import PerSpace, Piece, at_least_one, below, concatenate, places, put
 from lmfuzz.protocols import Lexicon, Surroundings
-from lmfuzz.spaces import TextSpace
 from lmfuzz.types import Batch, BoolArray, IntArray
 
 

@@ -6,10 +6,10 @@ from functools import cached_property
 import numpy as np
 
 from lmfuzz.analysis import summary as show
+from lmfuzz.inputs.spaces import BoxSpace
 from lmfuzz.report.cuts import Marked, quoted
 from lmfuzz.report.entries import Bucket, Entries
 from lmfuzz.report.remaining import Share, lately, unseen
-from lmfuzz.spaces import BoxSpace
 from lmfuzz.spec import Spec
 from lmfuzz.store import Store
 from lmfuzz.tables import Sample

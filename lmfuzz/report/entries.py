@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from lmfuzz.analysis import summary as show
 from lmfuzz.findings import Finding
+from lmfuzz.inputs.spaces import BoxSpace
 from lmfuzz.report.cuts import Marked, cut, quoted, shares, size, trimmed
-from lmfuzz.spaces import BoxSpace
 from lmfuzz.store import Store
 from lmfuzz.types import Array, Batch
 
@@ -184,7 +184,7 @@ class Entries:
             isinstance(space, BoxSpace) and space.image and 0 <= seed < len(self._rows) and self._pictures > 0
         ):
             return ""
-        from lmfuzz import pictures  # only where it is used: it loads Pillow
+        from lmfuzz.inputs import render as pictures  # only where it is used: it loads Pillow
 
         picture = pictures.beside(row, self._rows.row(seed), space)
         picture.thumbnail((4 * TALLEST, TALLEST))

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from lmfuzz.errors import UsageError
+from lmfuzz.inputs.spaces import BoxSpace
 from lmfuzz.protocols import Setting
 from lmfuzz.search.breeding import Breeder
 from lmfuzz.search.lines import Lines, crossings, leads, least
 from lmfuzz.search.trials import Trials
 from lmfuzz.search.turns import turn
-from lmfuzz.spaces import BoxSpace
 from lmfuzz.types import Array, Batch, BoolArray, FloatArray, IntArray, State, Trace
 
 MODELS = ("base/logits", "twin/logits")

@@ -6,10 +6,10 @@ from typing import Literal
 import numpy as np
 
 from lmfuzz.errors import UsageError
+from lmfuzz.inputs.spaces import BoxSpace
 from lmfuzz.protocols import Setting
 from lmfuzz.search.breeding import Breeder
 from lmfuzz.search.trials import Trials
-from lmfuzz.spaces import BoxSpace
 from lmfuzz.types import Batch, BoolArray, FloatArray, IntArray, State, Trace
 
 BASE = "base/probabilities"

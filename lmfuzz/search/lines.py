@@ -4,7 +4,7 @@ from math import prod
 
 import numpy as np
 
-from lmfuzz.spaces import BoxSpace
+from lmfuzz.inputs.spaces import BoxSpace
 from lmfuzz.types import BoolArray, FloatArray, IntArray, State
 
 EDGE = 0.005  # share of a bracket that a point keeps from its ends, so that the bracket gets smaller

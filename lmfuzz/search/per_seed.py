@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lmfuzz.corpus import Corpus
+from lmfuzz.inputs.corpus import Corpus
 from lmfuzz.protocols import Search, Setting
 from lmfuzz.search.trials import Trials
 from lmfuzz.types import Batch, BoolArray, FloatArray, IntArray, State, Trace, join, take

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from lmfuzz.errors import UsageError
+from lmfuzz.inputs.tokenizer import Tokens
 from lmfuzz.targets.noise import Noise
 from lmfuzz.targets.phrase_gap import LATER, Phrase
 from lmfuzz.targets.reading import Reader
 from lmfuzz.targets.rooms import chosen
 from lmfuzz.targets.writing import Begun
-from lmfuzz.tokens import Tokens
 from lmfuzz.types import PAD
 
 FIRST = 2  # spellings that are tried right after the prompt

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from lmfuzz.errors import TargetError, Unfit
-from lmfuzz.spaces import TextSpace
+from lmfuzz.inputs.spaces import TextSpace
+from lmfuzz.inputs.tokenizer import Tokens
 from lmfuzz.targets.activations import Peaks, See, submodules, watching
 from lmfuzz.targets.causal_gaps import CausalGaps, Spelled
 from lmfuzz.targets.noise import Noise
@@ -20,7 +21,6 @@ from lmfuzz.targets.record import STEPWISE, Record
 from lmfuzz.targets.rnn_target import Decoding
 from lmfuzz.targets.vocabulary import Vocabulary
 from lmfuzz.targets.writing import Choose, Writer
-from lmfuzz.tokens import Tokens
 from lmfuzz.types import PAD, Array, Batch, FloatArray, IntArray, Trace
 
 CHANNELS = frozenset({

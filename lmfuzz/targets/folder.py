@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from lmfuzz.errors import TargetError, UsageError
+from lmfuzz.inputs.tokenizer import Tokens
 from lmfuzz.targets.kernels import quiet
-from lmfuzz.tokens import Tokens
 
 LARGE = 50_000_000  # parameters from which on several threads are worth it
 _MARK, _BLANK = "lmfuzz's place", "  lmfuzz's  place  "

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lmfuzz.errors import TargetError
-from lmfuzz.spaces import BoxSpace
+from lmfuzz.inputs.spaces import BoxSpace
 from lmfuzz.targets.activations import Peaks, submodules, watching
 from lmfuzz.targets.probing import answers, examples, fingerprint, frozen, inputs
 from lmfuzz.types import Array, Batch, FloatArray, Trace

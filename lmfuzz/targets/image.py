@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lmfuzz.errors import TargetError, one_line
-from lmfuzz.spaces import BoxSpace
+from lmfuzz.inputs.spaces import BoxSpace
 from lmfuzz.targets.activations import Peaks, per_row, submodules, watching
 from lmfuzz.targets.probing import answers, examples, fingerprint, frozen, inputs
 from lmfuzz.types import Array, Batch, FloatArray, IntArray, Trace

@@ -10,10 +10,10 @@ from typing import Any
 from lmfuzz import plugins
 from lmfuzz.calls import parse
 from lmfuzz.errors import TargetError, UsageError, nearest
+from lmfuzz.inputs.bundled import MODELS, PREFIX, resource
+from lmfuzz.inputs.spaces import BoxSpace
 from lmfuzz.protocols import Target
 from lmfuzz.recipes import RECIPES, is_recipe
-from lmfuzz.resources import MODELS, PREFIX, resource
-from lmfuzz.spaces import BoxSpace
 from lmfuzz.spec import Spec
 
 BUNDLED = f"{MODELS}shakespeare"

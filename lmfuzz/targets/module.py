@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lmfuzz.errors import TargetError
-from lmfuzz.spaces import TextSpace
+from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.targets.rnn_target import Decoding, endings
 from lmfuzz.types import PAD, Array, Batch, IntArray, Trace
 

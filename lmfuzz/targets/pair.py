@@ -7,8 +7,8 @@ from dataclasses import fields
 import numpy as np
 
 from lmfuzz.errors import TargetError
+from lmfuzz.inputs.spaces import Space, TextSpace
 from lmfuzz.protocols import Target
-from lmfuzz.spaces import Space, TextSpace
 from lmfuzz.types import Array, Batch, FloatArray, IntArray, Trace
 
 BASE, TWIN = "base/", "twin/"

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from lmfuzz.errors import UsageError
-from lmfuzz.spaces import TextSpace
+from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.targets.decoding import States, Stepper
 from lmfuzz.types import FloatArray, IntArray
 

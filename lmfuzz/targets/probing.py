@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from lmfuzz.errors import TargetError, one_line
-from lmfuzz.spaces import BoxSpace
+from lmfuzz.inputs.spaces import BoxSpace
 from lmfuzz.types import Batch
 
 TOLERANCE = 1e-5  # absolute and relative: above what threads and kernels change, below what dropout does

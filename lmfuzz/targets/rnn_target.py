@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lmfuzz.spaces import TextSpace
+from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.targets.char_rnn import CharRNN
 from lmfuzz.targets.decoding import States, Stepper
 from lmfuzz.targets.phrase_gap import PhraseGaps

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from lmfuzz.errors import TargetError
+from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.protocols import Target
-from lmfuzz.spaces import TextSpace
 from lmfuzz.targets.pair import BASE, TWIN, Pair, prefixed, split
 from lmfuzz.targets.rnn_target import Decoding
 from lmfuzz.types import Array, Batch, Trace

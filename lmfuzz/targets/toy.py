@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lmfuzz.spaces import TextSpace
+from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.types import Batch, FloatArray, IntArray, Trace
 
 ALPHABET = " abcdefghijklmnopqrstuvwxyz,.\n"

@@ -10,10 +10,10 @@ import numpy as np
 
 from lmfuzz.campaign import Campaign
 from lmfuzz.findings import Finding
+from lmfuzz.inputs.seeds import read_seeds
+from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.loop import Step
 from lmfuzz.protocols import Target
-from lmfuzz.seeds import read_seeds
-from lmfuzz.spaces import TextSpace
 from lmfuzz.spec import Spec
 from lmfuzz.store import Store
 from lmfuzz.types import IntArray

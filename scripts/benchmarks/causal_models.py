@@ -14,8 +14,8 @@ from torch import Tensor
 
 import lmfuzz
 from lmfuzz.errors import UsageError
-from lmfuzz.resources import resource
-from lmfuzz.seeds import BUNDLED
+from lmfuzz.inputs.bundled import resource
+from lmfuzz.inputs.seeds import BUNDLED
 from lmfuzz.spec import Spec
 from lmfuzz.targets.causal_lm import CausalLM, Manner
 from lmfuzz.targets.folder import Loading, load

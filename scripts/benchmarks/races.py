@@ -11,7 +11,7 @@ from benchmarks.figures import Measured, Options, noted, percent
 from benchmarks.peers import PEERS, Peer, python_of, running
 from benchmarks.speed import watched
 
-from lmfuzz.spaces import TextSpace
+from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.types import Batch
 
 

@@ -11,11 +11,11 @@ from benchmarks.figures import Measured, Options, Wrong, noted, percent
 from lmfuzz import assembly
 from lmfuzz.analysis.distil import distil
 from lmfuzz.campaign import Campaign
-from lmfuzz.corpus import Corpus
 from lmfuzz.findings import Finding, Minimal
+from lmfuzz.inputs.corpus import Corpus
+from lmfuzz.inputs.spaces import TextSpace, describe
 from lmfuzz.loop import Step
 from lmfuzz.shrink import Shrinker
-from lmfuzz.spaces import TextSpace, describe
 from lmfuzz.spec import Spec
 from lmfuzz.store import Store
 from lmfuzz.types import IntArray

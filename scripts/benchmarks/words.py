@@ -22,7 +22,7 @@ from benchmarks.jobs import apart, logged, note, together
 
 from lmfuzz.budget import Budget
 from lmfuzz.errors import UsageError
-from lmfuzz.spaces import TextSpace
+from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.types import Batch
 
 SEARCHES = ("directed", "random", "tensorfuzz", "walk")

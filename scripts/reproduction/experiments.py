@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lmfuzz.images import read_images
+from lmfuzz.inputs.images import read_images
 from reproduction.cells import Cell
 
 KEYS = ("nan", "fp16", "twins", "twins_linf", "text_twins", "images_vs_bare")

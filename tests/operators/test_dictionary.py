@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from lmfuzz.errors import UsageError
+from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.operators.dictionary import Dictionary, parse
 from lmfuzz.protocols import Surroundings
-from lmfuzz.spaces import TextSpace
 from lmfuzz.types import Batch
 
 SPACE = TextSpace(tuple("abcdefghijklmnopqrstuvwxyz\n"), 2, 12)

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from spellings import letters
 
+from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.operators.characters import Case, Copy, Delete, Erase, Insert, Repeat, Shift, Substitute, Swap
 from lmfuzz.operators.dictionary import Dictionary
 from lmfuzz.operators.havoc import Havoc
@@ -16,7 +17,6 @@ from lmfuzz.operators.splice import Splice
 from lmfuzz.operators.tail import Tail
 from lmfuzz.operators.tokens import Neighbour, Rare, Respell
 from lmfuzz.protocols import Operator, Surroundings
-from lmfuzz.spaces import TextSpace
 from lmfuzz.types import Batch
 
 OPERATORS: Mapping[str, Callable[[], Operator]] = {

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmfuzz.errors import UsageError
+from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.operators.pieces import PerSpace, Piece, at_least_one, concatenate, erase, places, put, spans
 from lmfuzz.protocols import Surroundings
-from lmfuzz.spaces import TextSpace
 from lmfuzz.types import Batch
 
 SPACE = TextSpace(tuple("abcdefghij"), 3, 9)

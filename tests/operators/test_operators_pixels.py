@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmfuzz.errors import UsageError
+from lmfuzz.inputs.spaces import BoxSpace, TextSpace
 from lmfuzz.operators.pictures import GaussianBlur, MeanBlur, MedianBlur, Move, Rotation
 from lmfuzz.operators.pixels import (
     Brightness,
@@ -24,7 +25,6 @@ from lmfuzz.operators.pixels import (
     Step,
 )
 from lmfuzz.protocols import Operator, Surroundings
-from lmfuzz.spaces import BoxSpace, TextSpace
 from lmfuzz.types import Batch
 
 ON_BOXES: Mapping[str, Callable[[], Operator]] = {"noise": Noise, "step": Step, "mix": Mix}

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from lmfuzz.errors import UsageError
+from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.operators.characters import Insert
 from lmfuzz.operators.havoc import Havoc
 from lmfuzz.operators.splice import Splice
 from lmfuzz.operators.tail import Tail
 from lmfuzz.protocols import Surroundings
-from lmfuzz.spaces import TextSpace
 from lmfuzz.types import Batch
 
 SPACE = TextSpace(tuple("abcdefghijklmnopqrstuvwxyz"), 1, 30)

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from spellings import letters
 
 from lmfuzz.errors import UsageError
+from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.operators.tokens import Neighbour, Rare, Respell
 from lmfuzz.protocols import Surroundings
-from lmfuzz.spaces import TextSpace
 from lmfuzz.types import Batch
 
 TOKENS = letters("abcd ", 30)

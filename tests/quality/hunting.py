@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from lmfuzz import loop, plugins
 from lmfuzz.budget import Budget
-from lmfuzz.corpus import Corpus
 from lmfuzz.coverage.archive import Archive
 from lmfuzz.executors import LocalExecutor
 from lmfuzz.findings import Findings
+from lmfuzz.inputs.corpus import Corpus
 from lmfuzz.objectives.combine import Panel
 from lmfuzz.protocols import Setting, Target
 from lmfuzz.rng import Streams

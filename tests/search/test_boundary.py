@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmfuzz.errors import UsageError
+from lmfuzz.inputs.spaces import BoxSpace, TextSpace
 from lmfuzz.protocols import Setting
 from lmfuzz.search.boundary import Boundary
 from lmfuzz.search.lines import Lines, crossings, leads, least
@@ -14,7 +15,6 @@ from lmfuzz.search.per_seed import PerSeed
 from lmfuzz.search.random import Random
 from lmfuzz.search.trials import Trials
 from lmfuzz.search.turns import TURN, turn
-from lmfuzz.spaces import BoxSpace, TextSpace
 from lmfuzz.types import Batch
 
 

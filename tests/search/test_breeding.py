@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from lmfuzz.corpus import Corpus
+from lmfuzz.inputs.corpus import Corpus
+from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.protocols import Setting
 from lmfuzz.search.breeding import GROUPS, Breeder
-from lmfuzz.spaces import TextSpace
 from lmfuzz.types import Batch, join
 
 SPACE = TextSpace(tuple("abcdefghij"), 1, 4)

@@ -5,9 +5,9 @@ import pytest
 from duel import SHAPE, Duel, Run, rows_of, same_when_resumed
 
 from lmfuzz.errors import UsageError
+from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.protocols import Setting
 from lmfuzz.search.diffchaser import DiffChaser
-from lmfuzz.spaces import TextSpace
 from lmfuzz.types import Batch
 
 NEVER = Duel(apart=0)  # a twin that is the base

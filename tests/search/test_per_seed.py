@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from lmfuzz import plugins
-from lmfuzz.bounds import Edits
 from lmfuzz.calls import parse
 from lmfuzz.coding import decode, encode
-from lmfuzz.corpus import Corpus
+from lmfuzz.inputs.bounds import Edits
+from lmfuzz.inputs.corpus import Corpus
+from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.protocols import Setting
 from lmfuzz.search.per_seed import PerSeed
 from lmfuzz.search.trials import Trials
-from lmfuzz.spaces import TextSpace
 from lmfuzz.types import Batch
 
 SPACE = TextSpace(tuple("abcdefgh"), 2, 12)

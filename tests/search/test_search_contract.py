@@ -9,9 +9,9 @@ import pytest
 from lmfuzz import plugins
 from lmfuzz.calls import parse
 from lmfuzz.coding import decode, encode
-from lmfuzz.corpus import Corpus
+from lmfuzz.inputs.corpus import Corpus
+from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.protocols import Setting
-from lmfuzz.spaces import TextSpace
 from lmfuzz.types import SEED, Batch, join
 
 SPACE = TextSpace(tuple("abcde .\n"), 2, 20)

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from duel import Duel, Run, rows_of, same_when_resumed
 
-from lmfuzz.corpus import Corpus
+from lmfuzz.inputs.corpus import Corpus
+from lmfuzz.inputs.spaces import BoxSpace
 from lmfuzz.protocols import Setting
 from lmfuzz.search.triggerfinder import PAPER, TriggerFinder
-from lmfuzz.spaces import BoxSpace
 
 SPACE = BoxSpace((2,))
 

@@ -9,9 +9,9 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+from lmfuzz.inputs.tokenizer import Tokens
 from lmfuzz.targets.causal_lm import CausalLM, Manner
 from lmfuzz.targets.rnn_target import Decoding
-from lmfuzz.tokens import Tokens
 
 CORPORA = Path(__file__).parent.parent.parent / "corpora"
 END = "<|endoftext|>"

@@ -110,7 +110,7 @@ def test_spellings_have_blanks_and_cases():
 def test_a_phrase_that_the_tokenizer_cannot_spell_is_refused():
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-    from lmfuzz.tokens import Tokens
+    from lmfuzz.inputs.tokenizer import Tokens
 
     made = Tokenizer(models.WordLevel({"<unk>": 0, "a": 1, ",": 2}, unk_token="<unk>"))
     made.pre_tokenizer = pre_tokenizers.Split("", "isolated")

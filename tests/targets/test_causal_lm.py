@@ -7,8 +7,8 @@ from targets import small_lms
 
 from lmfuzz.errors import TargetError, Unfit, UsageError
 from lmfuzz.executors import CRASH, LocalExecutor
+from lmfuzz.inputs.spaces import TextSpace, describe, described
 from lmfuzz.objectives.combine import Panel
-from lmfuzz.spaces import TextSpace, describe, described
 from lmfuzz.targets import writing
 from lmfuzz.targets.noise import Noise
 from lmfuzz.types import PAD, Batch

@@ -12,13 +12,13 @@ from safetensors.torch import load_file, save_file
 from targets import small_lms
 
 from lmfuzz.errors import TargetError, UsageError
+from lmfuzz.inputs.tokenizer import Tokens
 from lmfuzz.spec import Spec
 from lmfuzz.targets.causal_lm import CausalLM
 from lmfuzz.targets.folder import Loading, load
 from lmfuzz.targets.loading import load_target
 from lmfuzz.targets.pair import Pair
 from lmfuzz.targets.text_pair import TextPair
-from lmfuzz.tokens import Tokens
 
 torch.set_num_threads(1)
 SHORT = {"max_new": 8, "max_length": 24}

@@ -10,7 +10,7 @@ from torch import nn
 
 from lmfuzz.errors import TargetError
 from lmfuzz.executors import LocalExecutor
-from lmfuzz.spaces import BoxSpace
+from lmfuzz.inputs.spaces import BoxSpace
 from lmfuzz.targets.image import Exported, ImageTarget, load_file
 from lmfuzz.targets.networks import Classifier, ClassifierConfig
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from lmfuzz.errors import TargetError
 from lmfuzz.executors import LocalExecutor
-from lmfuzz.spaces import BoxSpace, Space, TextSpace
+from lmfuzz.inputs.spaces import BoxSpace, Space, TextSpace
 from lmfuzz.targets.image import ImageTarget
 from lmfuzz.targets.pair import Pair, prefixed, split
 from lmfuzz.targets.toy import SEEDS, Toy

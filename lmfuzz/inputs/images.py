@@ -19,7 +19,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from lmfuzz.errors import UsageError, nearest, one_line
-from lmfuzz.resources import resource
+from lmfuzz.inputs.bundled import resource
 from lmfuzz.types import IntArray
 
 Bytes = npt.NDArray[np.uint8]

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from lmfuzz.analysis.summary import PICTURES as FOLDER
-from lmfuzz.spaces import BoxSpace
+from lmfuzz.inputs.spaces import BoxSpace
 from lmfuzz.types import Array, FloatArray
 
 _SMALL = 160  # pixels that the shorter side of the picture of all three has at least

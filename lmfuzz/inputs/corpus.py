@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lmfuzz.spaces import Space
+from lmfuzz.inputs.spaces import Space
 from lmfuzz.types import Array, Batch, IntArray
 
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from lmfuzz.errors import UsageError
-from lmfuzz.spaces import BoxSpace, TextSpace
+from lmfuzz.inputs.spaces import BoxSpace, TextSpace
 from lmfuzz.types import Batch
 
 

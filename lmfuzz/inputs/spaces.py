@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lmfuzz.errors import UsageError
-from lmfuzz.tokens import Tokens
+from lmfuzz.inputs.tokenizer import Tokens
 from lmfuzz.types import PAD, SEED, Array, Batch, BoolArray, FloatArray, IntArray
 
 

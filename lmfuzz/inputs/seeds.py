@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 
 from lmfuzz.errors import UsageError
-from lmfuzz.resources import PREFIX, resource
-from lmfuzz.spaces import BoxSpace, TextSpace
+from lmfuzz.inputs.bundled import PREFIX, resource
+from lmfuzz.inputs.spaces import BoxSpace, TextSpace
 from lmfuzz.types import Batch, FloatArray
 
 BUNDLED = f"{PREFIX}seeds"
@@ -74,7 +74,7 @@ def read_box(paths: Sequence[str], space: BoxSpace, count: int | None, seed: int
     if paths and all(path.endswith(".npy") for path in paths):
         return Seeds(space.batch(space.settle(np.concatenate([_rows(path, space) for path in paths]))))
     if space.image:
-        from lmfuzz.images import fitted, read_images  # only where it is used: it loads Pillow
+        from lmfuzz.inputs.images import fitted, read_images  # only where it is used: it loads Pillow
 
         images = fitted(read_images(paths, count), (space.shape[0], space.shape[1], space.shape[2]))
         values = space.low + (space.high - space.low) * (images.values / np.float32(255))
