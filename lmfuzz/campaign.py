@@ -28,8 +28,8 @@ from lmfuzz.inputs.corpus import Corpus
 from lmfuzz.inputs.spaces import BoxSpace, TextSpace, describe
 from lmfuzz.protocols import Feature, Setting, Target
 from lmfuzz.rng import Streams
-from lmfuzz.search.breeding import Breeder
-from lmfuzz.search.trials import Trials
+from lmfuzz.search.mutation import Breeder
+from lmfuzz.search.seed_outcomes import Trials
 from lmfuzz.shrink import Shrinker
 from lmfuzz.spec import Spec
 from lmfuzz.store import Store, Unwritten

@@ -7,9 +7,9 @@ import numpy as np
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.spaces import BoxSpace
 from lmfuzz.protocols import Setting
-from lmfuzz.search.breeding import Breeder
-from lmfuzz.search.lines import Lines, crossings, leads, least
-from lmfuzz.search.trials import Trials
+from lmfuzz.search.mutation import Breeder
+from lmfuzz.search.root_finding import Lines, crossings, leads, least
+from lmfuzz.search.seed_outcomes import Trials
 from lmfuzz.search.turns import turn
 from lmfuzz.types import Array, Batch, BoolArray, FloatArray, IntArray, State, Trace
 

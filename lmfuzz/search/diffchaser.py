@@ -8,8 +8,8 @@ import numpy as np
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.spaces import BoxSpace
 from lmfuzz.protocols import Setting
-from lmfuzz.search.breeding import Breeder
-from lmfuzz.search.trials import Trials
+from lmfuzz.search.mutation import Breeder
+from lmfuzz.search.seed_outcomes import Trials
 from lmfuzz.types import Batch, BoolArray, FloatArray, IntArray, State, Trace
 
 BASE = "base/probabilities"

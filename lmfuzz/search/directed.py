@@ -8,8 +8,8 @@ import numpy as np
 from lmfuzz.errors import UsageError
 from lmfuzz.protocols import Setting
 from lmfuzz.search.bandit import Bandit
-from lmfuzz.search.breeding import Breeder
-from lmfuzz.search.chains import Chains
+from lmfuzz.search.mutation import Breeder
+from lmfuzz.search.tempering import Chains
 from lmfuzz.types import Batch, BoolArray, FloatArray, IntArray, State, Trace, join
 
 TRIES = 4  # mutants per chain and batch: fewer chains with more tries climb faster, too few get stuck

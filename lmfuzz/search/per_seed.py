@@ -8,7 +8,7 @@ import numpy as np
 
 from lmfuzz.inputs.corpus import Corpus
 from lmfuzz.protocols import Search, Setting
-from lmfuzz.search.trials import Trials
+from lmfuzz.search.seed_outcomes import Trials
 from lmfuzz.types import Batch, BoolArray, FloatArray, IntArray, State, Trace, join, take
 
 EACH = 16  # rows per seed and batch, for a search that does not say how many it wants

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from lmfuzz.protocols import Setting
-from lmfuzz.search.breeding import Breeder
+from lmfuzz.search.mutation import Breeder
 from lmfuzz.types import Batch, BoolArray, FloatArray, State, Trace
 
 

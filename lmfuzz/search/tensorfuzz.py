@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from lmfuzz.protocols import Setting
-from lmfuzz.search.breeding import Breeder
+from lmfuzz.search.mutation import Breeder
 from lmfuzz.types import Batch, BoolArray, FloatArray, State, Trace
 
 RECENT = 5  # the published code's `recent` sampler: one of the last five elements, or a random one

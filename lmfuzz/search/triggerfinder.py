@@ -7,8 +7,8 @@ from typing import Literal
 import numpy as np
 
 from lmfuzz.protocols import Setting
-from lmfuzz.search.breeding import Breeder
-from lmfuzz.search.trials import Trials
+from lmfuzz.search.mutation import Breeder
+from lmfuzz.search.seed_outcomes import Trials
 from lmfuzz.search.turns import turn
 from lmfuzz.types import Batch, BoolArray, FloatArray, IntArray, State, Trace
 

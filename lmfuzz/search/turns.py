@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lmfuzz.search.trials import Trials
+from lmfuzz.search.seed_outcomes import Trials
 from lmfuzz.types import IntArray
 
 TURN = 100  # queries after which a seed makes way for those that had fewer

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lmfuzz.protocols import Setting
-from lmfuzz.search.breeding import Breeder
+from lmfuzz.search.mutation import Breeder
 from lmfuzz.types import Batch, BoolArray, FloatArray, State, Trace
 
 

@@ -10,10 +10,10 @@ from lmfuzz.errors import UsageError
 from lmfuzz.inputs.spaces import BoxSpace, TextSpace
 from lmfuzz.protocols import Setting
 from lmfuzz.search.boundary import Boundary
-from lmfuzz.search.lines import Lines, crossings, leads, least
 from lmfuzz.search.per_seed import PerSeed
 from lmfuzz.search.random import Random
-from lmfuzz.search.trials import Trials
+from lmfuzz.search.root_finding import Lines, crossings, leads, least
+from lmfuzz.search.seed_outcomes import Trials
 from lmfuzz.search.turns import TURN, turn
 from lmfuzz.types import Batch
 

@@ -6,7 +6,7 @@ import pytest
 from lmfuzz.inputs.corpus import Corpus
 from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.protocols import Setting
-from lmfuzz.search.breeding import GROUPS, Breeder
+from lmfuzz.search.mutation import GROUPS, Breeder
 from lmfuzz.types import Batch, join
 
 SPACE = TextSpace(tuple("abcdefghij"), 1, 4)

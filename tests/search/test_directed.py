@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from lmfuzz.search.bandit import Bandit
-from lmfuzz.search.chains import COLDEST, HOTTEST, Chains
+from lmfuzz.search.tempering import COLDEST, HOTTEST, Chains
 from lmfuzz.types import Batch
 
 

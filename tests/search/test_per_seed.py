@@ -13,7 +13,7 @@ from lmfuzz.inputs.corpus import Corpus
 from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.protocols import Setting
 from lmfuzz.search.per_seed import PerSeed
-from lmfuzz.search.trials import Trials
+from lmfuzz.search.seed_outcomes import Trials
 from lmfuzz.types import Batch
 
 SPACE = TextSpace(tuple("abcdefgh"), 2, 12)
