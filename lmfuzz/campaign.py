@@ -17,9 +17,9 @@ from lmfuzz import spec as specs
 from lmfuzz.analysis.summary import PICTURES, counted, resume_command
 from lmfuzz.budget import Budget
 from lmfuzz.calls import parse
-from lmfuzz.coverage.apart import Apart, Archives
 from lmfuzz.coverage.archive import Archive
 from lmfuzz.coverage.calibrate import Calibration, measure
+from lmfuzz.coverage.per_seed import Apart, Archives
 from lmfuzz.errors import UsageError
 from lmfuzz.executors import CRASH, LocalExecutor
 from lmfuzz.files import CAMPAIGN

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmfuzz.budget import Budget
-from lmfuzz.coverage.apart import Archives
 from lmfuzz.coverage.archive import Archive
+from lmfuzz.coverage.per_seed import Archives
 from lmfuzz.executors import LocalExecutor
 from lmfuzz.findings import Finding, Findings
 from lmfuzz.protocols import Feature, Objective, Search

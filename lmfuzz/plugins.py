@@ -95,8 +95,8 @@ _BUILT_IN: Mapping[Kind, Mapping[str, str]] = {
         "hidden_mean": "lmfuzz.coverage.features:hidden_mean",
         "trajectory": "lmfuzz.coverage.features:Trajectory",
         "output_cells": "lmfuzz.coverage.features:OutputCells",
-        "channels": "lmfuzz.coverage.plain:Channels",
-        "total": "lmfuzz.coverage.plain:Total",
+        "channels": "lmfuzz.coverage.channels:Channels",
+        "total": "lmfuzz.coverage.channels:Total",
     },
     "targets": {},
 }

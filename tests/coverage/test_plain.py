@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from lmfuzz.coverage.apart import Apart, Archives
-from lmfuzz.coverage.plain import Channels, Total
+from lmfuzz.coverage.channels import Channels, Total
+from lmfuzz.coverage.per_seed import Apart, Archives
 from lmfuzz.errors import UsageError
 
 TRACE = {
