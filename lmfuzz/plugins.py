@@ -58,10 +58,10 @@ _BUILT_IN: Mapping[Kind, Mapping[str, str]] = {
     "objectives": {
         "phrases": "lmfuzz.objectives.phrases:Phrases",
         "regex": "lmfuzz.objectives.regex:Regex",
-        "format": "lmfuzz.objectives.form:Format",
+        "format": "lmfuzz.objectives.format:Format",
         "echo": "lmfuzz.objectives.echo:Echo",
         "memorised": "lmfuzz.objectives.memorised:Memorised",
-        "never_ends": "lmfuzz.objectives.ending:NeverEnds",
+        "never_ends": "lmfuzz.objectives.never_ends:NeverEnds",
         "repetition": "lmfuzz.objectives.repetition:Repetition",
         "nonfinite": "lmfuzz.objectives.numeric:Nonfinite",
         "entropy": "lmfuzz.objectives.numeric:Entropy",

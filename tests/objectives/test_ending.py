@@ -4,7 +4,7 @@ import pytest
 from lmfuzz import plugins
 from lmfuzz.errors import UsageError
 from lmfuzz.objectives.combine import Panel
-from lmfuzz.objectives.ending import NeverEnds
+from lmfuzz.objectives.never_ends import NeverEnds
 from lmfuzz.types import PAD, Batch
 
 NAN, INF = np.nan, np.inf

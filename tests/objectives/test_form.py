@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lmfuzz import plugins
 from lmfuzz.errors import UsageError
 from lmfuzz.objectives.combine import Panel
-from lmfuzz.objectives.form import Format, begins_json
+from lmfuzz.objectives.format import Format, begins_json
 from lmfuzz.types import Batch
 
 NAN = np.nan
