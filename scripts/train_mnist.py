@@ -22,7 +22,7 @@ from torch import Tensor, nn, optim
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.images import DATA, read_images
 from lmfuzz.targets import checkpoint
-from lmfuzz.targets.networks import Classifier, ClassifierConfig
+from lmfuzz.targets.classifiers import Classifier, ClassifierConfig
 
 Labelled = tuple[Tensor, Tensor]  # images float32 (N, 1, 28, 28) in [0, 1], labels int64 (N,)
 OVERFLOW = 88.72  # float32's exp is infinite from here on

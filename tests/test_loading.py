@@ -14,8 +14,8 @@ from lmfuzz.spec import Spec
 from lmfuzz.targets import checkpoint
 from lmfuzz.targets.char_rnn import CharRNN, CharRNNConfig
 from lmfuzz.targets.loading import load_target
-from lmfuzz.targets.module import ModuleTarget
 from lmfuzz.targets.rnn_target import Decoding, RNNTarget
+from lmfuzz.targets.torch_module import ModuleTarget
 from lmfuzz.targets.toy import Toy
 from lmfuzz.types import PAD, Batch
 

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.tokenizer import Tokens
-from lmfuzz.targets.noise import Noise
 from lmfuzz.targets.phrase_gap import LATER, Phrase
 from lmfuzz.targets.reading import Reader
 from lmfuzz.targets.rooms import chosen
+from lmfuzz.targets.sampling import Noise
 from lmfuzz.targets.writing import Begun
 from lmfuzz.types import PAD
 

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from lmfuzz.errors import TargetError, Unfit
 from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.inputs.tokenizer import Tokens
-from lmfuzz.targets.activations import Peaks, See, submodules, watching
 from lmfuzz.targets.causal_gaps import CausalGaps, Spelled
-from lmfuzz.targets.noise import Noise
-from lmfuzz.targets.probing import fingerprint
+from lmfuzz.targets.hooks import Peaks, See, submodules, watching
 from lmfuzz.targets.reading import Reader
 from lmfuzz.targets.record import STEPWISE, Record
 from lmfuzz.targets.rnn_target import Decoding
+from lmfuzz.targets.sampling import Noise
+from lmfuzz.targets.validate import fingerprint
 from lmfuzz.targets.vocabulary import Vocabulary
 from lmfuzz.targets.writing import Choose, Writer
 from lmfuzz.types import PAD, Array, Batch, FloatArray, IntArray, Trace

@@ -12,9 +12,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lmfuzz.errors import TargetError, nearest
-from lmfuzz.targets import char_rnn, networks
+from lmfuzz.targets import char_rnn
+from lmfuzz.targets import classifiers as networks
 from lmfuzz.targets.char_rnn import CharRNN, CharRNNConfig
-from lmfuzz.targets.networks import Classifier, ClassifierConfig
+from lmfuzz.targets.classifiers import Classifier, ClassifierConfig
 from lmfuzz.typed import complaint
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"

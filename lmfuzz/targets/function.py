@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from lmfuzz.errors import TargetError
 from lmfuzz.inputs.spaces import BoxSpace
-from lmfuzz.targets.activations import Peaks, submodules, watching
-from lmfuzz.targets.probing import answers, examples, fingerprint, frozen, inputs
+from lmfuzz.targets.hooks import Peaks, submodules, watching
+from lmfuzz.targets.validate import answers, examples, fingerprint, frozen, inputs
 from lmfuzz.types import Array, Batch, FloatArray, Trace
 
 CHANNELS = frozenset({"text", "hidden_last", "magnitude", "nonfinite", "gradient"})

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from lmfuzz.errors import TargetError, one_line
 from lmfuzz.inputs.spaces import BoxSpace
-from lmfuzz.targets.activations import Peaks, per_row, submodules, watching
-from lmfuzz.targets.probing import answers, examples, fingerprint, frozen, inputs
+from lmfuzz.targets.hooks import Peaks, per_row, submodules, watching
+from lmfuzz.targets.validate import answers, examples, fingerprint, frozen, inputs
 from lmfuzz.types import Array, Batch, FloatArray, IntArray, Trace
 
 CHANNELS = frozenset({

@@ -187,8 +187,8 @@ def _module(module: Any, model: str, spec: Spec) -> Target:
     import torch
 
     from lmfuzz.targets.char_rnn import CharRNN
-    from lmfuzz.targets.module import ModuleTarget
     from lmfuzz.targets.rnn_target import RNNTarget
+    from lmfuzz.targets.torch_module import ModuleTarget
 
     torch.set_num_threads(1)  # measured: two threads on two cores are a third as fast as one
     if shape := _image(module, spec):

@@ -10,7 +10,7 @@ from lmfuzz.executors import CRASH, LocalExecutor
 from lmfuzz.inputs.spaces import TextSpace, describe, described
 from lmfuzz.objectives.combine import Panel
 from lmfuzz.targets import writing
-from lmfuzz.targets.noise import Noise
+from lmfuzz.targets.sampling import Noise
 from lmfuzz.types import PAD, Batch
 
 torch.set_num_threads(1)

@@ -11,8 +11,8 @@ from torch import nn
 from lmfuzz.errors import TargetError
 from lmfuzz.executors import LocalExecutor
 from lmfuzz.inputs.spaces import BoxSpace
+from lmfuzz.targets.classifiers import Classifier, ClassifierConfig
 from lmfuzz.targets.image import Exported, ImageTarget, load_file
-from lmfuzz.targets.networks import Classifier, ClassifierConfig
 
 GREY, COLOUR = BoxSpace((4, 5, 1), step=1 / 255), BoxSpace((4, 5, 3))
 BASE = {"text", "logits", "probabilities", "label", "hidden_last", "magnitude", "nonfinite"}

@@ -9,8 +9,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from lmfuzz.errors import TargetError
-from lmfuzz.targets import checkpoint, networks
-from lmfuzz.targets.networks import Classifier, ClassifierConfig, Exponential
+from lmfuzz.targets import checkpoint
+from lmfuzz.targets import classifiers as networks
+from lmfuzz.targets.classifiers import Classifier, ClassifierConfig, Exponential
 
 torch.set_num_threads(1)
 

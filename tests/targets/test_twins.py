@@ -18,10 +18,10 @@ from torch.nn.utils import parametrizations, prune
 from lmfuzz.errors import UsageError
 from lmfuzz.recipes import RECIPES, Recipe, is_recipe, read
 from lmfuzz.targets.char_rnn import CharRNN
-from lmfuzz.targets.module import ModuleTarget
-from lmfuzz.targets.probing import fingerprint
 from lmfuzz.targets.rnn_target import Decoding, RNNTarget
+from lmfuzz.targets.torch_module import ModuleTarget
 from lmfuzz.targets.twins import Called, make_twin, rounded
+from lmfuzz.targets.validate import fingerprint
 
 torch.set_num_threads(1)
 

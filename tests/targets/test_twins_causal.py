@@ -9,8 +9,8 @@ import torch
 import transformers
 from torch import nn
 
-from lmfuzz.targets.probing import fingerprint
 from lmfuzz.targets.twins import make_twin
+from lmfuzz.targets.validate import fingerprint
 
 torch.set_num_threads(1)
 
