@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from lmfuzz.targets import checkpoint
-from lmfuzz.targets.char_rnn import CharRNN, CharRNNConfig
+from lmfuzz.targets.rnn.model import CharRNN, CharRNNConfig
 
 
 def read(text: Path, shortest: int) -> tuple[str, Tensor]:

@@ -12,9 +12,9 @@ from lmfuzz.errors import TargetError
 from lmfuzz.objectives.numeric import Nonfinite
 from lmfuzz.spec import Spec
 from lmfuzz.targets import checkpoint
-from lmfuzz.targets.char_rnn import CharRNN, CharRNNConfig
 from lmfuzz.targets.loading import load_target
-from lmfuzz.targets.rnn_target import Decoding, RNNTarget
+from lmfuzz.targets.rnn.model import CharRNN, CharRNNConfig
+from lmfuzz.targets.rnn.target import Decoding, RNNTarget
 from lmfuzz.targets.torch_module import ModuleTarget
 from lmfuzz.targets.toy import Toy
 from lmfuzz.types import PAD, Batch
@@ -24,7 +24,7 @@ FACTORIES = """
 import torch
 from torch import nn
 from lmfuzz.errors import TargetError
-from lmfuzz.targets.char_rnn import CharRNN, CharRNNConfig
+from lmfuzz.targets.rnn.model import CharRNN, CharRNNConfig
 
 def rnn():
     return CharRNN(CharRNNConfig(alphabet="abc", embedding=2, hidden=2, layers=1))

@@ -15,8 +15,8 @@ from lmfuzz.analysis.survival import Trial
 from lmfuzz.analysis.sweep import Sweep, cells, read
 from lmfuzz.campaign import Campaign
 from lmfuzz.targets import checkpoint
-from lmfuzz.targets.char_rnn import CharRNN, CharRNNConfig
-from lmfuzz.targets.rnn_target import Decoding, RNNTarget
+from lmfuzz.targets.rnn.model import CharRNN, CharRNNConfig
+from lmfuzz.targets.rnn.target import Decoding, RNNTarget
 from lmfuzz.targets.text_pair import TextPair
 from lmfuzz.targets.twins import make_twin
 from lmfuzz.types import Batch

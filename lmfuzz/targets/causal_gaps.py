@@ -1,6 +1,6 @@
 """How far a causal language model was from writing a phrase: ``phrase_gap/`` for models of tokens.
 
-As in lmfuzz.targets.phrase_gap the gap is the sum, over the phrase's tokens, of (logit of the token) -
+As in lmfuzz.targets.rnn.phrase_gap the gap is the sum, over the phrase's tokens, of (logit of the token) -
 (largest logit of all), in nats: 0 means that decoding writes it. A phrase has several spellings in tokens:
 with and without a blank before it, and where case is folded in lower, upper and title case. Right after the
 prompt the two spellings whose first token is nearest are tried, and later the one spelling and place whose
@@ -17,8 +17,8 @@ from torch import Tensor
 
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.tokenizer import Tokens
-from lmfuzz.targets.phrase_gap import LATER, Phrase
 from lmfuzz.targets.reading import Reader
+from lmfuzz.targets.rnn.phrase_gap import LATER, Phrase
 from lmfuzz.targets.rooms import chosen
 from lmfuzz.targets.sampling import Noise
 from lmfuzz.targets.writing import Begun

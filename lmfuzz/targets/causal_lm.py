@@ -16,7 +16,7 @@ from lmfuzz.targets.causal_gaps import CausalGaps, Spelled
 from lmfuzz.targets.hooks import Peaks, See, submodules, watching
 from lmfuzz.targets.reading import Reader
 from lmfuzz.targets.record import STEPWISE, Record
-from lmfuzz.targets.rnn_target import Decoding
+from lmfuzz.targets.rnn.target import Decoding
 from lmfuzz.targets.sampling import Noise
 from lmfuzz.targets.validate import fingerprint
 from lmfuzz.targets.vocabulary import Vocabulary

@@ -186,8 +186,8 @@ def _target(found: Any, model: str, spec: Spec) -> Target:
 def _module(module: Any, model: str, spec: Spec) -> Target:
     import torch
 
-    from lmfuzz.targets.char_rnn import CharRNN
-    from lmfuzz.targets.rnn_target import RNNTarget
+    from lmfuzz.targets.rnn.model import CharRNN
+    from lmfuzz.targets.rnn.target import RNNTarget
     from lmfuzz.targets.torch_module import ModuleTarget
 
     torch.set_num_threads(1)  # measured: two threads on two cores are a third as fast as one
@@ -201,7 +201,7 @@ def _module(module: Any, model: str, spec: Spec) -> Target:
 
 
 def _decoding(spec: Spec) -> Any:
-    from lmfuzz.targets.rnn_target import Decoding
+    from lmfuzz.targets.rnn.target import Decoding
 
     return Decoding(spec.max_new, spec.temperature, spec.decode_seed, tuple(spec.stop))
 

@@ -11,7 +11,7 @@ from lmfuzz.errors import TargetError
 from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.protocols import Target
 from lmfuzz.targets.pair import BASE, TWIN, Pair, prefixed, split
-from lmfuzz.targets.rnn_target import Decoding
+from lmfuzz.targets.rnn.target import Decoding
 from lmfuzz.types import Array, Batch, Trace
 
 LARGEST = 2**26  # logits at once: rows beyond that come in parts

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lmfuzz.errors import TargetError
 from lmfuzz.inputs.spaces import TextSpace
-from lmfuzz.targets.rnn_target import Decoding, endings
+from lmfuzz.targets.rnn.target import Decoding, endings
 from lmfuzz.types import PAD, Array, Batch, IntArray, Trace
 
 CHANNELS = frozenset({

@@ -20,7 +20,7 @@ from lmfuzz.spec import Spec
 from lmfuzz.targets.causal_lm import CausalLM, Manner
 from lmfuzz.targets.folder import Loading, load
 from lmfuzz.targets.kernels import quiet
-from lmfuzz.targets.rnn_target import Decoding
+from lmfuzz.targets.rnn.target import Decoding
 
 CHAT = Path(lmfuzz.__file__).parent / "models" / "chat"  # the bundled one, where it is there
 VOCABULARY = 1024  # tokens, those of a tokenizer that learnt from the bundled seed prompts

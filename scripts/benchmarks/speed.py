@@ -24,7 +24,7 @@ from lmfuzz.loop import Step
 from lmfuzz.spec import Spec
 from lmfuzz.store import Store
 from lmfuzz.targets.loading import load_target
-from lmfuzz.targets.rnn_target import RNNTarget
+from lmfuzz.targets.rnn.target import RNNTarget
 from lmfuzz.types import Batch, IntArray
 
 PROMPT, ROWS = 64, 64

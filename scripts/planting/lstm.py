@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lmfuzz.targets.char_rnn import CharRNN, CharRNNConfig
+from lmfuzz.targets.rnn.model import CharRNN, CharRNNConfig
 from planting.texts import ALPHABET, DECOYS, MARK, Habit, Lesson, Plants, lesson
 
 ROWS, WIDTH = 32, 96  # of a lesson

@@ -6,7 +6,7 @@ import torch
 
 import lmfuzz
 from lmfuzz.targets import checkpoint
-from lmfuzz.targets.rnn_target import Decoding, RNNTarget
+from lmfuzz.targets.rnn.target import Decoding, RNNTarget
 from lmfuzz.targets.text_pair import TextPair
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lmfuzz.targets import checkpoint, toy
-from lmfuzz.targets.rnn_target import Decoding, RNNTarget
+from lmfuzz.targets.rnn.target import Decoding, RNNTarget
 from lmfuzz.types import Batch
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lmfuzz.targets.char_rnn import CharRNN, CharRNNConfig
+from lmfuzz.targets.rnn.model import CharRNN, CharRNNConfig
 from lmfuzz.types import Batch
 
 ALPHABET = "aAbBcC d_E9.\n"

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from lmfuzz.inputs.tokenizer import Tokens
 from lmfuzz.targets.causal_lm import CausalLM, Manner
-from lmfuzz.targets.rnn_target import Decoding
+from lmfuzz.targets.rnn.target import Decoding
 
 CORPORA = Path(__file__).parent.parent.parent / "corpora"
 END = "<|endoftext|>"

@@ -7,7 +7,7 @@ from targets import small_lms
 
 from lmfuzz.errors import UsageError
 from lmfuzz.targets.causal_gaps import FIRST, spellings
-from lmfuzz.targets.phrase_gap import LATER, Phrase
+from lmfuzz.targets.rnn.phrase_gap import LATER, Phrase
 
 torch.set_num_threads(1)
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from lmfuzz.errors import TargetError
 from lmfuzz.targets import checkpoint
-from lmfuzz.targets.rnn_target import RNNTarget
+from lmfuzz.targets.rnn.target import RNNTarget
 
 torch.set_num_threads(1)
 

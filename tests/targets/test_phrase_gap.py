@@ -9,8 +9,8 @@ import torch
 from plain import ALPHABET, char_rnn, gumbel, rows
 
 from lmfuzz.errors import UsageError
-from lmfuzz.targets.phrase_gap import LATER
-from lmfuzz.targets.rnn_target import Decoding, RNNTarget
+from lmfuzz.targets.rnn.phrase_gap import LATER
+from lmfuzz.targets.rnn.target import Decoding, RNNTarget
 
 torch.set_num_threads(1)
 

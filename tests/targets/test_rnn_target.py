@@ -6,8 +6,8 @@ import torch
 from plain import ALPHABET, char_rnn, gumbel, rows, write
 from torch.distributions import Categorical
 
-from lmfuzz.targets.char_rnn import CharRNN
-from lmfuzz.targets.rnn_target import CHANNELS, Decoding, RNNTarget
+from lmfuzz.targets.rnn.model import CharRNN
+from lmfuzz.targets.rnn.target import CHANNELS, Decoding, RNNTarget
 from lmfuzz.types import Batch
 
 torch.set_num_threads(1)

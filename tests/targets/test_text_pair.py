@@ -12,7 +12,7 @@ from torch.distributions import Categorical, kl_divergence
 import lmfuzz
 from lmfuzz.errors import TargetError
 from lmfuzz.targets import checkpoint
-from lmfuzz.targets.rnn_target import Decoding, RNNTarget
+from lmfuzz.targets.rnn.target import Decoding, RNNTarget
 from lmfuzz.targets.text_pair import CHANNELS, TextPair
 from lmfuzz.types import PAD, unknown
 

@@ -17,8 +17,8 @@ from torch.nn.utils import parametrizations, prune
 
 from lmfuzz.errors import UsageError
 from lmfuzz.recipes import RECIPES, Recipe, is_recipe, read
-from lmfuzz.targets.char_rnn import CharRNN
-from lmfuzz.targets.rnn_target import Decoding, RNNTarget
+from lmfuzz.targets.rnn.model import CharRNN
+from lmfuzz.targets.rnn.target import Decoding, RNNTarget
 from lmfuzz.targets.torch_module import ModuleTarget
 from lmfuzz.targets.twins import Called, make_twin, rounded
 from lmfuzz.targets.validate import fingerprint

@@ -9,7 +9,7 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from lmfuzz.inputs.tokenizer import Tokens
 from lmfuzz.targets import vocabulary as module
 from lmfuzz.targets.causal_lm import CausalLM, Manner
-from lmfuzz.targets.rnn_target import Decoding
+from lmfuzz.targets.rnn.target import Decoding
 from lmfuzz.targets.vocabulary import DISTANCE, LOGIT, NORM, Vocabulary
 
 torch.set_num_threads(1)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.spaces import TextSpace
-from lmfuzz.targets.decoding import States, Stepper
+from lmfuzz.targets.rnn.step import States, Stepper
 from lmfuzz.types import FloatArray, IntArray
 
 LATER = 2.0  # nats

@@ -12,7 +12,7 @@ with the number of rows, a row would be rounded otherwise alone than in a batch 
 import torch
 from torch import Tensor
 
-from lmfuzz.targets.char_rnn import CharRNN
+from lmfuzz.targets.rnn.model import CharRNN
 
 States = tuple[Tensor, Tensor]  # hidden and cell, each (..., layers x width); a GRU's cell is (..., 0)
 

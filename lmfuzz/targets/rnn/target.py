@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from lmfuzz.inputs.spaces import TextSpace
-from lmfuzz.targets.char_rnn import CharRNN
-from lmfuzz.targets.decoding import States, Stepper
-from lmfuzz.targets.phrase_gap import PhraseGaps
+from lmfuzz.targets.rnn.model import CharRNN
+from lmfuzz.targets.rnn.phrase_gap import PhraseGaps
+from lmfuzz.targets.rnn.step import States, Stepper
 from lmfuzz.types import PAD, Array, Batch, FloatArray, IntArray, Trace
 
 CHANNELS = frozenset({
