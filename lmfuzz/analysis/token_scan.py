@@ -38,7 +38,7 @@ class Scan:
     """
 
     def __init__(self, spec: Spec) -> None:
-        from lmfuzz.targets.repeating import Repeating  # only where it is used: it loads torch
+        from lmfuzz.targets.hf.repeat_probe import Repeating  # only where it is used: it loads torch
 
         target: Any = _loaded(spec)
         self.spec, self.vocabulary = spec, target.lexicon

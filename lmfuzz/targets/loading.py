@@ -110,7 +110,7 @@ def _checkpoint(folder: Path, spec: Spec) -> Any:
 
 def _causal(name: str, spec: Spec) -> Any:
     """A Hugging Face model with its tokenizer."""
-    from lmfuzz.targets.folder import Loading, load
+    from lmfuzz.targets.hf.loader import Loading, load
 
     how = Loading(
         spec.device,
@@ -157,7 +157,7 @@ def _asks(factory: Any) -> bool:
 def _target(found: Any, model: str, spec: Spec) -> Target:
     """A Target as it is; a torch module, a Hugging Face model or a function as one."""
     if hasattr(found, "tokens") and hasattr(found, "ends"):
-        from lmfuzz.targets.causal_lm import CausalLM, Manner
+        from lmfuzz.targets.hf.target import CausalLM, Manner
 
         manner = Manner(
             _decoding(spec), spec.level, spec.layer, spec.batch_tokens, spec.min_length, spec.max_length

@@ -7,7 +7,7 @@ from benchmarks.causal_models import Subject, prompts, subjects, target_of
 from benchmarks.figures import Measured, Options, noted
 from benchmarks.ties import Parting, partings
 
-from lmfuzz.targets.causal_lm import CausalLM
+from lmfuzz.targets.hf.target import CausalLM
 from lmfuzz.types import Batch
 
 ROWS, NEW, SIZE, LENGTHS = 1000, 32, 64, (8, 64)  # rows, new tokens, rows in a batch, tokens of prompts

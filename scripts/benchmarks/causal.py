@@ -11,7 +11,7 @@ from benchmarks.figures import Measured, Options, Wrong, noted, spread
 from benchmarks.speed import Slice, outside, watched
 from benchmarks.ties import partings
 
-from lmfuzz.targets.causal_lm import CausalLM
+from lmfuzz.targets.hf.target import CausalLM
 from lmfuzz.types import Batch
 
 NEW = 50

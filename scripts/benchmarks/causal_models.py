@@ -17,8 +17,8 @@ from lmfuzz.errors import UsageError
 from lmfuzz.inputs.bundled import resource
 from lmfuzz.inputs.seeds import BUNDLED
 from lmfuzz.spec import Spec
-from lmfuzz.targets.causal_lm import CausalLM, Manner
-from lmfuzz.targets.folder import Loading, load
+from lmfuzz.targets.hf.loader import Loading, load
+from lmfuzz.targets.hf.target import CausalLM, Manner
 from lmfuzz.targets.kernels import quiet
 from lmfuzz.targets.rnn.target import Decoding
 

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import PreTrainedTokenizerFast
 
 from lmfuzz.inputs.tokenizer import Tokens
-from lmfuzz.targets.causal_lm import CausalLM, Manner
+from lmfuzz.targets.hf.target import CausalLM, Manner
 from lmfuzz.targets.rnn.target import Decoding
 
 CORPORA = Path(__file__).parent.parent.parent / "corpora"

@@ -6,7 +6,7 @@ import torch
 from targets import small_lms
 
 from lmfuzz.errors import UsageError
-from lmfuzz.targets.causal_gaps import FIRST, spellings
+from lmfuzz.targets.hf.phrase_gap import FIRST, spellings
 from lmfuzz.targets.rnn.phrase_gap import LATER, Phrase
 
 torch.set_num_threads(1)

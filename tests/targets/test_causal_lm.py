@@ -9,7 +9,7 @@ from lmfuzz.errors import TargetError, Unfit, UsageError
 from lmfuzz.executors import CRASH, LocalExecutor
 from lmfuzz.inputs.spaces import TextSpace, describe, described
 from lmfuzz.objectives.combine import Panel
-from lmfuzz.targets import writing
+from lmfuzz.targets.hf import decoding as writing
 from lmfuzz.targets.sampling import Noise
 from lmfuzz.types import PAD, Batch
 

@@ -6,8 +6,8 @@ import torch
 from targets import small_lms
 
 from lmfuzz.errors import UsageError
-from lmfuzz.targets import writing
-from lmfuzz.targets.repeating import Repeating
+from lmfuzz.targets.hf import decoding as writing
+from lmfuzz.targets.hf.repeat_probe import Repeating
 from lmfuzz.targets.text_pair import CHANNELS as PAIRED
 from lmfuzz.targets.text_pair import TextPair
 from lmfuzz.targets.twins import make_twin

@@ -14,8 +14,8 @@ from targets import small_lms
 from lmfuzz.errors import TargetError, UsageError
 from lmfuzz.inputs.tokenizer import Tokens
 from lmfuzz.spec import Spec
-from lmfuzz.targets.causal_lm import CausalLM
-from lmfuzz.targets.folder import Loading, load
+from lmfuzz.targets.hf.loader import Loading, load
+from lmfuzz.targets.hf.target import CausalLM
 from lmfuzz.targets.loading import load_target
 from lmfuzz.targets.pair import Pair
 from lmfuzz.targets.text_pair import TextPair

@@ -5,7 +5,7 @@ import pytest
 import torch
 from small_lms import VOCABULARY, target
 
-from lmfuzz.targets.repeating import Repeating
+from lmfuzz.targets.hf.repeat_probe import Repeating
 
 torch.set_num_threads(1)
 

@@ -7,10 +7,10 @@ import torch
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
 from lmfuzz.inputs.tokenizer import Tokens
-from lmfuzz.targets import vocabulary as module
-from lmfuzz.targets.causal_lm import CausalLM, Manner
+from lmfuzz.targets.hf import vocabulary as module
+from lmfuzz.targets.hf.target import CausalLM, Manner
+from lmfuzz.targets.hf.vocabulary import DISTANCE, LOGIT, NORM, Vocabulary
 from lmfuzz.targets.rnn.target import Decoding
-from lmfuzz.targets.vocabulary import DISTANCE, LOGIT, NORM, Vocabulary
 
 torch.set_num_threads(1)
 

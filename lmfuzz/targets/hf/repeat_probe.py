@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from lmfuzz.errors import TargetError
+from lmfuzz.targets.hf.decoding import MOST_TOKENS, out_of_memory
+from lmfuzz.targets.hf.forward import Reader
 from lmfuzz.targets.kernels import quiet
-from lmfuzz.targets.reading import Reader
-from lmfuzz.targets.writing import MOST_TOKENS, out_of_memory
 from lmfuzz.types import FloatArray, IntArray
 
 REPEATS = 16  # of a token in its prompt

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers.cache_utils import Cache
 
 from lmfuzz.errors import TargetError, UsageError
-from lmfuzz.targets.rooms import rooms
+from lmfuzz.targets.hf.kv_cache import rooms
 
 # How far padding may move logits, as a share of their spread; a wrong mask moves them by all of it.
 _CLOSE, _CLOSE_IN_16_BITS = 0.02, 0.3

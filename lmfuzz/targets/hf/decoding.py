@@ -9,8 +9,8 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 
 from lmfuzz.errors import Unfit
-from lmfuzz.targets.reading import Reader, padded
-from lmfuzz.targets.rooms import chosen, rooms
+from lmfuzz.targets.hf.forward import Reader, padded
+from lmfuzz.targets.hf.kv_cache import chosen, rooms
 
 MOST_TOKENS = {"cpu": 16_384, "cuda": 262_144}  # in a batch, where memory sets no limit
 LEAST_TOKENS = 256

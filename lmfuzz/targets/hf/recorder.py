@@ -5,8 +5,8 @@ from collections.abc import Callable, Collection
 import torch
 from torch import Tensor
 
-from lmfuzz.targets.causal_gaps import CausalGaps
-from lmfuzz.targets.writing import Begun
+from lmfuzz.targets.hf.decoding import Begun
+from lmfuzz.targets.hf.phrase_gap import CausalGaps
 from lmfuzz.types import PAD
 
 STEPWISE = frozenset({"hidden_mean", "hidden_steps"})  # made of the states before every token

@@ -12,15 +12,15 @@ from torch import Tensor, nn
 from lmfuzz.errors import TargetError, Unfit
 from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.inputs.tokenizer import Tokens
-from lmfuzz.targets.causal_gaps import CausalGaps, Spelled
+from lmfuzz.targets.hf.decoding import Choose, Writer
+from lmfuzz.targets.hf.forward import Reader
+from lmfuzz.targets.hf.phrase_gap import CausalGaps, Spelled
+from lmfuzz.targets.hf.recorder import STEPWISE, Record
+from lmfuzz.targets.hf.vocabulary import Vocabulary
 from lmfuzz.targets.hooks import Peaks, See, submodules, watching
-from lmfuzz.targets.reading import Reader
-from lmfuzz.targets.record import STEPWISE, Record
 from lmfuzz.targets.rnn.target import Decoding
 from lmfuzz.targets.sampling import Noise
 from lmfuzz.targets.validate import fingerprint
-from lmfuzz.targets.vocabulary import Vocabulary
-from lmfuzz.targets.writing import Choose, Writer
 from lmfuzz.types import PAD, Array, Batch, FloatArray, IntArray, Trace
 
 CHANNELS = frozenset({

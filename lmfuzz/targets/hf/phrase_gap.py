@@ -17,11 +17,11 @@ from torch import Tensor
 
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.tokenizer import Tokens
-from lmfuzz.targets.reading import Reader
+from lmfuzz.targets.hf.decoding import Begun
+from lmfuzz.targets.hf.forward import Reader
+from lmfuzz.targets.hf.kv_cache import chosen
 from lmfuzz.targets.rnn.phrase_gap import LATER, Phrase
-from lmfuzz.targets.rooms import chosen
 from lmfuzz.targets.sampling import Noise
-from lmfuzz.targets.writing import Begun
 from lmfuzz.types import PAD
 
 FIRST = 2  # spellings that are tried right after the prompt
