@@ -1,4 +1,4 @@
-"""How a twin is ordered: ``fp16``, ``int8:per=tensor``, ``prune:0.5``; lmfuzz.targets.twins makes it.
+"""How a twin is ordered: ``fp16``, ``int8:per=tensor``, ``prune:0.5``; lmfuzz.targets.twins.compress makes it.
 
 Nothing here needs torch, so that a wrong recipe is refused before a model is loaded.
 """

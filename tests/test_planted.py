@@ -17,8 +17,8 @@ from lmfuzz.campaign import Campaign
 from lmfuzz.targets import checkpoint
 from lmfuzz.targets.rnn.model import CharRNN, CharRNNConfig
 from lmfuzz.targets.rnn.target import Decoding, RNNTarget
-from lmfuzz.targets.text_pair import TextPair
-from lmfuzz.targets.twins import make_twin
+from lmfuzz.targets.twins.compress import make_twin
+from lmfuzz.targets.twins.text_pair import TextPair
 from lmfuzz.types import Batch
 
 ROOT = Path(__file__).parent.parent

@@ -226,7 +226,7 @@ def _image(module: Any, spec: Spec) -> tuple[int, ...]:
 
 def _compressed(base: Target, spec: Spec) -> tuple[Target, str]:
     """The twin of ``base`` that a recipe makes, and what it converted."""
-    from lmfuzz.targets.twins import make_twin
+    from lmfuzz.targets.twins.compress import make_twin
 
     module = getattr(base, "module", getattr(base, "model", None))
     if module is None:
@@ -248,8 +248,8 @@ def _shape(target: Target) -> list[int]:
 def _pair(base: Target, twin: Target, words: str) -> Target:
     if base.identity == twin.identity:
         raise TargetError("the twin is its base: the same weights, which can differ in nothing")
-    from lmfuzz.targets.pair import Pair
-    from lmfuzz.targets.text_pair import TextPair
+    from lmfuzz.targets.twins.pair import Pair
+    from lmfuzz.targets.twins.text_pair import TextPair
 
     pair: Any = TextPair(base, twin) if _follow(base, twin) else Pair(base, twin)  # type: ignore[arg-type]
     pair.told = getattr(base, "told", None)

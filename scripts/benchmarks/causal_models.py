@@ -19,8 +19,8 @@ from lmfuzz.inputs.seeds import BUNDLED
 from lmfuzz.spec import Spec
 from lmfuzz.targets.hf.loader import Loading, load
 from lmfuzz.targets.hf.target import CausalLM, Manner
-from lmfuzz.targets.kernels import quiet
 from lmfuzz.targets.rnn.target import Decoding
+from lmfuzz.targets.twins.kernels import quiet
 
 CHAT = Path(lmfuzz.__file__).parent / "models" / "chat"  # the bundled one, where it is there
 VOCABULARY = 1024  # tokens, those of a tokenizer that learnt from the bundled seed prompts

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from lmfuzz.analysis.token_scan import FIXED, Scan
 from lmfuzz.spec import Spec
-from lmfuzz.targets.kernels import quiet
+from lmfuzz.targets.twins.kernels import quiet
 
 VOCABULARY, LAYERS, WIDTH = 32_000, 4, 128
 TURNS = 2

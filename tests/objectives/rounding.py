@@ -7,7 +7,7 @@ import torch
 import lmfuzz
 from lmfuzz.targets import checkpoint
 from lmfuzz.targets.rnn.target import Decoding, RNNTarget
-from lmfuzz.targets.text_pair import TextPair
+from lmfuzz.targets.twins.text_pair import TextPair
 
 
 def rounded_pair(steps):

@@ -17,8 +17,8 @@ from lmfuzz.spec import Spec
 from lmfuzz.targets.hf.loader import Loading, load
 from lmfuzz.targets.hf.target import CausalLM
 from lmfuzz.targets.loading import load_target
-from lmfuzz.targets.pair import Pair
-from lmfuzz.targets.text_pair import TextPair
+from lmfuzz.targets.twins.pair import Pair
+from lmfuzz.targets.twins.text_pair import TextPair
 
 torch.set_num_threads(1)
 SHORT = {"max_new": 8, "max_length": 24}

@@ -11,8 +11,8 @@ from lmfuzz.errors import TargetError
 from lmfuzz.executors import LocalExecutor
 from lmfuzz.inputs.spaces import BoxSpace, Space, TextSpace
 from lmfuzz.targets.image import ImageTarget
-from lmfuzz.targets.pair import Pair, prefixed, split
 from lmfuzz.targets.toy import SEEDS, Toy
+from lmfuzz.targets.twins.pair import Pair, prefixed, split
 from lmfuzz.types import unknown
 
 BOX = BoxSpace((2, 2, 1))

@@ -13,7 +13,7 @@ import lmfuzz
 from lmfuzz.errors import TargetError
 from lmfuzz.targets import checkpoint
 from lmfuzz.targets.rnn.target import Decoding, RNNTarget
-from lmfuzz.targets.text_pair import CHANNELS, TextPair
+from lmfuzz.targets.twins.text_pair import CHANNELS, TextPair
 from lmfuzz.types import PAD, unknown
 
 torch.set_num_threads(1)

@@ -20,7 +20,7 @@ from lmfuzz.recipes import RECIPES, Recipe, is_recipe, read
 from lmfuzz.targets.rnn.model import CharRNN
 from lmfuzz.targets.rnn.target import Decoding, RNNTarget
 from lmfuzz.targets.torch_module import ModuleTarget
-from lmfuzz.targets.twins import Called, make_twin, rounded
+from lmfuzz.targets.twins.compress import Called, make_twin, rounded
 from lmfuzz.targets.validate import fingerprint
 
 torch.set_num_threads(1)
@@ -640,7 +640,7 @@ def test_without_torchao_it_is_said_how_to_get_it(monkeypatch):
 
 def test_torchao_is_quiet_and_loaded_only_when_asked_for():
     code = (
-        "import sys; from torch import nn; from lmfuzz.targets.twins import make_twin;"
+        "import sys; from torch import nn; from lmfuzz.targets.twins.compress import make_twin;"
         "make_twin(nn.Linear(4, 4), 'int8'); print('torchao' in sys.modules);"
         "make_twin(nn.Linear(4, 4), 'torchao'); print('torchao' in sys.modules)"
     )

@@ -9,7 +9,7 @@ import torch
 import transformers
 from torch import nn
 
-from lmfuzz.targets.twins import make_twin
+from lmfuzz.targets.twins.compress import make_twin
 from lmfuzz.targets.validate import fingerprint
 
 torch.set_num_threads(1)

@@ -10,7 +10,7 @@ from torch import nn
 
 from lmfuzz.errors import TargetError, UsageError
 from lmfuzz.inputs.tokenizer import Tokens
-from lmfuzz.targets.kernels import quiet
+from lmfuzz.targets.twins.kernels import quiet
 
 LARGE = 50_000_000  # parameters from which on several threads are worth it
 _MARK, _BLANK = "lmfuzz's place", "  lmfuzz's  place  "

@@ -8,7 +8,7 @@ from torch import Tensor
 from lmfuzz.errors import TargetError
 from lmfuzz.targets.hf.decoding import MOST_TOKENS, out_of_memory
 from lmfuzz.targets.hf.forward import Reader
-from lmfuzz.targets.kernels import quiet
+from lmfuzz.targets.twins.kernels import quiet
 from lmfuzz.types import FloatArray, IntArray
 
 REPEATS = 16  # of a token in its prompt

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lmfuzz.inputs.tokenizer import Tokens
 from lmfuzz.targets.hf.forward import Reader
-from lmfuzz.targets.kernels import quiet
+from lmfuzz.targets.twins.kernels import quiet
 from lmfuzz.types import FloatArray, IntArray
 
 SHARE = 0.02  # of the ordinary tokens that the indicator makes suspicious, as in the paper

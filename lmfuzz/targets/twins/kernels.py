@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from lmfuzz.errors import UsageError, one_line
-from lmfuzz.targets.layers import GROUP, is_turned
+from lmfuzz.targets.twins.layers import GROUP, is_turned
 
 SCHEMES: Mapping[str, str] = {  # torchao's, and what each does to a layer
     "int8": "rounded per channel",

@@ -10,8 +10,8 @@ from torch import Tensor
 from lmfuzz.errors import TargetError
 from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.protocols import Target
-from lmfuzz.targets.pair import BASE, TWIN, Pair, prefixed, split
 from lmfuzz.targets.rnn.target import Decoding
+from lmfuzz.targets.twins.pair import BASE, TWIN, Pair, prefixed, split
 from lmfuzz.types import Array, Batch, Trace
 
 LARGEST = 2**26  # logits at once: rows beyond that come in parts

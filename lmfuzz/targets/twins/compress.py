@@ -14,9 +14,9 @@ from torch.nn.utils import prune
 
 from lmfuzz.errors import UsageError, one_line
 from lmfuzz.recipes import Recipe, read
-from lmfuzz.targets.kernels import SCHEMES, pack_dynamic, pack_torchao
-from lmfuzz.targets.layers import GROUP, RECURRENT, channels_first, is_turned, kind, tied, weights
 from lmfuzz.targets.rnn.model import CharRNN
+from lmfuzz.targets.twins.kernels import SCHEMES, pack_dynamic, pack_torchao
+from lmfuzz.targets.twins.layers import GROUP, RECURRENT, channels_first, is_turned, kind, tied, weights
 
 SMALLEST = 1024  # weights in a tensor; TFLite leaves those with fewer in float
 

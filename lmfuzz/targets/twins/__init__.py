@@ -1,0 +1,1 @@
+"""Twins: compressed copies of a model, and pairs of models as one target."""
