@@ -5,17 +5,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from lmfuzz import plugins
-from lmfuzz.calls import Call, parse
 from lmfuzz.errors import UsageError
 from lmfuzz.executors import CRASH, OWN, LocalExecutor
 from lmfuzz.inputs.bounds import Edits, Linf
 from lmfuzz.inputs.seeds import BUNDLED, Seeds, read, read_box
 from lmfuzz.inputs.spaces import BoxSpace, Space, TextSpace
 from lmfuzz.objectives.combine import Panel
+from lmfuzz.plugins import registry as plugins
+from lmfuzz.plugins.grammar import Call, parse
+from lmfuzz.plugins.recipes import is_recipe
+from lmfuzz.plugins.recipes import read as read_recipe
 from lmfuzz.protocols import Bound, Feature, Lexicon, Operator, Search, Setting, Target
-from lmfuzz.recipes import is_recipe
-from lmfuzz.recipes import read as read_recipe
 from lmfuzz.search.per_seed import PerSeed
 from lmfuzz.shrink import Shrinker
 from lmfuzz.spec import Spec, stored

@@ -12,11 +12,10 @@ from typing import Any, Protocol
 import numpy as np
 
 import lmfuzz
-from lmfuzz import assembly, loop, plugins
+from lmfuzz import assembly, loop
 from lmfuzz import spec as specs
 from lmfuzz.analysis.summary import PICTURES, counted, resume_command
 from lmfuzz.budget import Budget
-from lmfuzz.calls import parse
 from lmfuzz.coverage.archive import Archive
 from lmfuzz.coverage.calibrate import Calibration, measure
 from lmfuzz.coverage.per_seed import Apart, Archives
@@ -26,6 +25,8 @@ from lmfuzz.files import CAMPAIGN
 from lmfuzz.findings import Finding, Findings
 from lmfuzz.inputs.corpus import Corpus
 from lmfuzz.inputs.spaces import BoxSpace, TextSpace, describe
+from lmfuzz.plugins import registry as plugins
+from lmfuzz.plugins.grammar import parse
 from lmfuzz.protocols import Feature, Setting, Target
 from lmfuzz.rng import Streams
 from lmfuzz.search.mutation import Breeder

@@ -12,10 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 import lmfuzz
 from lmfuzz import files
 from lmfuzz.budget import Budget
-from lmfuzz.calls import parse
 from lmfuzz.errors import UsageError, nearest
 from lmfuzz.inputs.bundled import resource
-from lmfuzz.typed import complaint
+from lmfuzz.plugins.coerce import complaint
+from lmfuzz.plugins.grammar import parse
 
 __all__ = ["Spec", "load", "read", "resolve", "resource", "write"]
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmfuzz.calls import Call, Value, parse, spell
 from lmfuzz.errors import UsageError
+from lmfuzz.plugins.grammar import Call, Value, parse, spell
 
 scalars = (
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()

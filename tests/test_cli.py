@@ -12,7 +12,7 @@ import lmfuzz
 from lmfuzz import store as stores
 from lmfuzz.analysis.summary import counted
 from lmfuzz.commands import searching
-from lmfuzz.plugins import KINDS
+from lmfuzz.plugins.registry import KINDS
 from lmfuzz.store import Store, Unwritten
 
 
@@ -275,12 +275,12 @@ def test_no_error_of_the_machine_says_that_something_was_found(
     def broken(kind: str) -> None:
         raise error
 
-    monkeypatch.setattr("lmfuzz.plugins.describe", broken)
+    monkeypatch.setattr("lmfuzz.plugins.registry.describe", broken)
     assert sh.refused("list", code=code) == sentence
 
 
 def test_a_bug_is_70_with_its_traceback(sh: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lmfuzz.plugins.describe", lambda kind: 1 // 0)
+    monkeypatch.setattr("lmfuzz.plugins.registry.describe", lambda kind: 1 // 0)
     done = sh("list")
     assert done.code == 70
     assert done.err.startswith("Traceback ")

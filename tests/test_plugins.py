@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from lmfuzz import plugins
-from lmfuzz.calls import parse
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs import bundled as resources
-from lmfuzz.plugins import Entry, Parameter, build, describe, find, names, resolve
+from lmfuzz.plugins import registry as plugins
+from lmfuzz.plugins.grammar import parse
+from lmfuzz.plugins.registry import Entry, Parameter, build, describe, find, names, resolve
 
 
 class Fake:
@@ -375,6 +375,8 @@ def test_every_built_in_is_there_and_describes_itself(kind: plugins.Kind, name: 
     ],
 )
 def test_no_more_is_imported_than_asked_for(does: str, without: set[str]) -> None:
-    code = f"import sys, lmfuzz.plugins as p; {does}; sys.exit(str({without} & set(sys.modules) or ''))"
+    code = (
+        f"import sys, lmfuzz.plugins.registry as p; {does}; sys.exit(str({without} & set(sys.modules) or ''))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr.strip() == ""

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from lmfuzz import plugins
-from lmfuzz.calls import parse
 from lmfuzz.errors import UsageError
+from lmfuzz.plugins import registry as plugins
+from lmfuzz.plugins.grammar import parse
 from lmfuzz.spec import Spec, load, resolve, resource, write
 
 texts = st.text(st.characters(codec="utf-8"), max_size=12)

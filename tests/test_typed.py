@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from pydantic import Field
 
-from lmfuzz.calls import Value
-from lmfuzz.typed import convert, words
+from lmfuzz.plugins.coerce import convert, words
+from lmfuzz.plugins.grammar import Value
 
 
 @pytest.mark.parametrize(

@@ -30,9 +30,9 @@ from lmfuzz.assembly import check_names
 from lmfuzz.budget import Budget
 from lmfuzz.errors import UsageError, nearest, one_line
 from lmfuzz.files import CAMPAIGN, DATABASE, LOCK
+from lmfuzz.plugins.coerce import complaint
 from lmfuzz.spec import Spec
 from lmfuzz.store import Store, begun, locked
-from lmfuzz.typed import complaint
 
 Settings = dict[str, Any]
 TICK = 0.1  # seconds between looks at the processes

@@ -121,7 +121,7 @@ def tokens(top: int, as_json: bool, **given: Any) -> None:
 @click.argument("kind", required=False, metavar="[objectives|operators|searches|features|targets]")
 def list_(kind: str | None) -> None:
     """List what there is to choose from, with parameters."""
-    from lmfuzz import plugins
+    from lmfuzz.plugins import registry as plugins
 
     if kind is not None and kind not in plugins.KINDS:
         known = nearest(kind, plugins.KINDS) or f"; there are {', '.join(plugins.KINDS)}"

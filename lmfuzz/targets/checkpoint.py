@@ -12,11 +12,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lmfuzz.errors import TargetError, nearest
+from lmfuzz.plugins.coerce import complaint
 from lmfuzz.targets import classifiers as networks
 from lmfuzz.targets.classifiers import Classifier, ClassifierConfig
 from lmfuzz.targets.rnn import model as char_rnn
 from lmfuzz.targets.rnn.model import CharRNN, CharRNNConfig
-from lmfuzz.typed import complaint
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 PICKLES = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt")

@@ -7,13 +7,13 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from lmfuzz import plugins
-from lmfuzz.calls import parse
 from lmfuzz.errors import TargetError, UsageError, nearest
 from lmfuzz.inputs.bundled import MODELS, PREFIX, resource
 from lmfuzz.inputs.spaces import BoxSpace
+from lmfuzz.plugins import registry as plugins
+from lmfuzz.plugins.grammar import parse
+from lmfuzz.plugins.recipes import RECIPES, is_recipe
 from lmfuzz.protocols import Target
-from lmfuzz.recipes import RECIPES, is_recipe
 from lmfuzz.spec import Spec
 
 BUNDLED = f"{MODELS}shakespeare"

@@ -8,8 +8,8 @@ from typing import Any
 
 import tomli_w
 
-from lmfuzz.calls import parse
 from lmfuzz.objectives.repetition import canonical_period
+from lmfuzz.plugins.grammar import parse
 from lmfuzz.spec import Spec
 from planting.texts import MARK, SEEDS, Plants
 

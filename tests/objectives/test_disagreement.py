@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from rounding import rounded_pair
 
-from lmfuzz import plugins
 from lmfuzz.errors import UsageError
 from lmfuzz.objectives.combine import Panel
 from lmfuzz.objectives.disagreement import Divergence, LabelDisagreement, TextDisagreement
+from lmfuzz.plugins import registry as plugins
 from lmfuzz.types import PAD, Batch, take
 
 NAN, INF = np.nan, np.inf

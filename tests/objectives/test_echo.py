@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmfuzz import plugins
 from lmfuzz.errors import UsageError
 from lmfuzz.objectives.combine import Panel
 from lmfuzz.objectives.echo import Echo
+from lmfuzz.plugins import registry as plugins
 from lmfuzz.types import Batch
 
 SECRET = "Hunter-2!x"

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from lmfuzz import plugins
 from lmfuzz.errors import UsageError
 from lmfuzz.objectives.combine import Panel
 from lmfuzz.objectives.never_ends import NeverEnds
+from lmfuzz.plugins import registry as plugins
 from lmfuzz.types import PAD, Batch
 
 NAN, INF = np.nan, np.inf

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lmfuzz import plugins
 from lmfuzz.errors import UsageError
 from lmfuzz.objectives.combine import Panel
 from lmfuzz.objectives.format import Format, begins_json
+from lmfuzz.plugins import registry as plugins
 from lmfuzz.types import Batch
 
 NAN = np.nan

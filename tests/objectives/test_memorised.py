@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmfuzz import plugins
 from lmfuzz.errors import UsageError
 from lmfuzz.objectives.combine import Panel
 from lmfuzz.objectives.memorised import Memorised
+from lmfuzz.plugins import registry as plugins
 from lmfuzz.types import PAD, Batch
 
 PLAY = """First Citizen:

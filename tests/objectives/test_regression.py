@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 from rounding import rounded_pair
 
-from lmfuzz import plugins
 from lmfuzz.errors import UsageError
 from lmfuzz.executors import LocalExecutor
 from lmfuzz.objectives.combine import Panel
 from lmfuzz.objectives.regression import Regression
+from lmfuzz.plugins import registry as plugins
 from lmfuzz.types import Batch, Evidence
 
 NAN, INF = np.nan, np.inf

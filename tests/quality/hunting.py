@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lmfuzz import loop, plugins
+from lmfuzz import loop
 from lmfuzz.budget import Budget
 from lmfuzz.coverage.archive import Archive
 from lmfuzz.executors import LocalExecutor
 from lmfuzz.findings import Findings
 from lmfuzz.inputs.corpus import Corpus
 from lmfuzz.objectives.combine import Panel
+from lmfuzz.plugins import registry as plugins
 from lmfuzz.protocols import Setting, Target
 from lmfuzz.rng import Streams
 from lmfuzz.types import Batch

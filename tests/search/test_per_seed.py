@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lmfuzz import plugins
-from lmfuzz.calls import parse
 from lmfuzz.coding import decode, encode
 from lmfuzz.inputs.bounds import Edits
 from lmfuzz.inputs.corpus import Corpus
 from lmfuzz.inputs.spaces import TextSpace
+from lmfuzz.plugins import registry as plugins
+from lmfuzz.plugins.grammar import parse
 from lmfuzz.protocols import Setting
 from lmfuzz.search.per_seed import PerSeed
 from lmfuzz.search.seed_outcomes import Trials

@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lmfuzz import plugins
-from lmfuzz.calls import parse
 from lmfuzz.coding import decode, encode
 from lmfuzz.inputs.corpus import Corpus
 from lmfuzz.inputs.spaces import TextSpace
+from lmfuzz.plugins import registry as plugins
+from lmfuzz.plugins.grammar import parse
 from lmfuzz.protocols import Setting
 from lmfuzz.types import SEED, Batch, join
 

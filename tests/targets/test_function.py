@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from lmfuzz import plugins
 from lmfuzz.errors import TargetError
 from lmfuzz.inputs.spaces import BoxSpace
 from lmfuzz.objectives.detectors import Detector
+from lmfuzz.plugins import registry as plugins
 from lmfuzz.targets.function import FunctionTarget, on
 
 BOX = BoxSpace((2, 3), -1.0, 1.0)

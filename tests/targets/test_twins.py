@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 from lmfuzz.errors import UsageError
-from lmfuzz.recipes import RECIPES, Recipe, is_recipe, read
+from lmfuzz.plugins.recipes import RECIPES, Recipe, is_recipe, read
 from lmfuzz.targets.rnn.model import CharRNN
 from lmfuzz.targets.rnn.target import Decoding, RNNTarget
 from lmfuzz.targets.torch_module import ModuleTarget
@@ -797,6 +797,6 @@ def test_paths_are_no_recipes():
 
 
 def test_reading_recipes_needs_no_torch():
-    code = "import sys, lmfuzz.recipes as r; r.read('int8'); print('torch' in sys.modules)"
+    code = "import sys, lmfuzz.plugins.recipes as r; r.read('int8'); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False"]

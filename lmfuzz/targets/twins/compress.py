@@ -13,7 +13,7 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.nn.utils import prune
 
 from lmfuzz.errors import UsageError, one_line
-from lmfuzz.recipes import Recipe, read
+from lmfuzz.plugins.recipes import Recipe, read
 from lmfuzz.targets.rnn.model import CharRNN
 from lmfuzz.targets.twins.kernels import SCHEMES, pack_dynamic, pack_torchao
 from lmfuzz.targets.twins.layers import GROUP, RECURRENT, channels_first, is_turned, kind, tied, weights
@@ -77,7 +77,7 @@ class Called(nn.Module):
 
 @torch.no_grad()
 def make_twin(module: nn.Module, recipe: str) -> Twin:
-    """The twin of ``module`` that ``recipe`` (see lmfuzz.recipes) makes; the module itself stays as it is.
+    """The twin of ``module`` that ``recipe`` (see lmfuzz.plugins.recipes) makes; the module itself stays as it is.
 
     It takes and gives float32, and its ``state_dict()`` holds the converted weights. A CharRNN's twin is
     a CharRNN, of half precision with fp16 and bf16; where its layers run in another way (tflite, dynamic,

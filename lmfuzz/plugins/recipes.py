@@ -1,4 +1,4 @@
-"""How a twin is ordered: ``fp16``, ``int8:per=tensor``, ``prune:0.5``; lmfuzz.targets.twins.compress makes it.
+"""How a twin is ordered: ``fp16``, ``int8:per=tensor``, ``prune:0.5``; targets/twins/compress makes it.
 
 Nothing here needs torch, so that a wrong recipe is refused before a model is loaded.
 """
@@ -7,8 +7,8 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from lmfuzz.calls import parse, spell
 from lmfuzz.errors import UsageError, nearest
+from lmfuzz.plugins.grammar import parse, spell
 
 RECIPES: Mapping[str, str] = {
     "fp16": "weights and activations in float16",

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
-from lmfuzz.calls import Value, spell
+from lmfuzz.plugins.grammar import Value, spell
 
 _WORDS = {
     int: ("a whole number", "whole numbers"),

@@ -1,7 +1,7 @@
 """Names to objects: objectives, operators, searches, features and targets, built in or not.
 
 A name is a built-in one, an entry point in the group ``lmfuzz.<kind>`` of an installed package,
-``module:Class`` or ``path/to/file.py:Class``; how parameters are written is said in lmfuzz.calls.
+``module:Class`` or ``path/to/file.py:Class``; how parameters are written is said in lmfuzz.plugins.grammar.
 Nothing is imported before it is asked for, and built-in names cannot be taken over.
 """
 
@@ -21,10 +21,10 @@ from types import ModuleType
 from typing import Any, Literal, get_args
 
 from lmfuzz import protocols
-from lmfuzz.calls import Call, Value, parse
 from lmfuzz.errors import UsageError, nearest
 from lmfuzz.inputs.bundled import PREFIX, resource
-from lmfuzz.typed import convert, words
+from lmfuzz.plugins.coerce import convert, words
+from lmfuzz.plugins.grammar import Call, Value, parse
 
 __all__ = [
     "KINDS",

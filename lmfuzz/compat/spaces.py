@@ -1,0 +1,5 @@
+"""``lmfuzz.spaces``, as targets that were written for 0.3.0 import it."""
+
+from lmfuzz.inputs.spaces import BoxSpace, TextSpace
+
+__all__ = ["BoxSpace", "TextSpace"]

@@ -1,0 +1,1 @@
+"""How objectives, operators, searches, features and targets are named, written and made."""
