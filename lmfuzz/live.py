@@ -15,8 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from lmfuzz.analysis.summary import AFTER, BEFORE, counted, duration, line, pieces, shortened, title
-from lmfuzz.campaign import Campaign
-from lmfuzz.findings import Finding
+from lmfuzz.campaign.campaign import Campaign
+from lmfuzz.campaign.findings import Finding
 from lmfuzz.loop import Step
 
 EVERY = 5.0  # seconds between lines

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmfuzz.budget import Budget
+from lmfuzz.campaign.executor import LocalExecutor
+from lmfuzz.campaign.findings import Finding, Findings
 from lmfuzz.coverage.archive import Archive
 from lmfuzz.coverage.per_seed import Archives
-from lmfuzz.executors import LocalExecutor
-from lmfuzz.findings import Finding, Findings
 from lmfuzz.protocols import Feature, Objective, Search
 from lmfuzz.types import Batch, BoolArray, FloatArray
 

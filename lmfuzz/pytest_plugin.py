@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from lmfuzz.findings import Finding
+    from lmfuzz.campaign.findings import Finding
 
 BUDGET = "2000x"  # rows, not seconds, so that a test comes to the same everywhere
 
@@ -48,7 +48,7 @@ def lmfuzz_campaign(tmp_path: Path) -> Callable[..., Outcome]:
 
     def run(target: Any = None, **keys: Any) -> Outcome:
         from lmfuzz import spec as specs
-        from lmfuzz.campaign import Campaign
+        from lmfuzz.campaign.campaign import Campaign
         from lmfuzz.errors import TargetError, UsageError, printable
         from lmfuzz.targets.loading import PROMISED
 

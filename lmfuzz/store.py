@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 
+from lmfuzz.campaign.findings import Finding, Minimal
 from lmfuzz.coding import decode, encode
 from lmfuzz.damage import reading, whole
 from lmfuzz.errors import Damaged, UsageError
 from lmfuzz.files import CAMPAIGN, DATABASE, LOCK, quoted
-from lmfuzz.findings import Finding, Minimal
 from lmfuzz.inputs.corpus import Corpus
 from lmfuzz.inputs.spaces import Space, described
 from lmfuzz.loop import Step

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lmfuzz.findings import Finding, Minimal
+from lmfuzz.campaign.findings import Finding, Minimal
 from lmfuzz.inputs.spaces import Space
 from lmfuzz.types import SEED, Array, Evidence, IntArray
 

@@ -16,8 +16,8 @@ from rich.text import Text
 from lmfuzz.analysis.summary import counted, duration, escaped, shortened
 from lmfuzz.analysis.sweep import Cell, Failure, Sweep
 from lmfuzz.budget import Budget
+from lmfuzz.campaign.findings import Finding
 from lmfuzz.files import DATABASE, LOCK
-from lmfuzz.findings import Finding
 from lmfuzz.live import WIDE, Standing, view
 from lmfuzz.store import Store, begun
 

@@ -11,9 +11,9 @@ from rich.console import Console
 
 from lmfuzz.analysis.replay import Replay, read
 from lmfuzz.analysis.summary import detail_lines, escaped, output, pick, shortened, summary, summary_lines
-from lmfuzz.campaign import Campaign, default_directory, resumed
+from lmfuzz.campaign.campaign import Campaign, default_directory, resumed
+from lmfuzz.campaign.findings import Finding
 from lmfuzz.errors import TargetError, UsageError
-from lmfuzz.findings import Finding
 from lmfuzz.live import Lines, Screen, standing, watch
 from lmfuzz.loop import Step
 from lmfuzz.spec import Spec

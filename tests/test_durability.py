@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from lmfuzz import store as stores
-from lmfuzz.campaign import Campaign, resumed
-from lmfuzz.findings import Finding
+from lmfuzz.campaign.campaign import Campaign, resumed
+from lmfuzz.campaign.findings import Finding
 from lmfuzz.loop import Step
 from lmfuzz.spec import Spec
 from lmfuzz.store import Store
@@ -33,7 +33,7 @@ LIFE = """
 import os, signal, sys
 from pathlib import Path
 from lmfuzz import store as stores
-from lmfuzz.campaign import Campaign, resumed
+from lmfuzz.campaign.campaign import Campaign, resumed
 from lmfuzz.store import Store
 
 directory, steps = Path(sys.argv[1]), int(sys.argv[2])

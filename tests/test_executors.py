@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from lmfuzz.campaign.executor import CRASH, LocalExecutor
 from lmfuzz.errors import TargetError, UsageError
-from lmfuzz.executors import CRASH, LocalExecutor
 from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.types import PAD, Batch
 

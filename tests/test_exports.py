@@ -21,12 +21,12 @@ from shell import Shell, forget_files
 
 from lmfuzz.analysis.replay import Recorded
 from lmfuzz.analysis.summary import escaped
+from lmfuzz.campaign.findings import Finding
 from lmfuzz.exports import dossier as dossiers
 from lmfuzz.exports.dossier import FAILS, OPEN, Case, Dossier
 from lmfuzz.exports.formats import FORMATS
 from lmfuzz.exports.texts import cell, strict
 from lmfuzz.files import quoted
-from lmfuzz.findings import Finding
 from lmfuzz.inputs.spaces import TextSpace, describe
 from lmfuzz.spec import Spec
 from lmfuzz.types import Evidence

@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lmfuzz.executors import LocalExecutor
-from lmfuzz.findings import Finding, Findings, Reruns, confirm
+from lmfuzz.campaign.executor import LocalExecutor
+from lmfuzz.campaign.findings import Finding, Findings, Reruns, confirm
 from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.types import SEED, Batch, Evidence
 

@@ -12,8 +12,8 @@ import pytest
 from rich.console import Console
 
 from lmfuzz.budget import Budget
-from lmfuzz.campaign import Campaign
-from lmfuzz.findings import Finding
+from lmfuzz.campaign.campaign import Campaign
+from lmfuzz.campaign.findings import Finding
 from lmfuzz.live import Screen, standing
 from lmfuzz.loop import Step
 from lmfuzz.types import Evidence

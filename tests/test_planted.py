@@ -13,7 +13,7 @@ import torch
 
 from lmfuzz.analysis.survival import Trial
 from lmfuzz.analysis.sweep import Sweep, cells, read
-from lmfuzz.campaign import Campaign
+from lmfuzz.campaign.campaign import Campaign
 from lmfuzz.targets import checkpoint
 from lmfuzz.targets.rnn.model import CharRNN, CharRNNConfig
 from lmfuzz.targets.rnn.target import Decoding, RNNTarget

@@ -12,7 +12,7 @@ from shell import SEEDS, Shell, forget_files
 from targets import small_lms
 
 from lmfuzz.analysis.replay import Replay, read, verdict_line
-from lmfuzz.findings import Reruns
+from lmfuzz.campaign.findings import Reruns
 from lmfuzz.targets.toy import Toy
 from lmfuzz.types import Batch, Evidence, Trace
 

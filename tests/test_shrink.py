@@ -15,11 +15,11 @@ from shell import Shell, forget_files
 from test_images_cli import MODELS
 
 from lmfuzz.analysis.summary import record
+from lmfuzz.campaign.executor import LocalExecutor
+from lmfuzz.campaign.findings import Finding, Minimal
+from lmfuzz.campaign.shrink import Shrinker, minimise
 from lmfuzz.errors import UsageError
-from lmfuzz.executors import LocalExecutor
-from lmfuzz.findings import Finding, Minimal
 from lmfuzz.inputs.spaces import BoxSpace, Space, TextSpace
-from lmfuzz.shrink import Shrinker, minimise
 from lmfuzz.store import FORMAT, Store
 from lmfuzz.types import Batch, Evidence, IntArray, Trace
 

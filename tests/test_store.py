@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from lmfuzz import store as stores
+from lmfuzz.campaign.findings import Finding
 from lmfuzz.coding import decode, encode
 from lmfuzz.errors import UsageError
-from lmfuzz.findings import Finding
 from lmfuzz.inputs.corpus import Corpus
 from lmfuzz.inputs.spaces import TextSpace, describe
 from lmfuzz.loop import Step

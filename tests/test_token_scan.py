@@ -10,8 +10,8 @@ import pytest
 import torch
 from shell import Shell
 
-from lmfuzz import assembly
 from lmfuzz.analysis.token_scan import FIXED, VERDICTS, Scan
+from lmfuzz.campaign import build as assembly
 from lmfuzz.errors import TargetError
 from lmfuzz.spec import Spec
 from lmfuzz.store import Store

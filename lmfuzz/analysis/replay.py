@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from lmfuzz import assembly, coding
+from lmfuzz import coding
 from lmfuzz import spec as specs
 from lmfuzz.analysis.summary import WIDTH, escaped, output, pick, record, shortened, title
-from lmfuzz.assembly import load_target, objectives
+from lmfuzz.campaign import build as assembly
+from lmfuzz.campaign.build import load_target, objectives
+from lmfuzz.campaign.executor import CRASH, LocalExecutor
+from lmfuzz.campaign.findings import Finding, Reruns, confirm
 from lmfuzz.errors import TargetError, UsageError
-from lmfuzz.executors import CRASH, LocalExecutor
-from lmfuzz.findings import Finding, Reruns, confirm
 from lmfuzz.inputs.spaces import BoxSpace, Space, TextSpace, described
 from lmfuzz.objectives.combine import Panel
 from lmfuzz.spec import Spec

@@ -11,11 +11,11 @@ from typing import Any
 
 from lmfuzz import spec as specs
 from lmfuzz.analysis.summary import counted, summary
+from lmfuzz.campaign.findings import Finding
 from lmfuzz.coding import decode
 from lmfuzz.damage import WRONG, busy
 from lmfuzz.errors import Damaged, UsageError, one_line
 from lmfuzz.files import CAMPAIGN, DATABASE
-from lmfuzz.findings import Finding
 from lmfuzz.inputs.spaces import TextSpace, describe, described
 from lmfuzz.spec import Spec
 from lmfuzz.store import FORMAT, READ, Store

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from lmfuzz import files
+from lmfuzz.campaign.findings import Finding, Minimal
 from lmfuzz.errors import UsageError, printable
-from lmfuzz.findings import Finding, Minimal
 from lmfuzz.inputs.spaces import BoxSpace, Space
 from lmfuzz.store import Store
 

@@ -26,8 +26,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lmfuzz import spec as specs
 from lmfuzz.analysis.survival import ENOUGH, Trial, trial
-from lmfuzz.assembly import check_names
 from lmfuzz.budget import Budget
+from lmfuzz.campaign.build import check_names
 from lmfuzz.errors import UsageError, nearest, one_line
 from lmfuzz.files import CAMPAIGN, DATABASE, LOCK
 from lmfuzz.plugins.coerce import complaint

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lmfuzz.analysis.summary import counted, escaped
-from lmfuzz.assembly import load_target
+from lmfuzz.campaign.build import load_target
 from lmfuzz.errors import UsageError
 from lmfuzz.protocols import Target
 from lmfuzz.spec import Spec

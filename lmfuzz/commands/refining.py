@@ -13,8 +13,8 @@ from lmfuzz.exits import FOUND, NOTHING
 from lmfuzz.inputs.spaces import BoxSpace
 
 if TYPE_CHECKING:
-    from lmfuzz.findings import Finding
-    from lmfuzz.shrink import Shrinker
+    from lmfuzz.campaign.findings import Finding
+    from lmfuzz.campaign.shrink import Shrinker
     from lmfuzz.store import Store
 
 
@@ -29,8 +29,8 @@ def shrink(directory: Path, finding: int | None, as_json: bool) -> None:
     one more it would be no finding of its bucket. The result is kept beside the finding; what is minimal
     already is shown. Exits with 1 where a finding does not fail again, and so stays as it is.
     """
-    from lmfuzz import assembly
     from lmfuzz.analysis import summary as texts
+    from lmfuzz.campaign import build as assembly
     from lmfuzz.exports.texts import strict
     from lmfuzz.store import Store
 

@@ -18,7 +18,7 @@ from lmfuzz.files import quoted
 from lmfuzz.signals import heeded
 
 if TYPE_CHECKING:
-    from lmfuzz.campaign import Campaign
+    from lmfuzz.campaign.campaign import Campaign
     from lmfuzz.spec import Spec
     from lmfuzz.store import Store, Unwritten
 
@@ -134,7 +134,7 @@ def _compare(
 def _begin(spec: "Spec", output: Path | None, as_json: bool, images: bool | None = None) -> NoReturn:
     """Begin a campaign, run it, and exit as it ended; ``images``: what the command is for."""
     from lmfuzz.analysis.summary import counted
-    from lmfuzz.campaign import Campaign, default_directory
+    from lmfuzz.campaign.campaign import Campaign, default_directory
     from lmfuzz.store import free
 
     directory = output or default_directory(datetime.now().strftime("%Y%m%d-%H%M%S"))
@@ -166,7 +166,7 @@ def _begin(spec: "Spec", output: Path | None, as_json: bool, images: bool | None
 def resume(directory: Path, budget: str | None, stop_after: int | None, as_json: bool) -> None:
     """Go on with the campaign in DIRECTORY."""
     from lmfuzz.analysis.summary import counted
-    from lmfuzz.campaign import Campaign, resumed
+    from lmfuzz.campaign.campaign import Campaign, resumed
     from lmfuzz.store import Store
 
     spec = resumed(directory, budget, stop_after)

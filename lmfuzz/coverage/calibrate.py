@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lmfuzz.campaign.executor import CRASH
 from lmfuzz.coverage.index import squared_distances
 from lmfuzz.errors import UsageError
-from lmfuzz.executors import CRASH
 from lmfuzz.protocols import Executor, Feature
 from lmfuzz.types import PAD, Array, Batch, FloatArray, Trace, join, take
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from lmfuzz.analysis.replay import Recorded, Replay, Verdict
 from lmfuzz.analysis.salvage import opened
 from lmfuzz.analysis.summary import counted, escaped, output, replay_command, shortened, summary_lines, title
-from lmfuzz.findings import Finding
+from lmfuzz.campaign.findings import Finding
 from lmfuzz.types import SEED, Evidence
 
 FAILS, PASSES, OPEN = "fails", "passes", "open"  # OPEN: could not be judged

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from lmfuzz.campaign.executor import CRASH, OWN
 from lmfuzz.errors import UsageError
-from lmfuzz.executors import CRASH, OWN
 from lmfuzz.objectives.detectors import adapted
 from lmfuzz.types import Batch, Evidence, FloatArray, Trace
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lmfuzz.analysis import summary as show
-from lmfuzz.findings import Finding
+from lmfuzz.campaign.findings import Finding
 from lmfuzz.inputs.spaces import BoxSpace
 from lmfuzz.report.cuts import Marked, cut, quoted, shares, size, trimmed
 from lmfuzz.store import Store

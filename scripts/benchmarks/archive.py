@@ -9,7 +9,7 @@ from benchmarks.campaigns import corpus_text, window_prompts, windows
 from benchmarks.figures import Measured, Options, Wrong, percent, spread
 from benchmarks.speed import PROMPT, ROWS, bundled
 
-from lmfuzz.campaign import Campaign
+from lmfuzz.campaign.campaign import Campaign
 from lmfuzz.coverage.archive import Archive
 from lmfuzz.spec import Spec
 from lmfuzz.targets.rnn.target import RNNTarget

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lmfuzz.campaign import Campaign
-from lmfuzz.findings import Finding
+from lmfuzz.campaign.campaign import Campaign
+from lmfuzz.campaign.findings import Finding
 from lmfuzz.inputs.seeds import read_seeds
 from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.loop import Step

@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.campaigns import Eye, assembled
 from benchmarks.figures import Measured, Options, Wrong
 
-from lmfuzz.campaign import Campaign
+from lmfuzz.campaign.campaign import Campaign
 from lmfuzz.loop import Step
 
 MEGABYTE = 1e6

@@ -8,14 +8,14 @@ import numpy as np
 from benchmarks.campaigns import Eye
 from benchmarks.figures import Measured, Options, Wrong, noted, percent
 
-from lmfuzz import assembly
 from lmfuzz.analysis.distil import distil
-from lmfuzz.campaign import Campaign
-from lmfuzz.findings import Finding, Minimal
+from lmfuzz.campaign import build as assembly
+from lmfuzz.campaign.campaign import Campaign
+from lmfuzz.campaign.findings import Finding, Minimal
+from lmfuzz.campaign.shrink import Shrinker
 from lmfuzz.inputs.corpus import Corpus
 from lmfuzz.inputs.spaces import TextSpace, describe
 from lmfuzz.loop import Step
-from lmfuzz.shrink import Shrinker
 from lmfuzz.spec import Spec
 from lmfuzz.store import Store
 from lmfuzz.types import IntArray

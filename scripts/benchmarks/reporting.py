@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks.campaigns import Eye
 from benchmarks.figures import Measured, Options, Wrong, noted
 
-from lmfuzz.campaign import Campaign
+from lmfuzz.campaign.campaign import Campaign
 from lmfuzz.coding import decode, encode
 from lmfuzz.coverage.archive import MANY
 from lmfuzz.spec import Spec

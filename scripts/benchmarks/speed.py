@@ -17,8 +17,8 @@ from benchmarks.figures import Measured, Options, Wrong, percent, spread
 from rich.console import Console
 from torch import Tensor
 
-from lmfuzz.campaign import Campaign
-from lmfuzz.findings import Finding
+from lmfuzz.campaign.campaign import Campaign
+from lmfuzz.campaign.findings import Finding
 from lmfuzz.live import Lines, Screen, standing
 from lmfuzz.loop import Step
 from lmfuzz.spec import Spec

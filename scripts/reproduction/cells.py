@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lmfuzz.campaign import Campaign
+from lmfuzz.campaign.campaign import Campaign
 from lmfuzz.spec import Spec
 
 Result = dict[str, Any]

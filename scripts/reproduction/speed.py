@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from lmfuzz.campaign import Campaign
+from lmfuzz.campaign.campaign import Campaign
 from lmfuzz.spec import Spec
 from lmfuzz.targets.image import ImageTarget
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from rounding import rounded_pair
 
+from lmfuzz.campaign.executor import LocalExecutor
 from lmfuzz.errors import UsageError
-from lmfuzz.executors import LocalExecutor
 from lmfuzz.objectives.combine import Panel
 from lmfuzz.objectives.regression import Regression
 from lmfuzz.plugins import registry as plugins

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from lmfuzz import loop
 from lmfuzz.budget import Budget
+from lmfuzz.campaign.executor import LocalExecutor
+from lmfuzz.campaign.findings import Findings
 from lmfuzz.coverage.archive import Archive
-from lmfuzz.executors import LocalExecutor
-from lmfuzz.findings import Findings
 from lmfuzz.inputs.corpus import Corpus
 from lmfuzz.objectives.combine import Panel
 from lmfuzz.plugins import registry as plugins

@@ -5,8 +5,8 @@ import pytest
 import torch
 from targets import small_lms
 
+from lmfuzz.campaign.executor import CRASH, LocalExecutor
 from lmfuzz.errors import TargetError, Unfit, UsageError
-from lmfuzz.executors import CRASH, LocalExecutor
 from lmfuzz.inputs.spaces import TextSpace, describe, described
 from lmfuzz.objectives.combine import Panel
 from lmfuzz.targets.hf import decoding as writing

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from lmfuzz.campaign.executor import LocalExecutor
 from lmfuzz.errors import TargetError
-from lmfuzz.executors import LocalExecutor
 from lmfuzz.inputs.spaces import BoxSpace
 from lmfuzz.targets.classifiers import Classifier, ClassifierConfig
 from lmfuzz.targets.image import Exported, ImageTarget, load_file

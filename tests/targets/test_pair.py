@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from lmfuzz.campaign.executor import LocalExecutor
 from lmfuzz.errors import TargetError
-from lmfuzz.executors import LocalExecutor
 from lmfuzz.inputs.spaces import BoxSpace, Space, TextSpace
 from lmfuzz.targets.image import ImageTarget
 from lmfuzz.targets.toy import SEEDS, Toy

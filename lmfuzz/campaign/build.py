@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from lmfuzz.campaign.executor import CRASH, OWN, LocalExecutor
+from lmfuzz.campaign.shrink import Shrinker
 from lmfuzz.errors import UsageError
-from lmfuzz.executors import CRASH, OWN, LocalExecutor
 from lmfuzz.inputs.bounds import Edits, Linf
 from lmfuzz.inputs.seeds import BUNDLED, Seeds, read, read_box
 from lmfuzz.inputs.spaces import BoxSpace, Space, TextSpace
@@ -17,7 +18,6 @@ from lmfuzz.plugins.recipes import is_recipe
 from lmfuzz.plugins.recipes import read as read_recipe
 from lmfuzz.protocols import Bound, Feature, Lexicon, Operator, Search, Setting, Target
 from lmfuzz.search.per_seed import PerSeed
-from lmfuzz.shrink import Shrinker
 from lmfuzz.spec import Spec, stored
 from lmfuzz.store import Store
 from lmfuzz.types import Batch, unknown

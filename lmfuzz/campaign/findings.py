@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lmfuzz.executors import LocalExecutor
+from lmfuzz.campaign.executor import LocalExecutor
 from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.protocols import Executor, Objective
 from lmfuzz.types import SEED, Array, Batch, Evidence, FloatArray, State, Trace

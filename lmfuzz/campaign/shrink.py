@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from lmfuzz.executors import LocalExecutor
-from lmfuzz.findings import Finding, Minimal, by_text, confirm
+from lmfuzz.campaign.executor import LocalExecutor
+from lmfuzz.campaign.findings import Finding, Minimal, by_text, confirm
 from lmfuzz.inputs.spaces import BoxSpace, Space
 from lmfuzz.protocols import Objective
 from lmfuzz.types import Array, Batch, BoolArray, IntArray, Trace

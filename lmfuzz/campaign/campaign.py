@@ -12,17 +12,20 @@ from typing import Any, Protocol
 import numpy as np
 
 import lmfuzz
-from lmfuzz import assembly, loop
+from lmfuzz import loop
 from lmfuzz import spec as specs
 from lmfuzz.analysis.summary import PICTURES, counted, resume_command
 from lmfuzz.budget import Budget
+from lmfuzz.campaign import build as assembly
+from lmfuzz.campaign.counters import Tally
+from lmfuzz.campaign.executor import CRASH, LocalExecutor
+from lmfuzz.campaign.findings import Finding, Findings
+from lmfuzz.campaign.shrink import Shrinker
 from lmfuzz.coverage.archive import Archive
 from lmfuzz.coverage.calibrate import Calibration, measure
 from lmfuzz.coverage.per_seed import Apart, Archives
 from lmfuzz.errors import UsageError
-from lmfuzz.executors import CRASH, LocalExecutor
 from lmfuzz.files import CAMPAIGN
-from lmfuzz.findings import Finding, Findings
 from lmfuzz.inputs.corpus import Corpus
 from lmfuzz.inputs.spaces import BoxSpace, TextSpace, describe
 from lmfuzz.plugins import registry as plugins
@@ -31,11 +34,9 @@ from lmfuzz.protocols import Feature, Setting, Target
 from lmfuzz.rng import Streams
 from lmfuzz.search.mutation import Breeder
 from lmfuzz.search.seed_outcomes import Trials
-from lmfuzz.shrink import Shrinker
 from lmfuzz.spec import Spec
 from lmfuzz.store import Store, Unwritten
 from lmfuzz.tables import Sample
-from lmfuzz.tally import Tally
 from lmfuzz.types import Batch, State, join, unknown
 
 MUTANTS = 512  # rows that the radius is calibrated with, fewer where there are few seeds

@@ -1,0 +1,1 @@
+"""One campaign: what a spec names, put together and run."""
