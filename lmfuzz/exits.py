@@ -31,7 +31,7 @@ def sentence(error: Exception) -> tuple[str, int]:
     """What to say of an error, and the exit code."""
     from sqlite3 import DatabaseError
 
-    from lmfuzz.store import Unwritten
+    from lmfuzz.storage.store import Unwritten
 
     match error:
         case click.ClickException():

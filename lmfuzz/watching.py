@@ -19,7 +19,7 @@ from lmfuzz.budget import Budget
 from lmfuzz.campaign.findings import Finding
 from lmfuzz.files import DATABASE, LOCK
 from lmfuzz.live import WIDE, Standing, view
-from lmfuzz.store import Store, begun
+from lmfuzz.storage.store import Store, begun
 
 EVERY = 1.0  # seconds between looks at a campaign
 REFRESH = 1.0  # seconds between pictures of a sweep

@@ -17,7 +17,7 @@ from lmfuzz.errors import TargetError, UsageError
 from lmfuzz.live import Lines, Screen, standing, watch
 from lmfuzz.loop import Step
 from lmfuzz.spec import Spec
-from lmfuzz.store import Store
+from lmfuzz.storage.store import Store
 from lmfuzz.targets.toy import Toy
 from lmfuzz.types import Batch, Evidence, Trace
 

@@ -8,7 +8,7 @@ import torch
 from shell import Shell
 from targets import small_lms
 
-from lmfuzz.store import Store
+from lmfuzz.storage.store import Store
 
 torch.set_num_threads(1)
 BRIEF = ("--max-new", "10", "--max-length", "24", "--count", "10", "--batch", "16")

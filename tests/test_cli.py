@@ -9,11 +9,11 @@ import pytest
 from shell import MODEL, Result, Shell, forget_files
 
 import lmfuzz
-from lmfuzz import store as stores
 from lmfuzz.analysis.summary import counted
 from lmfuzz.commands import searching
 from lmfuzz.plugins.registry import KINDS
-from lmfuzz.store import Store, Unwritten
+from lmfuzz.storage import store as stores
+from lmfuzz.storage.store import Store, Unwritten
 
 
 def test_findings_are_shown_and_summed_up(sh: Shell) -> None:

@@ -11,7 +11,7 @@ from shell import Shell
 
 from lmfuzz.analysis.distil import cover
 from lmfuzz.inputs.seeds import read
-from lmfuzz.store import Store
+from lmfuzz.storage.store import Store
 
 
 def distances(points: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from lmfuzz import store as stores
 from lmfuzz.campaign.campaign import Campaign, resumed
 from lmfuzz.campaign.findings import Finding
 from lmfuzz.loop import Step
 from lmfuzz.spec import Spec
-from lmfuzz.store import Store
+from lmfuzz.storage import store as stores
+from lmfuzz.storage.store import Store
 
 SEEDS = "the quick brown fox\nonce upon a time\na door in the wall\nsay the word, friend.\n"
 EASY = "from lmfuzz.targets.toy import Toy\n\ndef easy():\n    return Toy(phrase_key='xyz', loop_key='vk')\n"
@@ -32,9 +32,9 @@ TABLES = ("rows", "states", "findings", "minimals")
 LIFE = """
 import os, signal, sys
 from pathlib import Path
-from lmfuzz import store as stores
+from lmfuzz.storage import store as stores
 from lmfuzz.campaign.campaign import Campaign, resumed
-from lmfuzz.store import Store
+from lmfuzz.storage.store import Store
 
 directory, steps = Path(sys.argv[1]), int(sys.argv[2])
 if sys.argv[3] == "often":

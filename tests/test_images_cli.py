@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from shell import Result, Shell, forget_files
 
-from lmfuzz.store import Store
+from lmfuzz.storage.store import Store
 
 MODELS = """
 import torch

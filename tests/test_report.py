@@ -23,13 +23,13 @@ from lmfuzz.analysis import summary as show
 from lmfuzz.analysis import sweep_results as results
 from lmfuzz.analysis.survival import Trial
 from lmfuzz.analysis.sweep import Plan, Sweep, cells
-from lmfuzz.coding import encode
 from lmfuzz.errors import UsageError, printable
 from lmfuzz.report import comparison, entries, page
 from lmfuzz.report.account import Account
 from lmfuzz.report.cuts import LEAST, cut, shares, size, trimmed
 from lmfuzz.report.remaining import lately, observed, unseen
-from lmfuzz.store import Store
+from lmfuzz.storage.serialize import encode
+from lmfuzz.storage.store import Store
 
 
 def charts(text: str) -> dict[str, dict]:

@@ -15,7 +15,7 @@ from lmfuzz.report import charts, comparison, page
 from lmfuzz.report.account import Account
 from lmfuzz.report.entries import Bucket
 from lmfuzz.spec import Spec
-from lmfuzz.store import Store
+from lmfuzz.storage.store import Store
 
 
 def words(text: str) -> str:

@@ -12,7 +12,7 @@ from shell import Shell
 
 import lmfuzz
 from lmfuzz.analysis.salvage import opened
-from lmfuzz.store import FORMAT
+from lmfuzz.storage.store import FORMAT
 
 PAGE = 4096
 DB = Path("c/campaign.db")

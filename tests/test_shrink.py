@@ -20,7 +20,7 @@ from lmfuzz.campaign.findings import Finding, Minimal
 from lmfuzz.campaign.shrink import Shrinker, minimise
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.spaces import BoxSpace, Space, TextSpace
-from lmfuzz.store import FORMAT, Store
+from lmfuzz.storage.store import FORMAT, Store
 from lmfuzz.types import Batch, Evidence, IntArray, Trace
 
 LETTERS = TextSpace(tuple("abcdefghij"), 1, 40)

@@ -12,16 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from lmfuzz import store as stores
 from lmfuzz.campaign.findings import Finding
-from lmfuzz.coding import decode, encode
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.corpus import Corpus
 from lmfuzz.inputs.spaces import TextSpace, describe
 from lmfuzz.loop import Step
 from lmfuzz.rng import Streams
 from lmfuzz.spec import Spec
-from lmfuzz.store import Sample, Store, Unwritten
+from lmfuzz.storage import store as stores
+from lmfuzz.storage.serialize import decode, encode
+from lmfuzz.storage.store import Sample, Store, Unwritten
 from lmfuzz.types import Batch, Evidence
 
 OPERATORS = ["insert", "splice"]

@@ -15,7 +15,7 @@ from shell import MODEL, SEEDS
 
 from lmfuzz.analysis.sweep import Cell, Failure, Plan, Sweep, cells, read
 from lmfuzz.errors import UsageError
-from lmfuzz.store import Store
+from lmfuzz.storage.store import Store
 
 FILE = """
 trials = 2

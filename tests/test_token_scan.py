@@ -14,7 +14,7 @@ from lmfuzz.analysis.token_scan import FIXED, VERDICTS, Scan
 from lmfuzz.campaign import build as assembly
 from lmfuzz.errors import TargetError
 from lmfuzz.spec import Spec
-from lmfuzz.store import Store
+from lmfuzz.storage.store import Store
 from lmfuzz.targets.hf.repeat_probe import Repeating
 
 torch.set_num_threads(1)

@@ -17,8 +17,8 @@ from shell import Shell
 
 from lmfuzz.analysis.survival import Trial
 from lmfuzz.analysis.sweep import Failure, Plan, Sweep, cells
-from lmfuzz.coding import decode, encode
-from lmfuzz.store import FORMAT, Store
+from lmfuzz.storage.serialize import decode, encode
+from lmfuzz.storage.store import FORMAT, Store
 from lmfuzz.watching import LAST, PATIENCE, SweepTable, follow, running, sweep_view
 
 

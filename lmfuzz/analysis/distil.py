@@ -12,7 +12,7 @@ import numpy as np
 from lmfuzz import files
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.spaces import BoxSpace, TextSpace
-from lmfuzz.store import Store
+from lmfuzz.storage.store import Store
 from lmfuzz.types import Array, FloatArray, IntArray
 
 _TILE = 1024  # points whose distances to as many others are looked at at once, a multiple of 8

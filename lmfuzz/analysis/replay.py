@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from lmfuzz import coding
 from lmfuzz import spec as specs
 from lmfuzz.analysis.summary import WIDTH, escaped, output, pick, record, shortened, title
 from lmfuzz.campaign import build as assembly
@@ -22,8 +21,9 @@ from lmfuzz.errors import TargetError, UsageError
 from lmfuzz.inputs.spaces import BoxSpace, Space, TextSpace, described
 from lmfuzz.objectives.combine import Panel
 from lmfuzz.spec import Spec
-from lmfuzz.store import Store
-from lmfuzz.tables import clean
+from lmfuzz.storage import serialize as coding
+from lmfuzz.storage.schema import clean
+from lmfuzz.storage.store import Store
 from lmfuzz.types import SEED, Array, Evidence
 
 FEW = 8  # seeds that a target is tried on

@@ -12,16 +12,16 @@ from typing import Any
 from lmfuzz import spec as specs
 from lmfuzz.analysis.summary import counted, summary
 from lmfuzz.campaign.findings import Finding
-from lmfuzz.coding import decode
-from lmfuzz.damage import WRONG, busy
 from lmfuzz.errors import Damaged, UsageError, one_line
 from lmfuzz.files import CAMPAIGN, DATABASE
 from lmfuzz.inputs.spaces import TextSpace, describe, described
 from lmfuzz.spec import Spec
-from lmfuzz.store import FORMAT, READ, Store
-from lmfuzz.tables import TABLES, found, minimal
+from lmfuzz.storage.damage import WRONG, busy
+from lmfuzz.storage.schema import TABLES, found, minimal
+from lmfuzz.storage.serialize import decode
+from lmfuzz.storage.store import FORMAT, READ, Store
+from lmfuzz.storage.versions import another
 from lmfuzz.types import Array
-from lmfuzz.versions import another
 
 GAP = 10_000  # rows in a row that cannot be read, before the rest of a table is given up
 _PAGE = 4096  # bytes, SQLite's default

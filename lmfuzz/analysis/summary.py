@@ -14,7 +14,7 @@ from lmfuzz import files
 from lmfuzz.campaign.findings import Finding, Minimal
 from lmfuzz.errors import UsageError, printable
 from lmfuzz.inputs.spaces import BoxSpace, Space
-from lmfuzz.store import Store
+from lmfuzz.storage.store import Store
 
 WIDTH = 60  # characters of a text that a line has room for
 _ENDINGS = {

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lmfuzz.store import Store
+from lmfuzz.storage.store import Store
 
 ENOUGH = 20  # trials; with fewer, differences may be chance
 RESAMPLES = 2000  # of a bootstrap

@@ -32,7 +32,7 @@ from lmfuzz.errors import UsageError, nearest, one_line
 from lmfuzz.files import CAMPAIGN, DATABASE, LOCK
 from lmfuzz.plugins.coerce import complaint
 from lmfuzz.spec import Spec
-from lmfuzz.store import Store, begun, locked
+from lmfuzz.storage.store import Store, begun, locked
 
 Settings = dict[str, Any]
 TICK = 0.1  # seconds between looks at the processes

@@ -28,7 +28,7 @@ from lmfuzz.analysis.survival import (
 from lmfuzz.analysis.sweep import Plan, Sweep, label
 from lmfuzz.exports.markdown import span
 from lmfuzz.exports.texts import cell as harmless
-from lmfuzz.tables import clean
+from lmfuzz.storage.schema import clean
 
 Labels = tuple[tuple[str, str], ...]  # axis and value
 ANY = "any bucket"

@@ -19,7 +19,7 @@ from lmfuzz.plugins.recipes import read as read_recipe
 from lmfuzz.protocols import Bound, Feature, Lexicon, Operator, Search, Setting, Target
 from lmfuzz.search.per_seed import PerSeed
 from lmfuzz.spec import Spec, stored
-from lmfuzz.store import Store
+from lmfuzz.storage.store import Store
 from lmfuzz.types import Batch, unknown
 
 _ON_TEXTS = (

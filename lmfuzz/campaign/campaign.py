@@ -35,8 +35,8 @@ from lmfuzz.rng import Streams
 from lmfuzz.search.mutation import Breeder
 from lmfuzz.search.seed_outcomes import Trials
 from lmfuzz.spec import Spec
-from lmfuzz.store import Store, Unwritten
-from lmfuzz.tables import Sample
+from lmfuzz.storage.schema import Sample
+from lmfuzz.storage.store import Store, Unwritten
 from lmfuzz.types import Batch, State, join, unknown
 
 MUTANTS = 512  # rows that the radius is calibrated with, fewer where there are few seeds

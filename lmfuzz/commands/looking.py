@@ -21,7 +21,7 @@ def show(directory: Path, finding: int | None, as_json: bool) -> None:
     """Show the campaign in DIRECTORY, or one FINDING of it."""
     from lmfuzz.analysis import summary as texts
     from lmfuzz.exports.texts import strict
-    from lmfuzz.store import Store
+    from lmfuzz.storage.store import Store
 
     with Store.read(directory) as store:
         if as_json and finding is not None:

@@ -15,7 +15,7 @@ from lmfuzz.inputs.spaces import BoxSpace
 if TYPE_CHECKING:
     from lmfuzz.campaign.findings import Finding
     from lmfuzz.campaign.shrink import Shrinker
-    from lmfuzz.store import Store
+    from lmfuzz.storage.store import Store
 
 
 @click.command()
@@ -32,7 +32,7 @@ def shrink(directory: Path, finding: int | None, as_json: bool) -> None:
     from lmfuzz.analysis import summary as texts
     from lmfuzz.campaign import build as assembly
     from lmfuzz.exports.texts import strict
-    from lmfuzz.store import Store
+    from lmfuzz.storage.store import Store
 
     with Store.resume(directory) as store:
         found = dict(enumerate(store.findings(), start=1))

@@ -20,7 +20,7 @@ from lmfuzz.signals import heeded
 if TYPE_CHECKING:
     from lmfuzz.campaign.campaign import Campaign
     from lmfuzz.spec import Spec
-    from lmfuzz.store import Store, Unwritten
+    from lmfuzz.storage.store import Store, Unwritten
 
 _WHOLE = options.several(options.OUTPUT, options.JSON)  # of every command that begins a campaign
 
@@ -135,7 +135,7 @@ def _begin(spec: "Spec", output: Path | None, as_json: bool, images: bool | None
     """Begin a campaign, run it, and exit as it ended; ``images``: what the command is for."""
     from lmfuzz.analysis.summary import counted
     from lmfuzz.campaign.campaign import Campaign, default_directory
-    from lmfuzz.store import free
+    from lmfuzz.storage.store import free
 
     directory = output or default_directory(datetime.now().strftime("%Y%m%d-%H%M%S"))
     free(directory)
@@ -167,7 +167,7 @@ def resume(directory: Path, budget: str | None, stop_after: int | None, as_json:
     """Go on with the campaign in DIRECTORY."""
     from lmfuzz.analysis.summary import counted
     from lmfuzz.campaign.campaign import Campaign, resumed
-    from lmfuzz.store import Store
+    from lmfuzz.storage.store import Store
 
     spec = resumed(directory, budget, stop_after)
     with Store.resume(directory) as store, _resumable(directory):
@@ -182,7 +182,7 @@ def _run(campaign: "Campaign", store: "Store", as_json: bool) -> NoReturn:
     from lmfuzz.analysis import summary as texts
     from lmfuzz.exports.texts import strict
     from lmfuzz.live import watch
-    from lmfuzz.store import Unwritten
+    from lmfuzz.storage.store import Unwritten
 
     full: Unwritten | None = None
     with watch(campaign, sys.stdout) as view, heeded(campaign.stop):

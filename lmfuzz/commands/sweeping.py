@@ -63,7 +63,7 @@ def sweep(file: Path, jobs: int | None, output: Path | None) -> None:
 def watch(directory: Path) -> None:
     """Follow the campaign in DIRECTORY, which runs in another terminal; only its database is read."""
     from lmfuzz.analysis import summary as texts
-    from lmfuzz.store import Store
+    from lmfuzz.storage.store import Store
     from lmfuzz.watching import follow
 
     follow(directory, sys.stdout)

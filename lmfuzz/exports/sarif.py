@@ -11,7 +11,7 @@ from lmfuzz.analysis.summary import escaped
 from lmfuzz.exports.dossier import FAILS, PASSES, Case, Dossier
 from lmfuzz.exports.texts import strict
 from lmfuzz.files import CAMPAIGN
-from lmfuzz.tables import clean
+from lmfuzz.storage.schema import clean
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 

@@ -7,7 +7,7 @@ from math import isfinite
 from typing import Any
 
 from lmfuzz.analysis.summary import escaped
-from lmfuzz.tables import clean
+from lmfuzz.storage.schema import clean
 
 FORMULAS = "=+-@\uff1d\uff0b\uff0d\uff20"  # a cell that begins with one may be run; ' hides what is behind
 _SIGN = f"[{re.escape(FORMULAS)}]"

@@ -11,8 +11,8 @@ from lmfuzz.report.cuts import Marked, quoted
 from lmfuzz.report.entries import Bucket, Entries
 from lmfuzz.report.remaining import Share, lately, unseen
 from lmfuzz.spec import Spec
-from lmfuzz.store import Store
-from lmfuzz.tables import Sample
+from lmfuzz.storage.schema import Sample
+from lmfuzz.storage.store import Store
 from lmfuzz.types import FloatArray, IntArray
 
 FITTED = 1000  # points that the axes of a map are found from

@@ -9,7 +9,7 @@ from lmfuzz.analysis import summary as show
 from lmfuzz.campaign.findings import Finding
 from lmfuzz.inputs.spaces import BoxSpace
 from lmfuzz.report.cuts import Marked, cut, quoted, shares, size, trimmed
-from lmfuzz.store import Store
+from lmfuzz.storage.store import Store
 from lmfuzz.types import Array, Batch
 
 TEXTS, PICTURES = 1_200_000, 1_500_000  # bytes that all texts, or all pictures, of a report may take

@@ -20,7 +20,7 @@ from lmfuzz.errors import UsageError
 from lmfuzz.report import charts, comparison
 from lmfuzz.report.account import Account
 from lmfuzz.report.cuts import cut
-from lmfuzz.store import Store
+from lmfuzz.storage.store import Store
 
 FOLDER = Path(__file__).parent
 

@@ -15,7 +15,7 @@ from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.loop import Step
 from lmfuzz.protocols import Target
 from lmfuzz.spec import Spec
-from lmfuzz.store import Store
+from lmfuzz.storage.store import Store
 from lmfuzz.types import IntArray
 
 ENDLESS = "1000000000x"  # the measurement stops the campaign

@@ -17,7 +17,7 @@ from lmfuzz.inputs.corpus import Corpus
 from lmfuzz.inputs.spaces import TextSpace, describe
 from lmfuzz.loop import Step
 from lmfuzz.spec import Spec
-from lmfuzz.store import Store
+from lmfuzz.storage.store import Store
 from lmfuzz.types import IntArray
 
 SEEDS = (0, 1)  # of the campaigns whose findings are shrunk

@@ -14,9 +14,9 @@ from benchmarks.campaigns import Eye
 from benchmarks.figures import Measured, Options, Wrong, noted
 
 from lmfuzz.campaign.campaign import Campaign
-from lmfuzz.coding import decode, encode
 from lmfuzz.coverage.archive import MANY
 from lmfuzz.spec import Spec
+from lmfuzz.storage.serialize import decode, encode
 
 FINDINGS, EXECUTIONS, TURNS = 1000, 1_000_000, 3
 SHORT, KEPT = "8000x", 3  # the campaign that is made longer; findings that a bucket keeps

@@ -22,7 +22,7 @@ from lmfuzz.campaign.findings import Finding
 from lmfuzz.live import Lines, Screen, standing
 from lmfuzz.loop import Step
 from lmfuzz.spec import Spec
-from lmfuzz.store import Store
+from lmfuzz.storage.store import Store
 from lmfuzz.targets.loading import load_target
 from lmfuzz.targets.rnn.target import RNNTarget
 from lmfuzz.types import Batch, IntArray

@@ -13,7 +13,7 @@ from benchmarks.figures import Measured, Options, Wrong, noted
 
 from lmfuzz.analysis.sweep import Sweep, at_end, cells, read
 from lmfuzz.errors import UsageError
-from lmfuzz.store import Store, begun
+from lmfuzz.storage.store import Store, begun
 
 JOBS, TRIALS, BUDGET = 2, 20, "1m"  # 40 campaigns of a minute
 QUICK = (1, 1, "3s")

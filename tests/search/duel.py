@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lmfuzz.coding import decode, encode
 from lmfuzz.inputs.bounds import Linf
 from lmfuzz.inputs.corpus import Corpus
 from lmfuzz.inputs.spaces import BoxSpace
 from lmfuzz.protocols import Setting
+from lmfuzz.storage.serialize import decode, encode
 
 SHAPE, CLASSES = (6, 5, 1), 4
 

@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lmfuzz.coding import decode, encode
 from lmfuzz.inputs.bounds import Edits
 from lmfuzz.inputs.corpus import Corpus
 from lmfuzz.inputs.spaces import TextSpace
@@ -14,6 +13,7 @@ from lmfuzz.plugins.grammar import parse
 from lmfuzz.protocols import Setting
 from lmfuzz.search.per_seed import PerSeed
 from lmfuzz.search.seed_outcomes import Trials
+from lmfuzz.storage.serialize import decode, encode
 from lmfuzz.types import Batch
 
 SPACE = TextSpace(tuple("abcdefgh"), 2, 12)

@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lmfuzz.coding import decode, encode
 from lmfuzz.inputs.corpus import Corpus
 from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.plugins import registry as plugins
 from lmfuzz.plugins.grammar import parse
 from lmfuzz.protocols import Setting
+from lmfuzz.storage.serialize import decode, encode
 from lmfuzz.types import SEED, Batch, join
 
 SPACE = TextSpace(tuple("abcde .\n"), 2, 20)

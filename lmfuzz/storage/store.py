@@ -20,17 +20,26 @@ from typing import Any
 import numpy as np
 
 from lmfuzz.campaign.findings import Finding, Minimal
-from lmfuzz.coding import decode, encode
-from lmfuzz.damage import reading, whole
 from lmfuzz.errors import Damaged, UsageError
 from lmfuzz.files import CAMPAIGN, DATABASE, LOCK, quoted
 from lmfuzz.inputs.corpus import Corpus
 from lmfuzz.inputs.spaces import Space, described
 from lmfuzz.loop import Step
 from lmfuzz.spec import stored
-from lmfuzz.tables import TABLES, Ancestor, Sample, ancestors, finding_row, found, minimal, minimal_row
+from lmfuzz.storage.damage import reading, whole
+from lmfuzz.storage.schema import (
+    TABLES,
+    Ancestor,
+    Sample,
+    ancestors,
+    finding_row,
+    found,
+    minimal,
+    minimal_row,
+)
+from lmfuzz.storage.serialize import decode, encode
+from lmfuzz.storage.versions import another
 from lmfuzz.types import SEED, Array, Batch, FloatArray, IntArray, State
-from lmfuzz.versions import another
 
 FORMAT = 5
 READ = (4, FORMAT)  # formats that are read; what goes on is brought to FORMAT
