@@ -24,10 +24,11 @@ from lmfuzz.analysis import sweep_results as results
 from lmfuzz.analysis.survival import Trial
 from lmfuzz.analysis.sweep import Plan, Sweep, cells
 from lmfuzz.errors import UsageError, printable
-from lmfuzz.report import comparison, entries, page
-from lmfuzz.report.account import Account
-from lmfuzz.report.cuts import LEAST, cut, shares, size, trimmed
-from lmfuzz.report.remaining import lately, observed, unseen
+from lmfuzz.report import comparison, page
+from lmfuzz.report import findings_view as entries
+from lmfuzz.report.campaign_view import Account
+from lmfuzz.report.residual_risk import lately, observed, unseen
+from lmfuzz.report.truncate import LEAST, cut, shares, size, trimmed
 from lmfuzz.storage.serialize import encode
 from lmfuzz.storage.store import Store
 

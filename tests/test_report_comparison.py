@@ -12,8 +12,8 @@ from chromium import browser, needed
 from shell import Shell
 
 from lmfuzz.report import charts, comparison, page
-from lmfuzz.report.account import Account
-from lmfuzz.report.entries import Bucket
+from lmfuzz.report.campaign_view import Account
+from lmfuzz.report.findings_view import Bucket
 from lmfuzz.spec import Spec
 from lmfuzz.storage.store import Store
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
-from lmfuzz.report.account import Account
-from lmfuzz.report.cuts import Marked
+from lmfuzz.report.campaign_view import Account
+from lmfuzz.report.truncate import Marked
 from lmfuzz.types import FloatArray
 
 STEPS, POINTS = 400, 3000  # samples of a curve; states on the maps of all campaigns together

@@ -6,7 +6,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from lmfuzz.report.account import Account
+from lmfuzz.report.campaign_view import Account
 from lmfuzz.spec import Spec
 
 # A sweep's name of a campaign: settings, and a digest of its spec.

@@ -18,8 +18,8 @@ from lmfuzz import files
 from lmfuzz.analysis import summary as show
 from lmfuzz.errors import UsageError
 from lmfuzz.report import charts, comparison
-from lmfuzz.report.account import Account
-from lmfuzz.report.cuts import cut
+from lmfuzz.report.campaign_view import Account
+from lmfuzz.report.truncate import cut
 from lmfuzz.storage.store import Store
 
 FOLDER = Path(__file__).parent

@@ -7,9 +7,9 @@ import numpy as np
 
 from lmfuzz.analysis import summary as show
 from lmfuzz.inputs.spaces import BoxSpace
-from lmfuzz.report.cuts import Marked, quoted
-from lmfuzz.report.entries import Bucket, Entries
-from lmfuzz.report.remaining import Share, lately, unseen
+from lmfuzz.report.findings_view import Bucket, Entries
+from lmfuzz.report.residual_risk import Share, lately, unseen
+from lmfuzz.report.truncate import Marked, quoted
 from lmfuzz.spec import Spec
 from lmfuzz.storage.schema import Sample
 from lmfuzz.storage.store import Store

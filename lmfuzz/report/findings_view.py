@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from lmfuzz.analysis import summary as show
 from lmfuzz.campaign.findings import Finding
 from lmfuzz.inputs.spaces import BoxSpace
-from lmfuzz.report.cuts import Marked, cut, quoted, shares, size, trimmed
+from lmfuzz.report.truncate import Marked, cut, quoted, shares, size, trimmed
 from lmfuzz.storage.store import Store
 from lmfuzz.types import Array, Batch
 
