@@ -22,8 +22,8 @@ from shell import Shell, forget_files
 from lmfuzz.analysis.replay import Recorded
 from lmfuzz.analysis.summary import escaped
 from lmfuzz.campaign.findings import Finding
-from lmfuzz.exports import dossier as dossiers
-from lmfuzz.exports.dossier import FAILS, OPEN, Case, Dossier
+from lmfuzz.exports import export_model as dossiers
+from lmfuzz.exports.export_model import FAILS, OPEN, Case, Dossier
 from lmfuzz.exports.formats import FORMATS
 from lmfuzz.exports.texts import cell, strict
 from lmfuzz.files import quoted

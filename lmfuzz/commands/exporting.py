@@ -25,7 +25,7 @@ def export(directory: Path, name: str, output: Path | None) -> None:
     from lmfuzz import files
     from lmfuzz.analysis.summary import counted
     from lmfuzz.exports import formats
-    from lmfuzz.exports.dossier import campaign
+    from lmfuzz.exports.export_model import campaign
 
     write = formats.known(name)
     if output is not None:

@@ -55,7 +55,8 @@ def replay(
     """
     from lmfuzz import files
     from lmfuzz.analysis.replay import Replay, read, verdict_line, verdict_record
-    from lmfuzz.exports import dossier, formats
+    from lmfuzz.exports import export_model as dossier
+    from lmfuzz.exports import formats
     from lmfuzz.exports.texts import strict
 
     for file in (junit, sarif):

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from lmfuzz.errors import UsageError, nearest
-from lmfuzz.exports.dossier import Dossier
+from lmfuzz.exports.export_model import Dossier
 from lmfuzz.exports.junit import junit
 from lmfuzz.exports.markdown import markdown
 from lmfuzz.exports.regression import pytest_file

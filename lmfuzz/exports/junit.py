@@ -4,7 +4,7 @@ from collections import Counter
 from xml.etree import ElementTree
 
 from lmfuzz.analysis.summary import escaped
-from lmfuzz.exports.dossier import FAILS, OPEN, Case, Dossier
+from lmfuzz.exports.export_model import FAILS, OPEN, Case, Dossier
 
 
 def junit(dossier: Dossier) -> str:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 from lmfuzz.analysis.summary import escaped
-from lmfuzz.exports.dossier import Dossier
+from lmfuzz.exports.export_model import Dossier
 
 
 def markdown(dossier: Dossier) -> str:

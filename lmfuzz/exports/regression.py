@@ -1,7 +1,7 @@
 """Findings as a file of tests for pytest, which needs lmfuzz and the model, and no campaign."""
 
 import lmfuzz
-from lmfuzz.exports.dossier import Dossier
+from lmfuzz.exports.export_model import Dossier
 from lmfuzz.exports.texts import plain
 
 _FILE = '''"""What lmfuzz {version} found, a test for each; it fails as long as the model still misbehaves.

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import lmfuzz
 from lmfuzz.analysis.summary import escaped
-from lmfuzz.exports.dossier import FAILS, PASSES, Case, Dossier
+from lmfuzz.exports.export_model import FAILS, PASSES, Case, Dossier
 from lmfuzz.exports.texts import strict
 from lmfuzz.files import CAMPAIGN
 from lmfuzz.storage.schema import clean

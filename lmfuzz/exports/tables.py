@@ -4,7 +4,7 @@ import csv
 import io
 
 from lmfuzz.analysis.summary import record, replay_command
-from lmfuzz.exports.dossier import Dossier
+from lmfuzz.exports.export_model import Dossier
 from lmfuzz.exports.texts import cell, strict
 
 COLUMNS = (
