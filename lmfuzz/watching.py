@@ -19,7 +19,8 @@ from lmfuzz.budget import Budget
 from lmfuzz.campaign.findings import Finding
 from lmfuzz.files import DATABASE, LOCK
 from lmfuzz.live import WIDE, Standing, view
-from lmfuzz.storage.store import Store, begun
+from lmfuzz.storage.directory import has_commit
+from lmfuzz.storage.store import Store
 
 EVERY = 1.0  # seconds between looks at a campaign
 REFRESH = 1.0  # seconds between pictures of a sweep
@@ -199,7 +200,7 @@ class SweepTable(SweepLines):
         """How far a campaign under way is, as of its last commit."""
         directory = self.sweep.directory(cell)
         try:
-            return f"{cell.spec.seed}: {_look(directory)[0].share if begun(directory) else 0:.0%}"
+            return f"{cell.spec.seed}: {_look(directory)[0].share if has_commit(directory) else 0:.0%}"
         except Exception:  # the sweep says why when its process has ended
             return f"{cell.spec.seed}: ?"
 

@@ -32,7 +32,8 @@ from lmfuzz.errors import UsageError, nearest, one_line
 from lmfuzz.files import CAMPAIGN, DATABASE, LOCK
 from lmfuzz.plugins.coerce import complaint
 from lmfuzz.spec import Spec
-from lmfuzz.storage.store import Store, begun, locked
+from lmfuzz.storage.directory import has_commit, locked
+from lmfuzz.storage.store import Store
 
 Settings = dict[str, Any]
 TICK = 0.1  # seconds between looks at the processes
@@ -315,7 +316,7 @@ class Sweep:
             self.running[cell] = None
             return
         with log:  # the process inherits the lock
-            if again := begun(directory):
+            if again := has_commit(directory):
                 arguments = ["resume", str(directory)]
             else:
                 shutil.rmtree(directory, ignore_errors=True)  # it was killed before there was anything in it
@@ -354,7 +355,7 @@ class Sweep:
 
 def at_end(directory: Path) -> bool:
     """Whether a campaign has nothing left to do, even if it was killed before it could say so."""
-    if not begun(directory):
+    if not has_commit(directory):
         return False
     with Store.read(directory) as store:
         state, meta, found = store.state(), store.meta, len(store.findings())

@@ -135,10 +135,10 @@ def _begin(spec: "Spec", output: Path | None, as_json: bool, images: bool | None
     """Begin a campaign, run it, and exit as it ended; ``images``: what the command is for."""
     from lmfuzz.analysis.summary import counted
     from lmfuzz.campaign.campaign import Campaign, default_directory
-    from lmfuzz.storage.store import free
+    from lmfuzz.storage.directory import require_empty
 
     directory = output or default_directory(datetime.now().strftime("%Y%m%d-%H%M%S"))
-    free(directory)
+    require_empty(directory)
     campaign = Campaign(spec)
     if images is not None and images is not getattr(campaign.space, "image", False):
         takes, command = ("no images", "fuzz or diff") if images else ("images", "image diff")

@@ -5,13 +5,12 @@ moment one consistent checkpoint: what was shown is in it, and going on needs no
 """
 
 import errno
-import fcntl
 import json
 import os
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import astuple, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,12 +20,13 @@ import numpy as np
 
 from lmfuzz.campaign.findings import Finding, Minimal
 from lmfuzz.errors import Damaged, UsageError
-from lmfuzz.files import CAMPAIGN, DATABASE, LOCK, quoted
+from lmfuzz.files import CAMPAIGN, DATABASE
 from lmfuzz.inputs.corpus import Corpus
 from lmfuzz.inputs.spaces import Space, described
 from lmfuzz.loop import Step
 from lmfuzz.spec import stored
 from lmfuzz.storage.damage import reading, whole
+from lmfuzz.storage.directory import connect, lock, require_campaign, require_empty
 from lmfuzz.storage.schema import (
     TABLES,
     Ancestor,
@@ -72,13 +72,13 @@ class Store:
 
     @classmethod
     def create(cls, directory: Path, meta: Mapping[str, Any]) -> "Store":
-        """A new campaign; ``meta`` is what never changes. Raises UsageError as ``free`` does."""
-        free(directory)
+        """A new campaign; ``meta`` is what never changes. Raises UsageError as ``require_empty`` does."""
+        require_empty(directory)
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            lock = _lock(directory)
-            db = _connect(directory / DATABASE, "rwc")
-            store = cls(directory, db, lock)
+            held = lock(directory)
+            db = connect(directory / DATABASE, "rwc")
+            store = cls(directory, db, held)
             with store._transaction():
                 for table in TABLES:
                     db.execute(table)
@@ -93,9 +93,9 @@ class Store:
     def resume(cls, directory: Path) -> "Store":
         """A campaign to go on with. UsageError when there is none, or when it is in use."""
         cls.read(directory).close()
-        lock = _lock(directory)
+        held = lock(directory)
         with whole(directory):
-            store = cls(directory, _connect(directory / DATABASE, "rw"), lock)
+            store = cls(directory, connect(directory / DATABASE, "rw"), held)
             store._migrate()
             store._rows = store._count("rows")
         return store
@@ -103,8 +103,8 @@ class Store:
     @classmethod
     def read(cls, directory: Path) -> "Store":
         """A campaign to look at, also while it runs. UsageError when there is none."""
-        _existing(directory)
-        store = cls(directory, _connect(directory / DATABASE, "ro"))
+        require_campaign(directory)
+        store = cls(directory, connect(directory / DATABASE, "ro"))
         store._check()
         return store
 
@@ -343,67 +343,3 @@ class Store:
         if found not in READ:
             self.close()
             raise UsageError(another(self.directory / CAMPAIGN, found, FORMAT))
-
-
-def begun(directory: Path) -> bool:
-    """Whether a campaign there has a first commit; before it there is nothing to go on with."""
-    if not (directory / DATABASE).is_file():
-        return False
-    with closing(_connect(directory / DATABASE, "ro")) as db:
-        try:
-            made = db.execute("SELECT 1 FROM sqlite_master WHERE name = 'state'").fetchone()
-            return made is not None and db.execute("SELECT 1 FROM state").fetchone() is not None
-        except sqlite3.Error:  # who reads it says it better
-            return True
-
-
-def free(directory: Path) -> None:
-    """UsageError unless ``directory`` is missing or empty, so that a campaign can begin in it."""
-    if (directory / DATABASE).exists():
-        raise UsageError(
-            f"{directory} holds a campaign already; go on with it: lmfuzz resume {quoted(directory)}, "
-            "or give another directory with -o"
-        )
-    if directory.exists() and not directory.is_dir():
-        raise UsageError(f"{directory} is a file; give a directory with -o")
-    if directory.is_dir() and {path.name for path in directory.iterdir()} - {LOCK, CAMPAIGN}:
-        raise UsageError(f"{directory} is not empty and no campaign; give a new directory with -o")
-
-
-def _existing(directory: Path) -> None:
-    if not directory.is_dir():
-        raise UsageError(f"there is no directory {directory}")
-    if not (directory / DATABASE).is_file():
-        cells = directory / "campaigns"
-        more = f"; it is a sweep, and its campaigns are in {cells}" if cells.is_dir() else ""
-        raise UsageError(f"{directory} is not a campaign: it has no {DATABASE}{more}")
-
-
-def _connect(path: Path, mode: str) -> sqlite3.Connection:
-    uri = f"{path.resolve().as_uri()}?mode={mode}"
-    db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30)
-    if mode != "ro":
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = NORMAL")
-    return db
-
-
-def _lock(directory: Path) -> int:
-    """The open file whose lock says that this process works here; UsageError when another does."""
-    lock = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    if not locked(lock):
-        process = os.read(lock, 32).decode("ascii", "replace").strip()
-        os.close(lock)
-        raise UsageError(f"{directory} is in use by another lmfuzz (process {process or '?'})")
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
-    return lock
-
-
-def locked(file: int) -> bool:
-    """Lock an open file while it, or a process's copy of it, is open; False where it is locked already."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True

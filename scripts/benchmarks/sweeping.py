@@ -13,7 +13,8 @@ from benchmarks.figures import Measured, Options, Wrong, noted
 
 from lmfuzz.analysis.sweep import Sweep, at_end, cells, read
 from lmfuzz.errors import UsageError
-from lmfuzz.storage.store import Store, begun
+from lmfuzz.storage.directory import has_commit
+from lmfuzz.storage.store import Store
 
 JOBS, TRIALS, BUDGET = 2, 20, "1m"  # 40 campaigns of a minute
 QUICK = (1, 1, "3s")
@@ -86,7 +87,7 @@ def _killed(
 
 
 def _under_way(directories: list[Path]) -> list[Path]:
-    return [d for d in directories if begun(d) and not _ended(d)]
+    return [d for d in directories if has_commit(d) and not _ended(d)]
 
 
 def _ended(directory: Path) -> bool:

@@ -77,7 +77,7 @@ class Called(nn.Module):
 
 @torch.no_grad()
 def make_twin(module: nn.Module, recipe: str) -> Twin:
-    """The twin of ``module`` that ``recipe`` (see lmfuzz.plugins.recipes) makes; the module itself stays as it is.
+    """Make the twin of ``module`` that ``recipe`` (see plugins/recipes) names; the module stays as it is.
 
     It takes and gives float32, and its ``state_dict()`` holds the converted weights. A CharRNN's twin is
     a CharRNN, of half precision with fp16 and bf16; where its layers run in another way (tflite, dynamic,
