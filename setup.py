@@ -50,7 +50,7 @@ setup(
         "torchao": [TORCHAO],
     },
     entry_points={
-        "console_scripts": ["lmfuzz = lmfuzz.cli:main"],
+        "console_scripts": ["lmfuzz = lmfuzz.cli.main:main"],
         "pytest11": ["lmfuzz = lmfuzz.pytest_plugin"],
     },
 )

@@ -1,6 +1,6 @@
 """``python -m lmfuzz``."""
 
-from lmfuzz.cli import main
+from lmfuzz.cli.main import main
 
 if __name__ == "__main__":
     main()

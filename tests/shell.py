@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pytest
 
-from lmfuzz import cli
+from lmfuzz.cli import main as cli
 
 SEEDS = "the quick brown fox\nonce upon a time\na door in the wall\nsay the word, friend.\n"
 MODEL = """

@@ -13,8 +13,8 @@ from lmfuzz.analysis.replay import Replay, read
 from lmfuzz.analysis.summary import detail_lines, escaped, output, pick, shortened, summary, summary_lines
 from lmfuzz.campaign.campaign import Campaign, default_directory, resumed
 from lmfuzz.campaign.findings import Finding
+from lmfuzz.cli.progress import Lines, Screen, standing, watch
 from lmfuzz.errors import TargetError, UsageError
-from lmfuzz.live import Lines, Screen, standing, watch
 from lmfuzz.loop import Step
 from lmfuzz.spec import Spec
 from lmfuzz.storage.store import Store

@@ -10,7 +10,7 @@ from shell import MODEL, Result, Shell, forget_files
 
 import lmfuzz
 from lmfuzz.analysis.summary import counted
-from lmfuzz.commands import searching
+from lmfuzz.cli import searching
 from lmfuzz.plugins.registry import KINDS
 from lmfuzz.storage import store as stores
 from lmfuzz.storage.store import Store, Unwritten
@@ -232,8 +232,8 @@ def test_a_full_disk_is_4_and_the_findings_are_on_stderr(sh: Shell, monkeypatch:
         db.execute("PRAGMA max_page_count = 40")
         return db
 
-    connect = stores._connect
-    monkeypatch.setattr(stores, "_connect", small)
+    connect = stores.connect
+    monkeypatch.setattr(stores, "connect", small)
     done = sh.fuzz("--keep", "1000", "-o", "c", "--json", budget="1h")
     assert done.code == 4
     *rows, sentence = done.err.splitlines()
@@ -247,7 +247,7 @@ def test_a_full_disk_is_4_and_the_findings_are_on_stderr(sh: Shell, monkeypatch:
     kept = [bucket["kept"] for buckets in summary["findings"].values() for bucket in buckets.values()]
     assert sum(kept) == done.out.count("lmfuzz: finding ") + len(rows)
     assert "make room, then go on with: lmfuzz resume c" in done.out
-    monkeypatch.setattr(stores, "_connect", connect)
+    monkeypatch.setattr(stores, "connect", connect)
     with Store.read(Path("c")) as store:
         shown = [line for line in done.out.splitlines() if line.startswith("lmfuzz: finding ")]
         assert len(store.findings()) == len(shown)
@@ -346,7 +346,7 @@ def test_interrupted_before_the_first_step_says_how_to_go_on(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("lmfuzz.live.watch", interrupted)
+        patch.setattr("lmfuzz.cli.progress.watch", interrupted)
         done = sh.fuzz("-o", "c")
     assert (done.code, done.err) == (130, "lmfuzz: interrupted; go on with: lmfuzz resume c\n")
     assert sh("resume", "c").code in (0, 1)

@@ -14,7 +14,7 @@ from rich.console import Console
 from lmfuzz.budget import Budget
 from lmfuzz.campaign.campaign import Campaign
 from lmfuzz.campaign.findings import Finding
-from lmfuzz.live import Screen, standing
+from lmfuzz.cli.progress import Screen, standing
 from lmfuzz.loop import Step
 from lmfuzz.types import Evidence
 

@@ -239,8 +239,8 @@ def test_no_room_to_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         db.execute("PRAGMA max_page_count = 2")
         return db
 
-    connect = stores._connect
-    monkeypatch.setattr(stores, "_connect", full)
+    connect = stores.connect
+    monkeypatch.setattr(stores, "connect", full)
     with pytest.raises(Unwritten, match="full"):
         Store.create(tmp_path / "c", META)
     (tmp_path / "file").touch()

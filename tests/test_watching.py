@@ -17,9 +17,9 @@ from shell import Shell
 
 from lmfuzz.analysis.survival import Trial
 from lmfuzz.analysis.sweep import Failure, Plan, Sweep, cells
+from lmfuzz.cli.follow import LAST, PATIENCE, SweepTable, follow, running, sweep_view
 from lmfuzz.storage.serialize import decode, encode
 from lmfuzz.storage.store import FORMAT, Store
-from lmfuzz.watching import LAST, PATIENCE, SweepTable, follow, running, sweep_view
 
 
 def test_a_campaign_that_runs_is_followed_to_its_end(sh: Shell) -> None:
@@ -106,7 +106,7 @@ def test_where_the_device_is_listed_as_another_the_process_tells(
     sh.fuzz("-o", "c", budget="1500x")
     Path("c/lock").write_text("4711\n")
     number = Path("c/lock").stat().st_ino
-    monkeypatch.setattr("lmfuzz.watching.LOCKS", Path("locks"))
+    monkeypatch.setattr("lmfuzz.cli.follow.LOCKS", Path("locks"))
     for line, held in (
         (f"1: FLOCK  ADVISORY  WRITE 4711 99:99:{number} 0 EOF\n", True),
         (f"1: POSIX  ADVISORY  READ 4712 99:99:{number} 128 128\n", False),
@@ -122,7 +122,7 @@ def test_where_locks_are_not_listed_one_left_alone_for_long_is_not_waited_for(
     sh: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sh.fuzz("-o", "c", budget="1500x")
-    monkeypatch.setattr("lmfuzz.watching.LOCKS", Path("none"))
+    monkeypatch.setattr("lmfuzz.cli.follow.LOCKS", Path("none"))
     Path("c/lock").write_text(f"{os.getpid()}\n")
     assert not running(Path("c")), "it is closed"
     log = Path("c/campaign.db-wal")
@@ -154,8 +154,8 @@ def test_at_a_terminal_there_is_a_picture(sh: Shell, monkeypatch: pytest.MonkeyP
 
     out = Terminal()
     alive = iter([True, False])
-    monkeypatch.setattr("lmfuzz.watching.running", lambda _: next(alive))
-    monkeypatch.setattr("lmfuzz.watching.EVERY", 0)
+    monkeypatch.setattr("lmfuzz.cli.follow.running", lambda _: next(alive))
+    monkeypatch.setattr("lmfuzz.cli.follow.EVERY", 0)
     follow(Path("c"), out)
     text = re.sub("\x1b\\[[0-9;?]*[a-zA-Z]", "", out.getvalue())
     assert "of 3000x" in text
@@ -185,7 +185,7 @@ def test_the_table_of_a_sweep_shows_every_setting(tmp_path: Path, width: int) ->
 
 
 def test_the_table_of_a_sweep_that_runs(sh: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lmfuzz.watching.REFRESH", 0)
+    monkeypatch.setattr("lmfuzz.cli.follow.REFRESH", 0)
     plan = Plan(
         campaign={"model": "model.py:easy", "seeds": ["seeds.txt"], "objectives": ["repetition"]},
         grid={"budget": ["1500x", "3000x"], "seed": [0]},

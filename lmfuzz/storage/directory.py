@@ -36,6 +36,7 @@ def require_empty(directory: Path) -> None:
 
 
 def require_campaign(directory: Path) -> None:
+    """UsageError unless there is a campaign in ``directory``."""
     if not directory.is_dir():
         raise UsageError(f"there is no directory {directory}")
     if not (directory / DATABASE).is_file():
@@ -45,6 +46,7 @@ def require_campaign(directory: Path) -> None:
 
 
 def connect(path: Path, mode: str) -> sqlite3.Connection:
+    """A connection to a database: ``ro``, ``rw``, or ``rwc`` to make it."""
     uri = f"{path.resolve().as_uri()}?mode={mode}"
     db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30)
     if mode != "ro":

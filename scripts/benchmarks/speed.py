@@ -19,7 +19,7 @@ from torch import Tensor
 
 from lmfuzz.campaign.campaign import Campaign
 from lmfuzz.campaign.findings import Finding
-from lmfuzz.live import Lines, Screen, standing
+from lmfuzz.cli.progress import Lines, Screen, standing
 from lmfuzz.loop import Step
 from lmfuzz.spec import Spec
 from lmfuzz.storage.store import Store

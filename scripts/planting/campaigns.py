@@ -12,7 +12,7 @@ from benchmarks.figures import Wrong
 from benchmarks.jobs import together
 
 from lmfuzz.analysis.sweep import Cell, Failure, Sweep, cells, read
-from lmfuzz.signals import heeded
+from lmfuzz.cli.signals import heeded
 from planting.faults import FAULTS, STEPS, TRAINED, fault_of
 from planting.tables import Result
 from planting.texts import Plants

@@ -17,8 +17,8 @@ from lmfuzz.analysis.summary import counted, duration, escaped, shortened
 from lmfuzz.analysis.sweep import Cell, Failure, Sweep
 from lmfuzz.budget import Budget
 from lmfuzz.campaign.findings import Finding
+from lmfuzz.cli.progress import WIDE, Standing, view
 from lmfuzz.files import DATABASE, LOCK
-from lmfuzz.live import WIDE, Standing, view
 from lmfuzz.storage.directory import has_commit
 from lmfuzz.storage.store import Store
 

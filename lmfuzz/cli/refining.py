@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lmfuzz import options
-from lmfuzz.commands.saying import say, tell
-from lmfuzz.exits import FOUND, NOTHING
+from lmfuzz.cli import options
+from lmfuzz.cli.console import say, tell
+from lmfuzz.cli.exit_codes import FOUND, NOTHING
 from lmfuzz.inputs.spaces import BoxSpace
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from lmfuzz.commands.saying import say, tell
-from lmfuzz.exits import INTERRUPTED, NOTHING, fail
-from lmfuzz.signals import heeded
+from lmfuzz.cli.console import say, tell
+from lmfuzz.cli.exit_codes import INTERRUPTED, NOTHING, fail
+from lmfuzz.cli.signals import heeded
 
 
 @click.command()
@@ -30,7 +30,7 @@ def sweep(file: Path, jobs: int | None, output: Path | None) -> None:
     from lmfuzz.analysis.summary import counted, escaped
     from lmfuzz.analysis.sweep import Sweep, cells, read
     from lmfuzz.analysis.sweep_results import as_lines, results, write
-    from lmfuzz.watching import sweep_view
+    from lmfuzz.cli.follow import sweep_view
 
     plan = read(file)
     found = cells(plan, str(file))
@@ -63,8 +63,8 @@ def sweep(file: Path, jobs: int | None, output: Path | None) -> None:
 def watch(directory: Path) -> None:
     """Follow the campaign in DIRECTORY, which runs in another terminal; only its database is read."""
     from lmfuzz.analysis import summary as texts
+    from lmfuzz.cli.follow import follow
     from lmfuzz.storage.store import Store
-    from lmfuzz.watching import follow
 
     follow(directory, sys.stdout)
     with Store.read(directory) as store:

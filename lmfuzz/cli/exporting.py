@@ -5,9 +5,9 @@ from pathlib import Path
 
 import click
 
-from lmfuzz.commands.saying import say
+from lmfuzz.cli.console import say
+from lmfuzz.cli.exit_codes import NOTHING, USAGE
 from lmfuzz.errors import printable
-from lmfuzz.exits import NOTHING, USAGE
 
 
 @click.command()

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from lmfuzz import options
-from lmfuzz.commands.saying import say, tell
+from lmfuzz.cli import options
+from lmfuzz.cli.console import say, tell
+from lmfuzz.cli.exit_codes import DISK, FOUND, INTERRUPTED, NOTHING, USAGE, fail
+from lmfuzz.cli.signals import heeded
 from lmfuzz.errors import UsageError, printable
-from lmfuzz.exits import DISK, FOUND, INTERRUPTED, NOTHING, USAGE, fail
 from lmfuzz.files import quoted
-from lmfuzz.signals import heeded
 
 if TYPE_CHECKING:
     from lmfuzz.campaign.campaign import Campaign
@@ -180,8 +180,8 @@ def resume(directory: Path, budget: str | None, stop_after: int | None, as_json:
 def _run(campaign: "Campaign", store: "Store", as_json: bool) -> NoReturn:
     """Run the campaign, print its summary, and exit as it ended."""
     from lmfuzz.analysis import summary as texts
+    from lmfuzz.cli.progress import watch
     from lmfuzz.exports.texts import strict
-    from lmfuzz.live import watch
     from lmfuzz.storage.store import Unwritten
 
     full: Unwritten | None = None

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from lmfuzz.commands.saying import say
+from lmfuzz.cli.console import say
 from lmfuzz.errors import UsageError
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from lmfuzz import options
-from lmfuzz.commands.saying import say, tell
+from lmfuzz.cli import options
+from lmfuzz.cli.console import say, tell
+from lmfuzz.cli.exit_codes import FOUND, NOTHING
 from lmfuzz.errors import UsageError, nearest
-from lmfuzz.exits import FOUND, NOTHING
 
 
 @click.command()

@@ -9,14 +9,14 @@ from typing import Any, NoReturn
 import click
 
 import lmfuzz
-from lmfuzz.commands.exporting import export
-from lmfuzz.commands.looking import list_, replay, show, tokens
-from lmfuzz.commands.refining import distil, shrink
-from lmfuzz.commands.reporting import report
-from lmfuzz.commands.searching import diff, fuzz, image, resume
-from lmfuzz.commands.sweeping import sweep, watch
+from lmfuzz.cli.exit_codes import BUG, EXITS, INTERRUPTED, NOTHING, discard, fail, sentence
+from lmfuzz.cli.exporting import export
+from lmfuzz.cli.looking import list_, replay, show, tokens
+from lmfuzz.cli.refining import distil, shrink
+from lmfuzz.cli.reporting import report
+from lmfuzz.cli.searching import diff, fuzz, image, resume
+from lmfuzz.cli.sweeping import sweep, watch
 from lmfuzz.errors import UsageError, nearest
-from lmfuzz.exits import BUG, EXITS, INTERRUPTED, NOTHING, discard, fail, sentence
 
 for _threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_threads, "1")  # before numpy loads: matrices are small, threads only spin
