@@ -242,7 +242,7 @@ def test_a_reader_that_goes_away_interrupts(spec: Spec, tmp_path: Path) -> None:
 def test_a_file_size_limit_ends_the_campaign_with_one_sentence(spec: Spec, tmp_path: Path) -> None:
     limit = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (300_000,) * 2);"
-        "from lmfuzz import cli; sys.argv[0] = 'lmfuzz'; cli.main()"
+        "from lmfuzz.cli.main import main; sys.argv[0] = 'lmfuzz'; main()"
     )
     arguments = [*options(spec), "--keep", "1000", "--budget", "1h", "-o", str(tmp_path / "c")]
     done = subprocess.run([sys.executable, "-c", limit, "fuzz", *arguments], capture_output=True, text=True)
