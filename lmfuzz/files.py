@@ -2,12 +2,12 @@
 
 import errno
 import os
-import shlex
 from pathlib import Path
 
 from lmfuzz.errors import UsageError
 
 DATABASE, CAMPAIGN, LOCK = "campaign.db", "campaign.toml", "lock"  # of a campaign's directory
+PICTURES = "pictures"  # its folder of findings that are images
 _OWN = {DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", CAMPAIGN, LOCK}
 
 
@@ -41,16 +41,3 @@ def check(file: Path, makes_folder: bool = False) -> None:
         raise UsageError(f"{file} is a folder; give a file")
     if not (makes_folder or place.parent.is_dir()):
         raise UsageError(f"there is no folder {file.parent} to write {file.name} to")
-
-
-def quoted(path: Path) -> str:
-    """A path as a shell reads it back, whatever is in it, and no option."""
-    text = str(path)
-    text = f"./{text}" if text.startswith("-") else text
-    if text.isprintable():
-        return shlex.quote(text)
-    return "$'" + "".join(c if c.isprintable() and c not in "'\\" else _escape(c) for c in text) + "'"
-
-
-def _escape(character: str) -> str:
-    return "".join(f"\\x{byte:02x}" for byte in os.fsencode(character))

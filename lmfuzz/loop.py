@@ -1,34 +1,17 @@
 """The loop: TensorFuzz's algorithm (Odena & Goodfellow 2018, section 3) with graded objectives."""
 
 from collections.abc import Generator
-from dataclasses import dataclass
 
 import numpy as np
 
 from lmfuzz.budget import Budget
-from lmfuzz.campaign.executor import LocalExecutor
-from lmfuzz.campaign.findings import Finding, Findings
-from lmfuzz.coverage.archive import Archive
-from lmfuzz.coverage.per_seed import Archives
-from lmfuzz.protocols import Feature, Objective, Search
-from lmfuzz.types import Batch, BoolArray, FloatArray
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What one turn of the loop did; ``points`` are (B, D), ``margins`` (B, N), ``novel`` (B,)."""
-
-    executions: int  # rows the target ran so far
-    batch: Batch
-    points: FloatArray
-    margins: FloatArray
-    novel: BoolArray
-    findings: list[Finding]
+from lmfuzz.protocols import Archive, Executor, Feature, Findings, Objective, Search
+from lmfuzz.types import Step
 
 
 def run(
-    search: Search, executor: LocalExecutor, feature: Feature, objective: Objective,
-    archive: Archive | Archives, findings: Findings, budget: Budget, batch_size: int, always: frozenset[str],
+    search: Search, executor: Executor, feature: Feature, objective: Objective,
+    archive: Archive, findings: Findings, budget: Budget, batch_size: int, always: frozenset[str],
 ) -> Generator[Step]:  # fmt: skip
     """Search until the budget is spent, or the search has nothing left to try; a generator of steps.
 

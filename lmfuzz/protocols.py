@@ -8,7 +8,7 @@ import numpy as np
 
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.spaces import BoxSpace, Space, TextSpace
-from lmfuzz.types import Batch, BoolArray, Evidence, FloatArray, IntArray, State, Trace
+from lmfuzz.types import Batch, BoolArray, Evidence, Finding, FloatArray, IntArray, State, Trace
 
 if TYPE_CHECKING:
     from lmfuzz.inputs.corpus import Corpus
@@ -47,7 +47,7 @@ class Lexicon(Protocol):
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class MutationContext:
     """What an operator may use besides the rows it changes."""
 
     space: Space
@@ -74,7 +74,7 @@ class Surroundings:
 class Operator(Protocol):
     """One way to change a row."""
 
-    def __call__(self, rows: Batch, near: Surroundings) -> Batch:
+    def __call__(self, rows: Batch, context: MutationContext) -> Batch:
         """Changed copies of ``rows``, all of them legal, in the same order and number."""
 
 
@@ -125,7 +125,7 @@ class Bound(Protocol):
 
 
 @dataclass(frozen=True)
-class Setting:
+class SearchContext:
     """What a search is given to work with."""
 
     space: Space
@@ -163,5 +163,23 @@ class Search(Protocol):
 class Executor(Protocol):
     """Runs batches on a target; what goes wrong on single rows comes back in the trace."""
 
+    @property
+    def executions(self) -> int:
+        """Rows run or sampled so far, for whatever reason."""
+
     def run(self, batch: Batch, wants: frozenset[str]) -> Trace:
         """As Target.run, with the channel ``crash`` (B,) of error texts, '' where there was none."""
+
+
+class Archive(Protocol):
+    """Remembers where rows went."""
+
+    def admit(self, points: FloatArray, where: BoolArray) -> BoolArray:
+        """Which of the points (B, D) are novel (B,); those among ``where`` (B,) are kept."""
+
+
+class Findings(Protocol):
+    """Keeps what misbehaved."""
+
+    def consider(self, batch: Batch, trace: Trace, margins: FloatArray, execution: int) -> list[Finding]:
+        """The hits of a batch that are kept, each confirmed; margins are (B, N)."""

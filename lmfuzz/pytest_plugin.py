@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from lmfuzz.campaign.findings import Finding
+    from lmfuzz.types import Finding
 
 BUDGET = "2000x"  # rows, not seconds, so that a test comes to the same everywhere
 
@@ -26,15 +26,15 @@ class Outcome:
 
     def check(self) -> None:
         """Fail the test, with the prompt and the output of every finding, unless nothing was found."""
-        from lmfuzz.analysis.summary import counted, line, replay_command
         from lmfuzz.errors import printable
+        from lmfuzz.text import finding_line, plural, replay_command
 
         if self.unjudged:
             pytest.fail(f"lmfuzz: {printable(self.unjudged)}", pytrace=False)
         if self.findings:
-            lines = [line(n, finding) for n, finding in enumerate(self.findings, start=1)]
+            lines = [finding_line(n, finding) for n, finding in enumerate(self.findings, start=1)]
             again = f"run one again with: {printable(replay_command(self.directory, 1))}"
-            head = f"lmfuzz: {counted(len(lines), 'finding')}"
+            head = f"lmfuzz: {plural(len(lines), 'finding')}"
             pytest.fail("\n".join([head, *lines, again]), pytrace=False)
 
 
@@ -73,7 +73,7 @@ def lmfuzz_campaign(tmp_path: Path) -> Callable[..., Outcome]:
 class _Unwatched:
     """A watch that shows nothing: the outcome says everything."""
 
-    def note(self, line: str) -> None: ...
+    def note(self, finding_line: str) -> None: ...
 
     def found(self, number: int, finding: "Finding") -> None: ...
 

@@ -18,6 +18,9 @@ State = dict[str, Any]  # arrays, numbers, strings, and lists and dictionaries o
 SEED = -1  # the parent and the operator of a row that nobody mutated
 PAD = -1  # what stands in the channel `tokens` after the end of an output
 
+CRASH = "crash"  # channel (B,) of str: what the target raised on this row, '' where it did not
+OWN = frozenset({"prompt", "origin"})  # channels that need no target
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -108,6 +111,87 @@ class Evidence:
     signature: str
     words: str
     span: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Minimal:
+    """The smallest row found that is bad in a finding's bucket: without any one symbol it is not."""
+
+    row: Array
+    prompt: str
+    output: str
+    span: tuple[int, int] | None  # where the bad part stands in the output
+    size: int  # symbols, or of a box pixels that differ from the seed
+    before: int  # the same of the finding's own row
+    failed: int  # of as many re-runs alone as the finding had
+    executions: int  # what it cost
+    by_text: bool | None = None  # as of a finding
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A row whose margin was > 0, with what the re-runs alone and unpadded said of it.
+
+    ``failed`` of ``runs`` re-runs failed again: a flaky finding is one with failed < runs.
+    """
+
+    objective: str  # the column of the margins, e.g. "phrases/zounds"
+    margin: float
+    evidence: Evidence
+    row: Array  # the prompt that ran, symbols (T,), or the values of a box
+    prompt: str
+    output: str
+    parent: int  # corpus id, SEED for a seed
+    operator: int
+    execution: int  # how many rows had been run when it was found
+    failed: int
+    runs: int
+    unscored: int = 0  # re-runs that could not be judged
+    origin: int = SEED  # corpus id of the seed it descends from
+    distance: float = 0.0  # from that seed: edits, or of a box the largest change of a value
+    by_text: bool | None = None  # of tokens: whether their text, spelled by the tokenizer, fails, too
+    minimal: Minimal | None = None
+
+    @property
+    def bucket(self) -> str:
+        """Objective and signature: two findings in one bucket are the same behaviour."""
+        return f"{self.objective}: {self.evidence.signature}"
+
+    @property
+    def reduced(self) -> "Finding":
+        """The finding as its minimal row shows it, to be looked at; itself where it has none."""
+        if (small := self.minimal) is None:
+            return self
+        why = replace(self.evidence, span=small.span)
+        return replace(self, row=small.row, prompt=small.prompt, output=small.output, evidence=why)
+
+    @property
+    def label(self) -> str:
+        """``confirmed``, or ``flaky k/n``, with how many re-runs could not be judged."""
+        if self.failed == self.runs:
+            return "confirmed"
+        return f"flaky {self.failed}/{self.runs}" + (f", {self.unscored} unscored" if self.unscored else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Reruns:
+    """How many re-runs of a row failed, how many passed, and how many could not be judged."""
+
+    failed: int
+    passed: int
+    unscored: int
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one turn of the loop did; ``points`` are (B, D), ``margins`` (B, N), ``novel`` (B,)."""
+
+    executions: int  # rows the target ran so far
+    batch: Batch
+    points: FloatArray
+    margins: FloatArray
+    novel: BoolArray
+    findings: list[Finding]
 
 
 def unknown(names: Iterable[str], known: Iterable[str]) -> list[str]:

@@ -10,16 +10,15 @@ import pytest
 from rich.console import Console
 
 from lmfuzz.analysis.replay import Replay, read
-from lmfuzz.analysis.summary import detail_lines, escaped, output, pick, shortened, summary, summary_lines
-from lmfuzz.campaign.campaign import Campaign, default_directory, resumed
-from lmfuzz.campaign.findings import Finding
+from lmfuzz.analysis.summary import detail_lines, pick, summary, summary_lines
+from lmfuzz.campaign.campaign import Campaign, default_directory, spec_for_resume
 from lmfuzz.cli.progress import Lines, Screen, standing, watch
 from lmfuzz.errors import TargetError, UsageError
-from lmfuzz.loop import Step
 from lmfuzz.spec import Spec
 from lmfuzz.storage.store import Store
 from lmfuzz.targets.toy import Toy
-from lmfuzz.types import Batch, Evidence, Trace
+from lmfuzz.text import escape, quote_output, shorten
+from lmfuzz.types import Batch, Evidence, Finding, Step, Trace
 
 SEEDS = "the quick brown fox\nonce upon a time\na door in the wall\nsay the word, friend.\n"
 OBJECTIVES = ["repetition", 'phrases:words=["sesame"]']
@@ -120,7 +119,7 @@ def test_operators_are_all_but_what_the_target_or_the_spec_has_nothing_for(
     assert Campaign(some, easy()).operators == ["insert", "havoc:depth=1", "havoc:depth=3"]
     bundled = Campaign(Spec(search="random"))
     assert "tail" in bundled.operators
-    assert bundled.setting.sampler is bundled.executor
+    assert bundled.context.sampler is bundled.executor
 
 
 def test_objectives_go_by_short_names(spec: Spec, tmp_path: Path) -> None:
@@ -256,11 +255,11 @@ def test_resuming_something_else_is_refused(spec: Spec, tmp_path: Path) -> None:
     directory = tmp_path / "c"
     ran(spec, directory)
     with pytest.raises(UsageError, match=r"is spent; give a larger one: lmfuzz resume .*c --budget MORE"):
-        resumed(directory)
-    more = resumed(directory, "13000x")
+        spec_for_resume(directory)
+    more = spec_for_resume(directory, "13000x")
     assert more == spec.model_copy(update={"budget": "13000x"})
     with pytest.raises(UsageError, match=r"findings .* is spent"):
-        resumed(directory, "13000x", stop_after=1)
+        spec_for_resume(directory, "13000x", stop_after=1)
     with Store.resume(directory) as store:
         with pytest.raises(UsageError, match="belongs to another target: its model was toy-40-xyz-vk"):
             Campaign(more, Toy(), store).restore(store)
@@ -273,7 +272,7 @@ def test_resuming_something_else_is_refused(spec: Spec, tmp_path: Path) -> None:
     toml = directory / "campaign.toml"
     toml.write_text(toml.read_text().replace("\nseed = 0", "\nseed = 1"))
     with pytest.raises(UsageError, match=r"was changed since the campaign began \(seed\)"):
-        resumed(directory, "13000x")
+        spec_for_resume(directory, "13000x")
 
 
 def test_a_larger_budget_goes_on_and_is_written_down(spec: Spec, tmp_path: Path) -> None:
@@ -281,7 +280,7 @@ def test_a_larger_budget_goes_on_and_is_written_down(spec: Spec, tmp_path: Path)
     before, _ = ran(spec, directory)
     (tmp_path / "seeds.txt").unlink()  # the campaign has them
     with Store.resume(directory) as store:
-        campaign = Campaign(resumed(directory, "14000x"), easy(), store)
+        campaign = Campaign(spec_for_resume(directory, "14000x"), easy(), store)
         campaign.restore(store)
         assert campaign.executor.executions == before.executor.executions
         campaign.run(store, Ear())
@@ -289,7 +288,7 @@ def test_a_larger_budget_goes_on_and_is_written_down(spec: Spec, tmp_path: Path)
     assert campaign.budget.elapsed() > before.budget.seconds_before
     assert 'budget = "14000x"' in (directory / "campaign.toml").read_text()
     with pytest.raises(UsageError, match="the budget of 14000x"):
-        resumed(directory)
+        spec_for_resume(directory)
 
 
 def test_a_small_budget_is_for_the_search_alone(spec: Spec, tmp_path: Path) -> None:
@@ -298,9 +297,9 @@ def test_a_small_budget_is_for_the_search_alone(spec: Spec, tmp_path: Path) -> N
     assert sum(len(step.batch) for step in ear.steps) >= 300
     assert 300 <= campaign.executor.executions - campaign.budget.calibration < 300 + spec.batch
     with pytest.raises(UsageError, match="the budget of 300x"):
-        resumed(tmp_path / "c")
+        spec_for_resume(tmp_path / "c")
     with Store.resume(tmp_path / "c") as store:
-        more = Campaign(resumed(tmp_path / "c", "400x"), easy(), store)
+        more = Campaign(spec_for_resume(tmp_path / "c", "400x"), easy(), store)
         more.restore(store)
         assert more.budget.calibration == campaign.budget.calibration
         assert 0.7 < more.budget.share() < 1
@@ -394,10 +393,10 @@ FINDING = Finding(
 
 
 def test_nothing_reaches_the_terminal_as_a_control_character() -> None:
-    assert escaped("a\x1b[31m\n\u202e\\\ud800é") == "a\\x1b[31m\\n\\u202e\\\\\\ud800é"
-    assert output(FINDING) == '"ab>>>XX<<<\\x07c"'
-    assert output(replace(FINDING, evidence=Evidence("x", "y"))) == '"abXX\\x07c"'
-    assert shortened("x" * 100, 11) == '"xxxx...xxxx"'
+    assert escape("a\x1b[31m\n\u202e\\\ud800é") == "a\\x1b[31m\\n\\u202e\\\\\\ud800é"
+    assert quote_output(FINDING) == '"ab>>>XX<<<\\x07c"'
+    assert quote_output(replace(FINDING, evidence=Evidence("x", "y"))) == '"abXX\\x07c"'
+    assert shorten("x" * 100, 11) == '"xxxx...xxxx"'
 
 
 def test_a_pipe_gets_lines_and_a_terminal_a_picture(spec: Spec, tmp_path: Path) -> None:

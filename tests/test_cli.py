@@ -9,11 +9,11 @@ import pytest
 from shell import MODEL, Result, Shell, forget_files
 
 import lmfuzz
-from lmfuzz.analysis.summary import counted
 from lmfuzz.cli import searching
 from lmfuzz.plugins.registry import KINDS
 from lmfuzz.storage import store as stores
 from lmfuzz.storage.store import Store, Unwritten
+from lmfuzz.text import plural
 
 
 def test_findings_are_shown_and_summed_up(sh: Shell) -> None:
@@ -238,7 +238,7 @@ def test_a_full_disk_is_4_and_the_findings_are_on_stderr(sh: Shell, monkeypatch:
     assert done.code == 4
     *rows, sentence = done.err.splitlines()
     assert sentence.startswith("lmfuzz: cannot write c: database or disk is full")
-    assert f"; {counted(len(rows), 'finding')} could not be written" in sentence or not rows
+    assert f"; {plural(len(rows), 'finding')} could not be written" in sentence or not rows
     for row in map(json.loads, rows):
         assert row["bucket"].startswith("repetition: ")
         assert row["evidence"]["signature"]

@@ -11,12 +11,11 @@ from typing import Any
 
 import pytest
 
-from lmfuzz.campaign.campaign import Campaign, resumed
-from lmfuzz.campaign.findings import Finding
-from lmfuzz.loop import Step
+from lmfuzz.campaign.campaign import Campaign, spec_for_resume
 from lmfuzz.spec import Spec
 from lmfuzz.storage import store as stores
 from lmfuzz.storage.store import Store
+from lmfuzz.types import Finding, Step
 
 SEEDS = "the quick brown fox\nonce upon a time\na door in the wall\nsay the word, friend.\n"
 EASY = "from lmfuzz.targets.toy import Toy\n\ndef easy():\n    return Toy(phrase_key='xyz', loop_key='vk')\n"
@@ -33,7 +32,7 @@ LIFE = """
 import os, signal, sys
 from pathlib import Path
 from lmfuzz.storage import store as stores
-from lmfuzz.campaign.campaign import Campaign, resumed
+from lmfuzz.campaign.campaign import Campaign, spec_for_resume
 from lmfuzz.storage.store import Store
 
 directory, steps = Path(sys.argv[1]), int(sys.argv[2])
@@ -56,7 +55,7 @@ class Killer:
 
 
 with Store.resume(directory) as store:
-    campaign = Campaign(resumed(directory), store=store)
+    campaign = Campaign(spec_for_resume(directory), store=store)
     campaign.restore(store)
     campaign.run(store, Killer())
 """
@@ -103,7 +102,7 @@ def begin(spec: Spec, directory: Path) -> None:
 def go_on(directory: Path, steps: int = -1) -> str:
     """Resume it for some steps, or to its end; why it ended."""
     with Store.resume(directory) as store:
-        campaign = Campaign(resumed(directory), store=store)
+        campaign = Campaign(spec_for_resume(directory), store=store)
         campaign.restore(store)
         campaign.run(store, Stopper(campaign, steps))
         return campaign.reason

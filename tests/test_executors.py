@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from lmfuzz.campaign.executor import CRASH, LocalExecutor
+from lmfuzz.campaign.executor import LocalExecutor
 from lmfuzz.errors import TargetError, UsageError
 from lmfuzz.inputs.spaces import TextSpace
-from lmfuzz.types import PAD, Batch
+from lmfuzz.types import CRASH, PAD, Batch
 
 BAD = ValueError("bad row 17")
 WANTS = frozenset({"text", "hidden", "tokens", "hit", "name"})

@@ -20,16 +20,13 @@ from markdown_it import MarkdownIt
 from shell import Shell, forget_files
 
 from lmfuzz.analysis.replay import Recorded
-from lmfuzz.analysis.summary import escaped
-from lmfuzz.campaign.findings import Finding
 from lmfuzz.exports import export_model as dossiers
 from lmfuzz.exports.export_model import FAILS, OPEN, Case, Dossier
 from lmfuzz.exports.formats import FORMATS
-from lmfuzz.exports.texts import cell, strict
-from lmfuzz.files import quoted
 from lmfuzz.inputs.spaces import TextSpace, describe
 from lmfuzz.spec import Spec
-from lmfuzz.types import Evidence
+from lmfuzz.text import escape, shell_quote, spreadsheet_cell, strict_json
+from lmfuzz.types import Evidence, Finding
 
 HOSTILE = (
     "<script>alert(1)</script>", "\x1b[2J\x1b]0;owned\x07", "a\u202egnp.exe\u2066\u200f", "nul\x00l",
@@ -156,7 +153,7 @@ def test_nothing_of_a_hostile_text_reaches_a_terminal(name: str) -> None:
 
 
 def test_escaped_leaves_no_control_or_format_character_of_unicode() -> None:
-    shown = set(escaped("".join(map(chr, range(0x110000)))))
+    shown = set(escape("".join(map(chr, range(0x110000)))))
     kinds = {unicodedata.category(c) for c in shown}
     assert not kinds & {"Cc", "Cf", "Cs", "Zl", "Zp"}
     bidirectional = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
@@ -174,7 +171,7 @@ def test_json_lines_are_strict_json() -> None:
         str(record).encode()  # no lone surrogate: those that are left are halves of pairs
     assert FORMATS["jsonl"](hostile()) == ""
     assert (
-        strict({"a": (1, float("nan")), "\x7f": {"b": [-0.5, True, None]}})
+        strict_json({"a": (1, float("nan")), "\x7f": {"b": [-0.5, True, None]}})
         == '{"a": [1, null], "\\u007f": {"b": [-0.5, true, null]}}'
     )
 
@@ -193,7 +190,7 @@ def test_a_spreadsheet_runs_nothing_and_nothing_is_lost() -> None:
         prompt = dict(zip(head, row, strict=True))["prompt"]
         assert prompt.removeprefix("'").encode("ascii", "backslashreplace").decode("unicode_escape") == wanted
     assert list(csv.reader(io.StringIO(FORMATS["csv"](hostile())), strict=True)) == [head]
-    assert cell(-1) == -1
+    assert spreadsheet_cell(-1) == -1
 
 
 @pytest.mark.parametrize("between", [",", ";", "\t"])
@@ -210,7 +207,7 @@ def test_no_cell_begins_with_a_formula_whatever_is_between_cells(between: str) -
             assert number or not value.lstrip(" ").startswith(tuple(signs)), value
     negative = FORMATS["csv"](replace(hostile("x"), cases=[Case(1, finding("x", margin=-2.5), FAILS, "")]))
     assert '"-2.5"' in negative
-    assert cell("a;=1, b;c, -d; e") == "a;'=1, b;c,' -d; e"
+    assert spreadsheet_cell("a;=1, b;c, -d; e") == "a;'=1, b;c,' -d; e"
 
 
 def counts(node: ElementTree.Element) -> dict[str, int]:
@@ -246,7 +243,7 @@ def test_junit_is_what_ci_systems_read() -> None:
     whole = checked_junit(FORMATS["junit"](hostile(*HOSTILE)))
     texts = [node.attrib["message"] for node in whole.iter() if node.tag in ("failure", "error")]
     for text, wanted in zip(texts, HOSTILE, strict=True):
-        assert f'"{escaped(wanted)}" -> ' in text
+        assert f'"{escape(wanted)}" -> ' in text
     lost = checked_junit(FORMATS["junit"](hostile(*HOSTILE[:4], lost=("2 findings cannot be read",))))
     assert counts(lost) == {"tests": 5, "failures": 4, "errors": 1, "skipped": 0}
     none = checked_junit(FORMATS["junit"](hostile()))
@@ -314,7 +311,7 @@ def test_markdown_shows_texts_and_does_nothing_else() -> None:
     assert sum(token.type == "heading_open" for token in tokens) == 1 + len(HOSTILE)
     blocks = [token.content for token in tokens if token.type == "fence"][1:]
     for block, wanted in zip(blocks, HOSTILE, strict=True):
-        assert f'"{escaped(wanted)}"' in block
+        assert f'"{escape(wanted)}"' in block
     assert "Nothing was found." in FORMATS["markdown"](hostile())
 
 
@@ -340,7 +337,7 @@ def test_images_are_packed_into_tests_bit_for_bit() -> None:
     recorded = Recorded.of(
         meta, {"disagreement": 0.1}, {7: finding("x", margin=1.0, row=row)}, [row, row / 2]
     )
-    again = Recorded.unpack(*strictly(strict(recorded.pack())))
+    again = Recorded.unpack(*strictly(strict_json(recorded.pack())))
     assert np.array_equal(again.findings[7].row, row)
     assert [np.array_equal(a, b) for (a, _), b in zip(again.seeds, (row, row / 2), strict=True)] == [
         True,
@@ -572,8 +569,8 @@ def test_a_file_is_written_where_a_link_leads_and_a_device_stays_one(sh: Shell) 
 )
 def test_a_shell_reads_back_what_is_to_be_typed(tmp_path: Path, name: str) -> None:
     said = subprocess.run(
-        ["bash", "-c", f"printf %s {quoted(Path(name))}"], capture_output=True, cwd=tmp_path
+        ["bash", "-c", f"printf %s {shell_quote(Path(name))}"], capture_output=True, cwd=tmp_path
     )
     assert said.stdout.removeprefix(b"./") == os.fsencode(name)
-    assert quoted(Path(name)).isprintable()
+    assert shell_quote(Path(name)).isprintable()
     assert not list(tmp_path.iterdir())

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from lmfuzz.campaign.executor import LocalExecutor
-from lmfuzz.campaign.findings import Finding, Findings, Reruns, confirm
+from lmfuzz.campaign.findings import Findings, confirm
 from lmfuzz.inputs.spaces import TextSpace
-from lmfuzz.types import SEED, Batch, Evidence
+from lmfuzz.types import SEED, Batch, Evidence, Finding, Reruns
 
 WANTS = frozenset({"text", "value"})
 

@@ -13,10 +13,8 @@ from rich.console import Console
 
 from lmfuzz.budget import Budget
 from lmfuzz.campaign.campaign import Campaign
-from lmfuzz.campaign.findings import Finding
 from lmfuzz.cli.progress import Screen, standing
-from lmfuzz.loop import Step
-from lmfuzz.types import Evidence
+from lmfuzz.types import Evidence, Finding, Step
 
 OPERATORS = ["insert", "havoc", "splice", "duplicate_a_piece"]
 

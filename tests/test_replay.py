@@ -12,9 +12,8 @@ from shell import SEEDS, Shell, forget_files
 from targets import small_lms
 
 from lmfuzz.analysis.replay import Replay, read, verdict_line
-from lmfuzz.campaign.findings import Reruns
 from lmfuzz.targets.toy import Toy
-from lmfuzz.types import Batch, Evidence, Trace
+from lmfuzz.types import Batch, Evidence, Reruns, Trace
 
 OTHERS = """
 from lmfuzz.inputs.spaces import BoxSpace, TextSpace

@@ -19,7 +19,6 @@ from PIL import Image
 from shell import Shell
 
 from lmfuzz import files
-from lmfuzz.analysis import summary as show
 from lmfuzz.analysis import sweep_results as results
 from lmfuzz.analysis.survival import Trial
 from lmfuzz.analysis.sweep import Plan, Sweep, cells
@@ -31,6 +30,7 @@ from lmfuzz.report.residual_risk import lately, observed, unseen
 from lmfuzz.report.truncate import LEAST, cut, shares, size, trimmed
 from lmfuzz.storage.serialize import encode
 from lmfuzz.storage.store import Store
+from lmfuzz.text import escape
 
 
 def charts(text: str) -> dict[str, dict]:
@@ -508,8 +508,8 @@ def test_a_campaign_that_counted_no_visits_says_that_it_cannot_say(campaign: Pat
 
 def test_lines_that_print_are_not_escaped_character_by_character(monkeypatch: pytest.MonkeyPatch) -> None:
     text = 'plain "quoted" words\n\\back\nbell\a\r\n\n\ud800 \u2028\n' + "".join(map(chr, range(0x3000)))
-    assert show.escaped(text) == printable(text.replace("\\", "\\\\"))
+    assert escape(text) == printable(text.replace("\\", "\\\\"))
     looked_at: list[str] = []
-    monkeypatch.setattr(show, "printable", lambda line: looked_at.append(line) or printable(line))
-    assert show.escaped("plain words\n" * 9 + "bell\a\n\\") == "plain words\\n" * 9 + "bell\\x07\\n\\\\"
+    monkeypatch.setattr("lmfuzz.text.printable", lambda line: looked_at.append(line) or printable(line))
+    assert escape("plain words\n" * 9 + "bell\a\n\\") == "plain words\\n" * 9 + "bell\\x07\\n\\\\"
     assert looked_at == ["bell\a"]

@@ -2,8 +2,9 @@
 
 import pytest
 
-from lmfuzz.analysis.summary import escaped, summary_lines, title, wrapped
+from lmfuzz.analysis.summary import summary_lines
 from lmfuzz.errors import printable
+from lmfuzz.text import bucket_title, escape, wrap
 
 
 @pytest.mark.parametrize(
@@ -18,12 +19,12 @@ from lmfuzz.errors import printable
     ],
 )
 def test_a_bucket_says_a_thing_once(bucket: str, shown: str) -> None:
-    assert title(bucket) == shown
+    assert bucket_title(bucket) == shown
 
 
 @pytest.mark.parametrize("text", ["", "a  b " * 40, "x" * 200, 'prompt      "a   b"'])
 def test_wrapped_lines_fit_and_lose_nothing(text: str) -> None:
-    lines = wrapped(text, 40)
+    lines = wrap(text, 40)
     assert all(len(line) <= 40 for line in lines)
     assert lines[0] + "".join(line.removeprefix("    ") for line in lines[1:]) == text
 
@@ -50,4 +51,4 @@ def test_one_of_a_thing_is_singular_and_unwritten_findings_are_counted() -> None
 
 def test_printable_twice_is_once_and_leaves_backslashes() -> None:
     assert printable("a\\d\x1b[0m\n\u202e\udcff \u00e9") == "a\\d\\x1b[0m\\n\\u202e\\udcff \u00e9"
-    assert printable(escaped("\\d\x07")) == escaped("\\d\x07") == "\\\\d\\x07"
+    assert printable(escape("\\d\x07")) == escape("\\d\x07") == "\\\\d\\x07"

@@ -16,12 +16,11 @@ from test_images_cli import MODELS
 
 from lmfuzz.analysis.summary import record
 from lmfuzz.campaign.executor import LocalExecutor
-from lmfuzz.campaign.findings import Finding, Minimal
 from lmfuzz.campaign.shrink import Shrinker, minimise
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.spaces import BoxSpace, Space, TextSpace
 from lmfuzz.storage.store import FORMAT, Store
-from lmfuzz.types import Batch, Evidence, IntArray, Trace
+from lmfuzz.types import Batch, Evidence, Finding, IntArray, Minimal, Trace
 
 LETTERS = TextSpace(tuple("abcdefghij"), 1, 40)
 PIXELS = BoxSpace((2, 3, 3), step=1 / 255)

@@ -12,17 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from lmfuzz.campaign.findings import Finding
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.corpus import Corpus
 from lmfuzz.inputs.spaces import TextSpace, describe
-from lmfuzz.loop import Step
 from lmfuzz.rng import Streams
 from lmfuzz.spec import Spec
 from lmfuzz.storage import store as stores
 from lmfuzz.storage.serialize import decode, encode
 from lmfuzz.storage.store import Sample, Store, Unwritten
-from lmfuzz.types import Batch, Evidence
+from lmfuzz.types import Batch, Evidence, Finding, Step
 
 OPERATORS = ["insert", "splice"]
 SPACE = TextSpace(tuple("abcdefghij"), 1, 8)

@@ -12,19 +12,19 @@ from typing import Any
 import numpy as np
 
 from lmfuzz import spec as specs
-from lmfuzz.analysis.summary import WIDTH, escaped, output, pick, record, shortened, title
+from lmfuzz.analysis.summary import pick, record
 from lmfuzz.campaign import build as assembly
 from lmfuzz.campaign.build import load_target, objectives
-from lmfuzz.campaign.executor import CRASH, LocalExecutor
-from lmfuzz.campaign.findings import Finding, Reruns, confirm
+from lmfuzz.campaign.executor import LocalExecutor
+from lmfuzz.campaign.findings import confirm
 from lmfuzz.errors import TargetError, UsageError
 from lmfuzz.inputs.spaces import BoxSpace, Space, TextSpace, described
-from lmfuzz.objectives.combine import Panel
+from lmfuzz.objectives.combine import ObjectiveSet
 from lmfuzz.spec import Spec
 from lmfuzz.storage import serialize as coding
-from lmfuzz.storage.schema import clean
 from lmfuzz.storage.store import Store
-from lmfuzz.types import SEED, Array, Evidence
+from lmfuzz.text import WIDTH, as_utf8, bucket_title, escape, quote_output, shorten
+from lmfuzz.types import CRASH, SEED, Array, Evidence, Finding, Reruns
 
 FEW = 8  # seeds that a target is tried on
 _KEPT = ("objective", "margin", "prompt", "output", "failed", "runs", "by_text")  # of a finding, when packed
@@ -57,7 +57,7 @@ class Verdict:
     @property
     def moved(self) -> str:
         """The bucket that the finding is in now, where it is another, or ''."""
-        return "" if clean(self.now.bucket) == clean(self.finding.bucket) else self.now.bucket
+        return "" if as_utf8(self.now.bucket) == as_utf8(self.finding.bucket) else self.now.bucket
 
     @property
     def fixed(self) -> bool:
@@ -157,7 +157,7 @@ class Replay:
         target = load_target(self.spec)
         self._space: Space = target.space
         self._check_kind()
-        self._objective: Panel = objectives(self.spec, target.space)
+        self._objective: ObjectiveSet = objectives(self.spec, target.space)
         assembly.check_objectives(self.spec, target, self._objective)
         self._objective.noise = recorded.noise
         self._wants = self._objective.needs | {"text"}
@@ -318,10 +318,10 @@ class Replay:
 def verdict_line(verdict: Verdict) -> str:
     """What a finding does now, on one line; the bad part is marked where the last run showed one."""
     finding = verdict.finding
-    bucket = f", {title(finding.bucket)}" if finding.objective else ""
-    bucket += f", now {title(verdict.moved)}" if verdict.moved else ""
-    head = f"{'seed' if verdict.seed else 'finding'} {verdict.number}: {escaped(verdict.words)}{bucket}"
-    return f"{head}: {shortened(finding.prompt)} -> {output(verdict.now, WIDTH)}"
+    bucket = f", {bucket_title(finding.bucket)}" if finding.objective else ""
+    bucket += f", now {bucket_title(verdict.moved)}" if verdict.moved else ""
+    head = f"{'seed' if verdict.seed else 'finding'} {verdict.number}: {escape(verdict.words)}{bucket}"
+    return f"{head}: {shorten(finding.prompt)} -> {quote_output(verdict.now, WIDTH)}"
 
 
 def verdict_record(verdict: Verdict) -> dict[str, Any]:
@@ -343,7 +343,7 @@ def verdict_record(verdict: Verdict) -> dict[str, Any]:
 def spelling(space: Space) -> str:
     """A hash of what must be equal for a row to mean the same."""
     same = space.shape if isinstance(space, BoxSpace) else (space.symbols, space.tokens)
-    return hashlib.sha256(clean(repr(same)).encode()).hexdigest()[:16]
+    return hashlib.sha256(as_utf8(repr(same)).encode()).hexdigest()[:16]
 
 
 def _numbers(row: Array) -> Any:

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lmfuzz import spec as specs
-from lmfuzz.analysis.summary import counted, summary
-from lmfuzz.campaign.findings import Finding
+from lmfuzz.analysis.summary import summary
 from lmfuzz.errors import Damaged, UsageError, one_line
 from lmfuzz.files import CAMPAIGN, DATABASE
 from lmfuzz.inputs.spaces import TextSpace, describe, described
@@ -20,8 +19,9 @@ from lmfuzz.storage.damage import WRONG, busy
 from lmfuzz.storage.schema import TABLES, found, minimal
 from lmfuzz.storage.serialize import decode
 from lmfuzz.storage.store import FORMAT, READ, Store
-from lmfuzz.storage.versions import another
-from lmfuzz.types import Array
+from lmfuzz.storage.versions import explain_version
+from lmfuzz.text import plural
+from lmfuzz.types import Array, Finding
 
 GAP = 10_000  # rows in a row that cannot be read, before the rest of a table is given up
 _PAGE = 4096  # bytes, SQLite's default
@@ -68,7 +68,7 @@ def _salvaged(directory: Path, cause: BaseException) -> Opened:
         )
     about = {row[0]: value for row in meta.values() if (value := _made(json.loads, row[1])) is not None}
     if about.get("format", FORMAT) not in READ:
-        raise UsageError(another(directory / CAMPAIGN, about["format"], FORMAT))
+        raise UsageError(explain_version(directory / CAMPAIGN, about["format"], FORMAT))
     if not about and not findings:
         raise UsageError(f"nothing can be read of {directory / DATABASE} any more: {one_line(cause)}")
     lost = [f"the database is damaged: {one_line(cause)}"]
@@ -96,9 +96,9 @@ def _salvaged(directory: Path, cause: BaseException) -> Opened:
     gone = [n for n in range(1, most + 1) if n not in whole]
     if gone:
         which = ", ".join(map(str, gone[:20])) + (", ..." if len(gone) > 20 else "")
-        lost.append(f"{len(gone)} of {counted(most, 'finding')} cannot be read: {which}")
+        lost.append(f"{len(gone)} of {plural(most, 'finding')} cannot be read: {which}")
     if len(seeds) < about["seeds"]:
-        lost.append(f"{about['seeds'] - len(seeds)} of {counted(about['seeds'], 'seed')} cannot be read")
+        lost.append(f"{about['seeds'] - len(seeds)} of {plural(about['seeds'], 'seed')} cannot be read")
     left = {n: whole[n] for n in sorted(whole) if 1 <= n <= most}
     return Opened(about, left, seeds, noise, None, tuple(lost))
 

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import lmfuzz
 from lmfuzz import files
-from lmfuzz.analysis.summary import counted, escaped, title
 from lmfuzz.analysis.survival import (
     ENOUGH,
     Times,
@@ -26,9 +25,8 @@ from lmfuzz.analysis.survival import (
     survival,
 )
 from lmfuzz.analysis.sweep import Plan, Sweep, label
-from lmfuzz.exports.markdown import span
-from lmfuzz.exports.texts import cell as harmless
-from lmfuzz.storage.schema import clean
+from lmfuzz.text import as_utf8, bucket_title, escape, markdown_code, plural
+from lmfuzz.text import spreadsheet_cell as harmless
 
 Labels = tuple[tuple[str, str], ...]  # axis and value
 ANY = "any bucket"
@@ -64,7 +62,7 @@ class Table:
             row = dict(zip(self.columns, values, strict=True))
             shown = ((_text(name, row), row[name]) for name in heads)
             texts.append([quote(text) if isinstance(value, str) else text for text, value in shown])
-        return [_HEADS.get(name) or quote(escaped(name)) for name in heads], texts
+        return [_HEADS.get(name) or quote(escape(name)) for name in heads], texts
 
 
 class Note(NamedTuple):
@@ -75,7 +73,7 @@ class Note(NamedTuple):
 
     def text(self, quote: Callable[[str], str] = str) -> str:
         """As a person reads it, its names escaped, then quoted."""
-        return f"{self.words}: {quote(escaped(self.names))}" if self.names else self.words
+        return f"{self.words}: {quote(escape(self.names))}" if self.names else self.words
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,17 +178,17 @@ def _notes(
     """What to know about the numbers."""
     trials = [one for many in arms.values() for one in many]
     if missing := len(sweep.cells) - len(trials):
-        are = f"{missing} of {counted(len(sweep.cells), 'campaign')} are"
+        are = f"{missing} of {plural(len(sweep.cells), 'campaign')} are"
         failed = [failure.cell.name for failure in sweep.failures]
         yield Note(f"{are} not at their end, and not in here")
         if failed:
-            yield Note(f"warning: {counted(len(failed), 'campaign')} failed", ", ".join(failed))
+            yield Note(f"warning: {plural(len(failed), 'campaign')} failed", ", ".join(failed))
     if few := [len(of) for of in arms.values() if len(of) < ENOUGH]:
-        many = counted(few[0], "trial") if len({*few}) == 1 else f"{min(few)} to {max(few)} trials"
+        many = plural(few[0], "trial") if len({*few}) == 1 else f"{min(few)} to {max(few)} trials"
         yield Note(f"warning: {many} per setting; below {ENOUGH}, what looks like a difference may be chance")
     if blind := sum(trial.unscored > 0 for trial in trials):
         yield Note(
-            f"warning: in {counted(blind, 'campaign')} some rows could not be scored, which says nothing"
+            f"warning: in {plural(blind, 'campaign')} some rows could not be scored, which says nothing"
         )
     if chosen:
         base = ", ".join(f"{name}={value}" for name, value in chosen.items())
@@ -239,7 +237,7 @@ def _number(name: str, value: Any) -> str:
         return f"{value:.2f}"
     if isinstance(value, float):
         return f"{value:.0f}" if name == "executions" else f"{value:.4g}"
-    return title(str(value)) if name == "bucket" else escaped(str(value))
+    return bucket_title(str(value)) if name == "bucket" else escape(str(value))
 
 
 def as_lines(table: Table) -> Iterator[str]:
@@ -261,13 +259,13 @@ def as_csv(table: Table) -> str:
 
 def as_markdown(found: Results) -> str:
     """Both tables and the notes; texts that are not lmfuzz's own stand in code: nothing in it is obeyed."""
-    lines = [f"# {span(escaped(found.name))}", ""]
+    lines = [f"# {markdown_code(escape(found.name))}", ""]
     for table in (found.settings, found.buckets):
         heads, rows = table.shown(_most(found), _in_cell)
         lines += [f"## {table.caption}", ""]
         head, *body = (f"| {' | '.join(texts)} |" for texts in (heads, *rows))
         lines += [head, "|" + "---|" * len(heads), *body, *_left_out(found, table), ""]
-    return "\n".join([*lines, *(f"- {note.text(span)}" for note in found.notes), ""])
+    return "\n".join([*lines, *(f"- {note.text(markdown_code)}" for note in found.notes), ""])
 
 
 def as_html(found: Results) -> str:
@@ -281,7 +279,7 @@ def as_html(found: Results) -> str:
         (table.caption, *table.shown(_most(found)), _left_out(found, table))
         for table in (found.settings, found.buckets)
     ]
-    return page.render(name=escaped(found.name), tables=tables, notes=[note.text() for note in found.notes])
+    return page.render(name=escape(found.name), tables=tables, notes=[note.text() for note in found.notes])
 
 
 def _most(found: Results) -> int:
@@ -291,12 +289,12 @@ def _most(found: Results) -> int:
 
 def _left_out(found: Results, table: Table) -> list[str]:
     more = (len(table.rows) - _most(found)) // max(1, len(found.settings.rows))
-    return ["", f"and {counted(more, 'bucket')} more, in buckets.csv"] if more > 0 else []
+    return ["", f"and {plural(more, 'bucket')} more, in buckets.csv"] if more > 0 else []
 
 
 def _in_cell(text: str) -> str:
     """Code in a cell of a Markdown table, which a bar ends, unless backslashes, of an odd number, hide it."""
-    return re.sub(r"(\\*)\|", r"\1\1\\|", span(text))
+    return re.sub(r"(\\*)\|", r"\1\1\\|", markdown_code(text))
 
 
 def write(found: Results, folder: Path) -> list[Path]:
@@ -306,5 +304,5 @@ def write(found: Results, folder: Path) -> list[Path]:
         "results.md": as_markdown(found), "results.html": as_html(found),
     }  # fmt: skip
     for name, text in texts.items():
-        files.write(clean(text), folder / name)
+        files.write(as_utf8(text), folder / name)
     return [folder / name for name in texts]

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from lmfuzz.analysis.summary import counted, escaped
 from lmfuzz.campaign.build import load_target
 from lmfuzz.errors import UsageError
 from lmfuzz.protocols import Target
 from lmfuzz.spec import Spec
+from lmfuzz.text import escape, plural
 from lmfuzz.types import FloatArray, IntArray
 
 LEAST = 0.01  # a token of a smaller probability is one that the model cannot say
@@ -123,7 +123,7 @@ class Scan:
         """The ``top`` most suspicious tokens, for a person: under-trained first, then by the indicator."""
         counts, vocabulary = Counter(self.verdicts), self.vocabulary
         yield (
-            f"{counted(len(self), 'token')}: {counts[UNDER_TRAINED]} under-trained, {counts[SUSPICIOUS]} more"
+            f"{plural(len(self), 'token')}: {counts[UNDER_TRAINED]} under-trained, {counts[SUSPICIOUS]} more"
             f" suspicious, {counts[UNUSED]} unused on purpose or out of reach"
         )
         yield (
@@ -144,7 +144,7 @@ class Scan:
     def _cells(self, place: int) -> list[str]:
         i = int(self.ids[place])
         part = "\ufffd" in self.vocabulary.texts[i]  # of which only the tokenizer's name says more
-        text = escaped(self.vocabulary.names[i] if part else self.vocabulary.texts[i])
+        text = escape(self.vocabulary.names[i] if part else self.vocabulary.texts[i])
         text = text if len(text) <= _TEXT else text[: _TEXT - 3] + "..."
         return [
             str(i), f"{self.indicators[place]:.4f}", f"{self.norms[place]:.4f}",

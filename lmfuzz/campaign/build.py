@@ -5,22 +5,22 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from lmfuzz.campaign.executor import CRASH, OWN, LocalExecutor
+from lmfuzz.campaign.executor import LocalExecutor
 from lmfuzz.campaign.shrink import Shrinker
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.bounds import Edits, Linf
 from lmfuzz.inputs.seeds import BUNDLED, Seeds, read, read_box
 from lmfuzz.inputs.spaces import BoxSpace, Space, TextSpace
-from lmfuzz.objectives.combine import Panel
+from lmfuzz.objectives.combine import ObjectiveSet
 from lmfuzz.plugins import registry as plugins
 from lmfuzz.plugins.grammar import Call, parse
 from lmfuzz.plugins.recipes import is_recipe
 from lmfuzz.plugins.recipes import read as read_recipe
-from lmfuzz.protocols import Bound, Feature, Lexicon, Operator, Search, Setting, Target
+from lmfuzz.protocols import Bound, Feature, Lexicon, Operator, Search, SearchContext, Target
 from lmfuzz.search.per_seed import PerSeed
 from lmfuzz.spec import Spec, stored
 from lmfuzz.storage.store import Store
-from lmfuzz.types import Batch, unknown
+from lmfuzz.types import CRASH, OWN, Batch, unknown
 
 _ON_TEXTS = (
     "repetition", "phrases", "regex", "entropy", "parting", "format", "echo", "memorised", "never_ends",
@@ -39,7 +39,7 @@ def load_target(spec: Spec) -> Target:
     return loading.load_target(spec)
 
 
-def objectives(spec: Spec, space: Space | None = None) -> Panel:
+def objectives(spec: Spec, space: Space | None = None) -> ObjectiveSet:
     """The objectives, each under its own name: the class's alone where it comes from a file.
 
     space: what they are to judge, where it is known: disagreement means another thing of texts.
@@ -52,14 +52,14 @@ def objectives(spec: Spec, space: Space | None = None) -> Panel:
         if isinstance(space, TextSpace):
             call = _of_texts(call)
         parts[f"{short}#{taken + 1}" if taken else short] = plugins.build("objectives", call)
-    return Panel(parts)
+    return ObjectiveSet(parts)
 
 
 def _of_texts(call: Call) -> Call:
     return replace(call, name=_TEXT_NAMES.get(call.name, call.name))
 
 
-def check_objectives(spec: Spec, target: Target, panel: Panel) -> None:
+def check_objectives(spec: Spec, target: Target, panel: ObjectiveSet) -> None:
     """UsageError when an objective could never hit: it looks at texts and there are none, or for a secret
     that the target is not told, or for more tokens than an output has.
     """
@@ -176,19 +176,19 @@ def bound(spec: Spec, space: Space, start: Batch) -> Bound | None:
     return None
 
 
-def search(spec: Spec, setting: Setting) -> Search:
+def search(spec: Spec, context: SearchContext) -> Search:
     """The search of the spec, for each seed by itself where the spec or the search wants that."""
     call = parse(spec.search)
 
-    def make(setting: Setting) -> Search:
-        made: Search = plugins.build("searches", call, setting)
+    def make(context: SearchContext) -> Search:
+        made: Search = plugins.build("searches", call, context)
         return made
 
     by_itself = getattr(plugins.find("searches", call.name), "per_seed", False)
-    return make(setting) if by_itself or spec.per_seed is None else PerSeed(setting, make)
+    return make(context) if by_itself or spec.per_seed is None else PerSeed(context, make)
 
 
-def narrowed(space: Space, spec: Spec) -> Space:
+def restrict(space: Space, spec: Spec) -> Space:
     """The target's space within the lengths, or with the resolution, of the spec."""
     if isinstance(space, BoxSpace):
         return replace(space, step=(space.high - space.low) / 255) if _in_bytes(space, spec) else space

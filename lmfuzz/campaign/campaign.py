@@ -14,30 +14,30 @@ import numpy as np
 import lmfuzz
 from lmfuzz import loop
 from lmfuzz import spec as specs
-from lmfuzz.analysis.summary import PICTURES, counted, resume_command
 from lmfuzz.budget import Budget
 from lmfuzz.campaign import build as assembly
 from lmfuzz.campaign.counters import Tally
-from lmfuzz.campaign.executor import CRASH, LocalExecutor
-from lmfuzz.campaign.findings import Finding, Findings
+from lmfuzz.campaign.executor import LocalExecutor
+from lmfuzz.campaign.findings import Findings
 from lmfuzz.campaign.shrink import Shrinker
 from lmfuzz.coverage.archive import Archive
 from lmfuzz.coverage.calibrate import Calibration, measure
 from lmfuzz.coverage.per_seed import Apart, Archives
 from lmfuzz.errors import UsageError
-from lmfuzz.files import CAMPAIGN
+from lmfuzz.files import CAMPAIGN, PICTURES
 from lmfuzz.inputs.corpus import Corpus
 from lmfuzz.inputs.spaces import BoxSpace, TextSpace, describe
 from lmfuzz.plugins import registry as plugins
 from lmfuzz.plugins.grammar import parse
-from lmfuzz.protocols import Feature, Setting, Target
+from lmfuzz.protocols import Feature, SearchContext, Target
 from lmfuzz.rng import Streams
-from lmfuzz.search.mutation import Breeder
-from lmfuzz.search.seed_outcomes import Trials
+from lmfuzz.search.mutation import Mutator
+from lmfuzz.search.seed_outcomes import SeedOutcomes
 from lmfuzz.spec import Spec
 from lmfuzz.storage.schema import Sample
 from lmfuzz.storage.store import Store, Unwritten
-from lmfuzz.types import Batch, State, join, unknown
+from lmfuzz.text import plural, resume_command
+from lmfuzz.types import CRASH, Batch, Finding, State, Step, join, unknown
 
 MUTANTS = 512  # rows that the radius is calibrated with, fewer where there are few seeds
 SPARING = 64  # seeds, and mutants, that a target is calibrated with whose rows cost much
@@ -53,7 +53,7 @@ class Watch(Protocol):
     def found(self, number: int, finding: Finding) -> None:
         """A finding, which is on disk by now."""
 
-    def step(self, step: loop.Step) -> None:
+    def step(self, step: Step) -> None:
         """A step is done."""
 
 
@@ -78,7 +78,7 @@ class Campaign:
         self.target = target or assembly.load_target(spec)
         self.panel = panel or assembly.objectives(spec, self.target.space)
         assembly.check_objectives(spec, self.target, self.panel)
-        self.space = assembly.narrowed(self.target.space, spec)
+        self.space = assembly.restrict(self.target.space, spec)
         self.notes: list[str] = [*getattr(self.target, "notes", ())]
         self.executor = LocalExecutor(self.target)
         self.kept: list[Finding] = []
@@ -89,15 +89,15 @@ class Campaign:
         operators = assembly.operators(spec, self.target)
         self.operators = list(operators)
         self.streams = Streams(spec.seed)
-        self.setting = Setting(
+        self.context = SearchContext(
             self.space, seeds, operators, self.panel.targets, self.corpus, self.streams["search"],
             self.executor if hasattr(self.target, "sample") else None,
             bound=assembly.bound(spec, self.space, seeds), queries=spec.per_seed,
             gradients=self.executor.gradients if hasattr(self.target, "margin_gradients") else None,
             lexicon=assembly.lexicon(self.target),
         )  # fmt: skip
-        self.search = assembly.search(spec, self.setting)
-        self.trials: Trials | None = getattr(self.search, "trials", None)
+        self.search = assembly.search(spec, self.context)
+        self.trials: SeedOutcomes | None = getattr(self.search, "trials", None)
         self.judged_by = self.panel.needs | {"text"}  # channels
         wanted = assembly.needs(self.judged_by, self.feature, self.search)
         assembly.check_channels(self.target, wanted)
@@ -150,7 +150,7 @@ class Campaign:
         phrase outside its alphabet), or no seed can be placed.
         """
         self.budget = replace(self.budget, started=time.perf_counter())  # what came before was loading
-        few = self.setting.seeds[:FEW]
+        few = self.context.seeds[:FEW]
         self.panel.check(few, self.executor.run(few, self.judged_by))
         self.executor.run(few, self.judged_by.union(*self.panel.grades))  # what no model can grade shows now
         measured = self._measure(self._mutants())
@@ -161,14 +161,14 @@ class Campaign:
 
     def _mutants(self) -> Batch:
         rng = self.streams["calibration"]
-        breeder = Breeder(replace(self.setting, rng=rng, corpus=Corpus(self.space)))
+        mutator = Mutator(replace(self.context, rng=rng, corpus=Corpus(self.space)))
         # Many small batches, so that every operator takes part.
-        size = min(MUTANTS, max(64, 4 * len(self.setting.seeds)), self._most) // 16
-        return join([breeder.mutate(rng.integers(breeder.seeded, size=size)) for _ in range(16)])
+        size = min(MUTANTS, max(64, 4 * len(self.context.seeds)), self._most) // 16
+        return join([mutator.mutate(rng.integers(mutator.seeded, size=size)) for _ in range(16)])
 
     def _measure(self, mutants: Batch) -> Calibration:
         wants, compare = self.feature.needs | self.panel.noise_needs, self.panel.measure_noise
-        seeds = self.setting.seeds[: self._most]
+        seeds = self.context.seeds[: self._most]
         return measure(self.executor, self.feature, seeds, mutants, wants, self.spec.batch, compare)
 
     @property
@@ -177,7 +177,7 @@ class Campaign:
         return SPARING if getattr(self.target, "sparing", False) else sys.maxsize
 
     def _open_archive(self) -> None:
-        one = self.setting.seeds[:1]
+        one = self.context.seeds[:1]
         if self.trials is not None:
             self.feature = Apart(self.feature)
         dimensions = self.feature(self.executor.run(one, self.feature.needs)).shape[1]
@@ -187,7 +187,7 @@ class Campaign:
     def create(self, directory: Path) -> Store:
         """Begin on disk; UsageError when the directory is not free, Unwritten when the disk is full."""
         store = Store.create(directory, {
-            "seeds": len(self.setting.seeds), "operators": self.operators, "targets": self.panel.targets,
+            "seeds": len(self.context.seeds), "operators": self.operators, "targets": self.panel.targets,
             "identity": self.target.identity, "space": describe(self.space),
             "calibration": asdict(self.calibration), "calibration_executions": self.budget.calibration,
             **self._about_spec(),
@@ -222,7 +222,7 @@ class Campaign:
                     f"the campaign in {store.directory} was begun with other {what}; what differs: {odd}"
                 )
         self.calibration = Calibration(**meta["calibration"])
-        self._measure(self.setting.seeds[:0])  # fits the feature, as it was
+        self._measure(self.context.seeds[:0])  # fits the feature, as it was
         self._open_archive()
         self.archive.restore(store.points(self.archive.dimensions), state.get("visits"))
         self.kept = store.findings()
@@ -266,7 +266,7 @@ class Campaign:
         self._commit(store, watch)
         self.archive.close()
 
-    def steps(self) -> Generator[loop.Step]:
+    def steps(self) -> Generator[Step]:
         """The loop alone, without disk and screen; nothing is written."""
         return loop.run(
             self.search, self.executor, self.feature, self.panel, self.archive, self.findings, self.budget,
@@ -277,7 +277,7 @@ class Campaign:
         """End after the step under way."""
         self._interrupted = True
 
-    def _sample(self, step: loop.Step, seconds: float) -> Sample:
+    def _sample(self, step: Step, seconds: float) -> Sample:
         return Sample(
             step.executions, seconds, self.executor.seconds, len(self.corpus), len(self.archive),
             len(self.kept), float(step.novel.mean()),
@@ -294,11 +294,11 @@ class Campaign:
             return
         from lmfuzz.inputs import render as pictures  # only where it is used: it loads Pillow
 
-        seed = self.setting.seeds.row(finding.origin)
+        seed = self.context.seeds.row(finding.origin)
         try:
-            pictures.save(directory, number, finding.row, seed, self.space)
+            pictures.save(directory / PICTURES, number, finding.row, seed, self.space)
             if small := finding.minimal:
-                pictures.save_minimal(directory, number, small.row, seed, self.space)
+                pictures.save_minimal(directory / PICTURES, number, small.row, seed, self.space)
         except OSError as error:
             raise Unwritten(directory / PICTURES, str(error), []) from error
 
@@ -318,7 +318,7 @@ class Campaign:
         """Why it says nothing that nothing was found: no row was searched, or never scored; else ''."""
         if not self.tally.rows and self.reason == "seconds":
             return (
-                f"nothing was searched: calibration took {counted(self.budget.calibration, 'execution')},"
+                f"nothing was searched: calibration took {plural(self.budget.calibration, 'execution')},"
                 " all of the budget; go on with a larger one, or begin with fewer seeds (--count)"
             )
         if self.kept or not (blind := self.panel.blind):
@@ -332,7 +332,7 @@ class Campaign:
         return self.findings.kept
 
 
-def resumed(directory: Path, budget: str | None = None, stop_after: int | None = None) -> Spec:
+def spec_for_resume(directory: Path, budget: str | None = None, stop_after: int | None = None) -> Spec:
     """The spec of the campaign in ``directory``, with a larger budget where one is given.
 
     UsageError when its campaign.toml was changed, or when nothing is left to spend.

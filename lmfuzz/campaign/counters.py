@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from lmfuzz.loop import Step
-from lmfuzz.types import State
+from lmfuzz.types import State, Step
 
 
 class Tally:

@@ -7,10 +7,7 @@ import numpy as np
 from lmfuzz.errors import INTERRUPTS, TargetError, UsageError, one_line
 from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.protocols import Gradients, Sampler, Target
-from lmfuzz.types import PAD, Array, Batch, FloatArray, IntArray, Trace
-
-CRASH = "crash"  # channel (B,) of str: what the target raised on this row, '' where it did not
-OWN = frozenset({"prompt", "origin"})  # channels that need no target
+from lmfuzz.types import CRASH, OWN, PAD, Array, Batch, FloatArray, IntArray, Trace
 
 
 class LocalExecutor:

@@ -2,83 +2,14 @@
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from lmfuzz.campaign.executor import LocalExecutor
 from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.protocols import Executor, Objective
-from lmfuzz.types import SEED, Array, Batch, Evidence, FloatArray, State, Trace
-
-
-@dataclass(frozen=True, slots=True)
-class Minimal:
-    """The smallest row found that is bad in a finding's bucket: without any one symbol it is not."""
-
-    row: Array
-    prompt: str
-    output: str
-    span: tuple[int, int] | None  # where the bad part stands in the output
-    size: int  # symbols, or of a box pixels that differ from the seed
-    before: int  # the same of the finding's own row
-    failed: int  # of as many re-runs alone as the finding had
-    executions: int  # what it cost
-    by_text: bool | None = None  # as of a finding
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """A row whose margin was > 0, with what the re-runs alone and unpadded said of it.
-
-    ``failed`` of ``runs`` re-runs failed again: a flaky finding is one with failed < runs.
-    """
-
-    objective: str  # the column of the margins, e.g. "phrases/zounds"
-    margin: float
-    evidence: Evidence
-    row: Array  # the prompt that ran, symbols (T,), or the values of a box
-    prompt: str
-    output: str
-    parent: int  # corpus id, SEED for a seed
-    operator: int
-    execution: int  # how many rows had been run when it was found
-    failed: int
-    runs: int
-    unscored: int = 0  # re-runs that could not be judged
-    origin: int = SEED  # corpus id of the seed it descends from
-    distance: float = 0.0  # from that seed: edits, or of a box the largest change of a value
-    by_text: bool | None = None  # of tokens: whether their text, spelled by the tokenizer, fails, too
-    minimal: Minimal | None = None
-
-    @property
-    def bucket(self) -> str:
-        """Objective and signature: two findings in one bucket are the same behaviour."""
-        return f"{self.objective}: {self.evidence.signature}"
-
-    @property
-    def reduced(self) -> "Finding":
-        """The finding as its minimal row shows it, to be looked at; itself where it has none."""
-        if (small := self.minimal) is None:
-            return self
-        why = replace(self.evidence, span=small.span)
-        return replace(self, row=small.row, prompt=small.prompt, output=small.output, evidence=why)
-
-    @property
-    def label(self) -> str:
-        """``confirmed``, or ``flaky k/n``, with how many re-runs could not be judged."""
-        if self.failed == self.runs:
-            return "confirmed"
-        return f"flaky {self.failed}/{self.runs}" + (f", {self.unscored} unscored" if self.unscored else "")
-
-
-@dataclass(frozen=True, slots=True)
-class Reruns:
-    """How many re-runs of a row failed, how many passed, and how many could not be judged."""
-
-    failed: int
-    passed: int
-    unscored: int
+from lmfuzz.types import SEED, Batch, Evidence, Finding, FloatArray, Minimal, Reruns, State, Trace
 
 
 def confirm(

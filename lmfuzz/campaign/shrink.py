@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 
 from lmfuzz.campaign.executor import LocalExecutor
-from lmfuzz.campaign.findings import Finding, Minimal, by_text, confirm
+from lmfuzz.campaign.findings import by_text, confirm
 from lmfuzz.inputs.spaces import BoxSpace, Space
 from lmfuzz.protocols import Objective
-from lmfuzz.types import Array, Batch, BoolArray, IntArray, Trace
+from lmfuzz.types import Array, Batch, BoolArray, Finding, IntArray, Minimal, Trace
 
 
 def minimise(

@@ -16,9 +16,9 @@ def say(line: str) -> None:
 
 def tell(lines: Iterable[str]) -> None:
     """Lines, wrapped where a terminal would cut words in two."""
-    from lmfuzz.analysis.summary import wrapped
+    from lmfuzz.text import wrap
 
     columns = get_terminal_size().columns if sys.stdout.isatty() else 0
     for line in map(printable, lines):
-        for part in wrapped(line, columns) if columns else [line]:
+        for part in wrap(line, columns) if columns else [line]:
             click.echo(part)

@@ -23,9 +23,9 @@ def export(directory: Path, name: str, output: Path | None) -> None:
     is written; what is lost stands on stderr, and the exit code is 2.
     """
     from lmfuzz import files
-    from lmfuzz.analysis.summary import counted
     from lmfuzz.exports import formats
     from lmfuzz.exports.export_model import campaign
+    from lmfuzz.text import plural
 
     write = formats.known(name)
     if output is not None:
@@ -36,7 +36,7 @@ def export(directory: Path, name: str, output: Path | None) -> None:
         click.echo(text, nl=False)
     else:
         files.write(text, output)
-        say(f"{counted(len(found.cases), 'finding')} of {directory}: {output}")
+        say(f"{plural(len(found.cases), 'finding')} of {directory}: {output}")
     for line in (*([found.empty] if found.empty else []), *found.lost):
         click.echo(f"lmfuzz: {printable(line)}", err=True)
     sys.exit(USAGE if found.lost else NOTHING)

@@ -13,14 +13,14 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from lmfuzz.analysis.summary import counted, duration, escaped, shortened
 from lmfuzz.analysis.sweep import Cell, Failure, Sweep
 from lmfuzz.budget import Budget
-from lmfuzz.campaign.findings import Finding
-from lmfuzz.cli.progress import WIDE, Standing, view
+from lmfuzz.cli.progress import WIDE, Progress, view
 from lmfuzz.files import DATABASE, LOCK
 from lmfuzz.storage.directory import has_commit
 from lmfuzz.storage.store import Store
+from lmfuzz.text import escape, format_duration, plural, shorten
+from lmfuzz.types import Finding
 
 EVERY = 1.0  # seconds between looks at a campaign
 REFRESH = 1.0  # seconds between pictures of a sweep
@@ -84,7 +84,7 @@ def _held(lock: Path, process: str) -> bool:
     return False
 
 
-def _look(directory: Path) -> tuple[Standing, list[Finding]]:
+def _look(directory: Path) -> tuple[Progress, list[Finding]]:
     """How a campaign stood at its last commit, and its findings."""
     with Store.read(directory) as store:
         state, meta, found = store.state(), store.meta, store.findings()
@@ -93,7 +93,7 @@ def _look(directory: Path) -> tuple[Standing, list[Finding]]:
     budget.seconds_before, budget.spent_executions = state["seconds"], state["executions"]
     budget.calibration = meta["calibration_executions"]
     rates = 1000 * tally["fruitful"] / tally["mutants"].clip(1)
-    return Standing(
+    return Progress(
         state["executions"], state["seconds"], state["time_in_target"], meta["spec"]["budget"],
         budget.share(), state["corpus_size"], state["archive_size"], tally["rows"], tally["novel"],
         tally["last_novel"], meta["calibration"]["stability"], len(found), len({f.bucket for f in found}),
@@ -119,19 +119,19 @@ class SweepLines:
 
     def begun(self, cell: Cell, again: bool) -> None:
         """A campaign begins, or goes on."""
-        self.say(f"{'goes on' if again else 'begins'}: {escaped(cell.name)}")
+        self.say(f"{'goes on' if again else 'begins'}: {escape(cell.name)}")
 
     def ended(self, cell: Cell) -> None:
         """A campaign is at its end."""
         one = self.sweep.done[cell]
         self.say(
-            f"{len(self.sweep.done)} of {len(self.sweep.cells)} done: {escaped(cell.name)}: {one.executions} "
-            f"executions in {duration(one.seconds)}, {counted(len(one.first), 'bucket')}"
+            f"{len(self.sweep.done)} of {len(self.sweep.cells)} done: {escape(cell.name)}: {one.executions} "
+            f"executions in {format_duration(one.seconds)}, {plural(len(one.first), 'bucket')}"
         )
 
     def failed(self, failure: Failure) -> None:
         """A campaign could not be run."""
-        self.say(f"failed: {escaped(failure.cell.name)}: {escaped(failure.words)}")
+        self.say(f"failed: {escape(failure.cell.name)}: {escape(failure.words)}")
 
     def tick(self) -> None:
         """Nothing to say."""
@@ -173,9 +173,7 @@ class SweepTable(SweepLines):
             table.add_row(*map(Text, row[:5] if narrow else row))
         more = f"and {len(rows) - len(shown)} settings more; " if len(rows) > len(shown) else ""
         done, whole = len(self.sweep.done), len(self.sweep.cells)
-        table.caption = (
-            f"{more}{done} of {counted(whole, 'campaign')} done, {len(self.sweep.running)} running"
-        )
+        table.caption = f"{more}{done} of {plural(whole, 'campaign')} done, {len(self.sweep.running)} running"
         return table
 
     def _rows(self) -> Iterator[list[str]]:
@@ -189,7 +187,7 @@ class SweepTable(SweepLines):
             now = [cell for cell in cells if cell in self.sweep.running]
             name = " ".join(f"{axis}={value}" for axis, value in labels) or "all"
             yield [
-                shortened(name, max(16, self._console.width // 3))[1:-1],
+                shorten(name, max(16, self._console.width // 3))[1:-1],
                 f"{len(ended)}/{len(cells)}", f"{len(now) or ''}",
                 f"{sum(len(one.first) for one in ended) / len(ended):.1f}" if ended else "",
                 ", ".join(map(self._progress, now[:2])),

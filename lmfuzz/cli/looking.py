@@ -20,15 +20,15 @@ from lmfuzz.errors import UsageError, nearest
 def show(directory: Path, finding: int | None, as_json: bool) -> None:
     """Show the campaign in DIRECTORY, or one FINDING of it."""
     from lmfuzz.analysis import summary as texts
-    from lmfuzz.exports.texts import strict
     from lmfuzz.storage.store import Store
+    from lmfuzz.text import strict_json
 
     with Store.read(directory) as store:
         if as_json and finding is not None:
-            click.echo(strict(texts.record(texts.pick(store, finding), finding)))
+            click.echo(strict_json(texts.record(texts.pick(store, finding), finding)))
         elif as_json:
             records = [texts.record(found, n) for n, found in enumerate(store.findings(), start=1)]
-            click.echo(strict({**texts.summary(store), "records": records}))
+            click.echo(strict_json({**texts.summary(store), "records": records}))
         elif finding is not None:
             tell(texts.detail_lines(store, finding))
         else:
@@ -57,7 +57,7 @@ def replay(
     from lmfuzz.analysis.replay import Replay, read, verdict_line, verdict_record
     from lmfuzz.exports import export_model as dossier
     from lmfuzz.exports import formats
-    from lmfuzz.exports.texts import strict
+    from lmfuzz.text import strict_json
 
     for file in (junit, sarif):
         if file is not None:
@@ -82,7 +82,7 @@ def replay(
             files.write(formats.known(name)(done), file)
     if as_json:
         records = [verdict_record(verdict) for verdict in verdicts]
-        click.echo(strict({"changed": again.changed, "respelled": again.respelled, "verdicts": records}))
+        click.echo(strict_json({"changed": again.changed, "respelled": again.respelled, "verdicts": records}))
     elif with_seeds:
         tell(done.about)
     elif not verdicts:
@@ -104,7 +104,7 @@ def tokens(top: int, as_json: bool, **given: Any) -> None:
     """
     from lmfuzz import spec as specs
     from lmfuzz.analysis.token_scan import FIXED, Scan
-    from lmfuzz.exports.texts import strict
+    from lmfuzz.text import strict_json
 
     scan = Scan(specs.resolve(FIXED, given))
     hidden = not sys.stderr.isatty()
@@ -112,7 +112,7 @@ def tokens(top: int, as_json: bool, **given: Any) -> None:
         for many in scan:
             bar.update(many)
     if as_json:
-        click.echo(strict(scan.record()))
+        click.echo(strict_json(scan.record()))
     else:
         tell(scan.lines(top))
     sys.exit(FOUND if scan.found else NOTHING)

@@ -14,10 +14,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from lmfuzz.analysis.summary import AFTER, BEFORE, counted, duration, line, pieces, shortened, title
 from lmfuzz.campaign.campaign import Campaign
-from lmfuzz.campaign.findings import Finding
-from lmfuzz.loop import Step
+from lmfuzz.text import AFTER, BEFORE, bucket_title, excerpt, finding_line, format_duration, plural, shorten
+from lmfuzz.types import Finding, Step
 
 EVERY = 5.0  # seconds between lines
 REFRESH = 0.5  # seconds between pictures: one takes some 5 ms, so they cost about 1 %
@@ -27,7 +26,7 @@ WIDE = 90  # columns of a terminal that has room for these tables
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Progress:
     """How a campaign stands; ``yields``: operator -> how many of 1 000 mutants were novel or hits."""
 
     executions: int
@@ -49,16 +48,16 @@ class Standing:
     @property
     def found(self) -> str:
         """Findings and buckets in words."""
-        return f"{counted(self.findings, 'finding')} in {counted(self.buckets, 'bucket')}"
+        return f"{plural(self.findings, 'finding')} in {plural(self.buckets, 'bucket')}"
 
 
-Look = Callable[[], Standing]
+Look = Callable[[], Progress]
 
 
-def standing(c: Campaign) -> Standing:
+def standing(c: Campaign) -> Progress:
     """How a campaign of this process stands."""
     rates = 1000 * c.tally.fruitful / c.tally.mutants.clip(1)
-    return Standing(
+    return Progress(
         c.executor.executions, c.budget.elapsed(), c.executor.seconds, c.spec.budget, c.budget.share(),
         len(c.corpus), len(c.archive), c.tally.rows, c.tally.novel, c.tally.last_novel,
         c.calibration.stability, len(c.kept), len(c.findings.kept), c.findings.hits,
@@ -69,10 +68,10 @@ def standing(c: Campaign) -> Standing:
 class Pace:
     """Executions per second and the share of novel rows, over the last ten seconds."""
 
-    def __init__(self, first: Standing) -> None:
+    def __init__(self, first: Progress) -> None:
         self._marks = deque([first])
 
-    def mark(self, now: Standing) -> None:
+    def mark(self, now: Progress) -> None:
         """Take note of how it stands."""
         self._marks.append(now)
         while len(self._marks) > 2 and now.seconds - self._marks[1].seconds > WINDOW:
@@ -113,7 +112,7 @@ class Lines:
 
     def found(self, number: int, finding: Finding) -> None:
         """The finding on a line."""
-        self.note(line(number, finding))
+        self.note(finding_line(number, finding))
 
     def step(self, step: Step | None = None) -> None:
         """A line when the last one is some seconds old."""
@@ -157,15 +156,15 @@ class Screen:
         marks = (BEFORE, AFTER) if plain else ("", "")
         confirmed = finding.label == "confirmed"
         label = "" if confirmed else f" ({finding.label})"
-        bucket = shortened(title(finding.bucket), max(12, self._console.width // 4))[1:-1]
+        bucket = shorten(bucket_title(finding.bucket), max(12, self._console.width // 4))[1:-1]
         left = self._console.width - len(f"{number:>4} {bucket}{label}   -> ") - 4  # the quotes
         room = max(8, left // 3 if left > 45 else left // 4)
-        before, bad, after = pieces(finding, max(8, left - room - 12 - 2 * len(marks[0])), least=3)
+        before, bad, after = excerpt(finding, max(8, left - room - 12 - 2 * len(marks[0])), least=3)
         self._console.print(
             Text.assemble(
                 (f"{number:>4} ", "dim"),
                 (bucket, "bold" if confirmed else "yellow"),
-                f"{label}  {shortened(finding.prompt, room)} ",
+                f"{label}  {shorten(finding.prompt, room)} ",
                 ("-> ", "dim"),
                 f'"{before}',
                 (f"{marks[0]}{bad}{marks[1]}" if bad else "", "bold red"),
@@ -189,7 +188,7 @@ class Screen:
         wide = self._console.width >= WIDE
         tables.add_row(self._numbers(s), *((self._yields(s), self._buckets(s)) if wide else ()))
         budget = Table.grid(padding=(0, 1))
-        left = Text(f"{duration(s.seconds)} of {s.budget}", "dim")
+        left = Text(f"{format_duration(s.seconds)} of {s.budget}", "dim")
         budget.add_row(
             ProgressBar(
                 total=1.0,
@@ -200,7 +199,7 @@ class Screen:
         )
         return Group(Text(""), tables, Text(""), budget)
 
-    def _numbers(self, s: Standing) -> Table:
+    def _numbers(self, s: Progress) -> Table:
         table = Table.grid(padding=(0, 2))
         for name, value in (
             ("executions", f"{s.executions}"),
@@ -209,28 +208,28 @@ class Screen:
             ("archive", f"{s.archive}"),
             ("novel", f"{self._pace.novelty:.1%}"),
             ("stability", f"{s.stability:.0%}"),
-            ("last new state", f"{duration(s.seconds - s.last_novel)} ago"),
+            ("last new state", f"{format_duration(s.seconds - s.last_novel)} ago"),
             ("in the target", f"{s.in_target / max(1e-9, s.seconds):.0%}"),
-            ("findings", f"{s.findings} in {counted(s.buckets, 'bucket')}"),
+            ("findings", f"{s.findings} in {plural(s.buckets, 'bucket')}"),
         ):
             table.add_row(Text(name, "dim"), Text(value))
         return table
 
-    def _yields(self, s: Standing) -> Table:
+    def _yields(self, s: Progress) -> Table:
         """Operators by how many of 1 000 mutants were novel or hits."""
         table = Table.grid(padding=(0, 2))
         table.add_row(Text("yield per 1 000", "dim"), "")
         for name, rate in sorted(s.yields.items(), key=lambda pair: -pair[1])[:OPERATORS]:
-            table.add_row(Text(shortened(name, 16)[1:-1]), Text(f"{rate:.1f}"))
+            table.add_row(Text(shorten(name, 16)[1:-1]), Text(f"{rate:.1f}"))
         return table
 
-    def _buckets(self, s: Standing) -> Table:
+    def _buckets(self, s: Progress) -> Table:
         """Buckets by hits."""
         room = max(16, min(40, self._console.width - WIDE + 16))
         table = Table.grid(padding=(0, 2))
         table.add_row(Text("hits", "dim"), Text("bucket", "dim"))
         for bucket, count in s.hits.most_common(BUCKETS):
-            table.add_row(Text(f"{count}"), Text(shortened(title(bucket), room)[1:-1]))
+            table.add_row(Text(f"{count}"), Text(shorten(bucket_title(bucket), room)[1:-1]))
         if len(s.hits) > BUCKETS:
             table.add_row("", Text(f"and {len(s.hits) - BUCKETS} more", "dim"))
         return table

@@ -13,9 +13,9 @@ from lmfuzz.cli.exit_codes import FOUND, NOTHING
 from lmfuzz.inputs.spaces import BoxSpace
 
 if TYPE_CHECKING:
-    from lmfuzz.campaign.findings import Finding
     from lmfuzz.campaign.shrink import Shrinker
     from lmfuzz.storage.store import Store
+    from lmfuzz.types import Finding
 
 
 @click.command()
@@ -31,8 +31,8 @@ def shrink(directory: Path, finding: int | None, as_json: bool) -> None:
     """
     from lmfuzz.analysis import summary as texts
     from lmfuzz.campaign import build as assembly
-    from lmfuzz.exports.texts import strict
     from lmfuzz.storage.store import Store
+    from lmfuzz.text import strict_json
 
     with Store.resume(directory) as store:
         found = dict(enumerate(store.findings(), start=1))
@@ -48,7 +48,7 @@ def shrink(directory: Path, finding: int | None, as_json: bool) -> None:
             if not as_json:
                 tell(texts.minimal_lines(number, one, store.space))
     if as_json:
-        click.echo(strict({"findings": records}))
+        click.echo(strict_json({"findings": records}))
     elif not records:
         say(f"{directory} has no findings")
     sys.exit(NOTHING if all(record["minimal"] for record in records) else FOUND)
@@ -60,10 +60,11 @@ def _shrunk(number: int, finding: "Finding", shrinker: "Shrinker", store: "Store
         return finding
     store.minimise(number, small)
     if isinstance(store.space, BoxSpace) and store.space.image:
+        from lmfuzz.files import PICTURES
         from lmfuzz.inputs import render as pictures  # only where it is used: it loads Pillow
 
         seed = shrinker.seeds.row(finding.origin)
-        pictures.save_minimal(store.directory, number, small.row, seed, store.space)
+        pictures.save_minimal(store.directory / PICTURES, number, small.row, seed, store.space)
     return replace(finding, minimal=small)
 
 
@@ -83,13 +84,13 @@ def distil(directory: Path, file: Path, radius: float | None) -> None:
     with a larger radius fewer rows cover it. Those that cover most come first (--count takes these).
     """
     from lmfuzz.analysis.distil import distil as distilled
-    from lmfuzz.analysis.summary import counted
+    from lmfuzz.text import plural
 
     done = distilled(directory, file, radius)
     say(
-        f"{counted(done.rows, 'row')} in {file} cover {counted(done.states, 'state')} within "
-        f"{done.radius:.3g} (the corpus has {counted(done.corpus, 'row')})"
+        f"{plural(done.rows, 'row')} in {file} cover {plural(done.states, 'state')} within "
+        f"{done.radius:.3g} (the corpus has {plural(done.corpus, 'row')})"
     )
     if done.respelled:
         left_out = f"; {done.left_out} of these do not fit and are left out" if done.left_out else ""
-        say(f"{counted(done.respelled, 'prompt')} of tokens will be spelled as other tokens{left_out}")
+        say(f"{plural(done.respelled, 'prompt')} of tokens will be spelled as other tokens{left_out}")

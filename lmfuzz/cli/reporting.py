@@ -22,8 +22,8 @@ def report(directories: tuple[Path, ...], file: Path | None) -> None:
     What was found, how the search went, and what is probably left. The model is not run.
     """
     from lmfuzz import files
-    from lmfuzz.analysis.summary import escaped
     from lmfuzz.report import page
+    from lmfuzz.text import escape
 
     if len(set(directories)) < len(directories):
         raise UsageError("a campaign is given twice; name each directory once")
@@ -31,4 +31,4 @@ def report(directories: tuple[Path, ...], file: Path | None) -> None:
     file = file or (directories[0] / "report.html" if one else Path("comparison.html"))
     files.check(file, makes_folder=True)
     page.write(directories, file)
-    say(f"the report is in {escaped(str(file))}")
+    say(f"the report is in {escape(str(file))}")

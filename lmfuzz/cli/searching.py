@@ -13,9 +13,9 @@ import click
 from lmfuzz.cli import options
 from lmfuzz.cli.console import say, tell
 from lmfuzz.cli.exit_codes import DISK, FOUND, INTERRUPTED, NOTHING, USAGE, fail
-from lmfuzz.cli.signals import heeded
+from lmfuzz.cli.signals import stop_on_signal
 from lmfuzz.errors import UsageError, printable
-from lmfuzz.files import quoted
+from lmfuzz.text import shell_quote
 
 if TYPE_CHECKING:
     from lmfuzz.campaign.campaign import Campaign
@@ -133,9 +133,9 @@ def _compare(
 
 def _begin(spec: "Spec", output: Path | None, as_json: bool, images: bool | None = None) -> NoReturn:
     """Begin a campaign, run it, and exit as it ended; ``images``: what the command is for."""
-    from lmfuzz.analysis.summary import counted
     from lmfuzz.campaign.campaign import Campaign, default_directory
     from lmfuzz.storage.directory import require_empty
+    from lmfuzz.text import plural
 
     directory = output or default_directory(datetime.now().strftime("%Y%m%d-%H%M%S"))
     require_empty(directory)
@@ -145,7 +145,7 @@ def _begin(spec: "Spec", output: Path | None, as_json: bool, images: bool | None
         raise UsageError(f"{spec.model} takes {takes}; the command for it is lmfuzz {command}")
     model = f"model {spec.model}" if spec.model else "the bundled model"
     twin = f" and {spec.twin}" if spec.twin else ""
-    seeds = counted(len(campaign.setting.seeds), "seed")
+    seeds = plural(len(campaign.context.seeds), "seed")
     say(f"{model}{twin}, {seeds}, {', '.join(spec.objectives)}; seed {spec.seed}")
     for note in campaign.notes:
         say(note)
@@ -165,15 +165,15 @@ def _begin(spec: "Spec", output: Path | None, as_json: bool, images: bool | None
 @options.JSON
 def resume(directory: Path, budget: str | None, stop_after: int | None, as_json: bool) -> None:
     """Go on with the campaign in DIRECTORY."""
-    from lmfuzz.analysis.summary import counted
-    from lmfuzz.campaign.campaign import Campaign, resumed
+    from lmfuzz.campaign.campaign import Campaign, spec_for_resume
     from lmfuzz.storage.store import Store
+    from lmfuzz.text import plural
 
-    spec = resumed(directory, budget, stop_after)
+    spec = spec_for_resume(directory, budget, stop_after)
     with Store.resume(directory) as store, _resumable(directory):
         campaign = Campaign(spec, store=store)
         campaign.restore(store)
-        say(f"going on with {directory} after {counted(campaign.executor.executions, 'execution')}")
+        say(f"going on with {directory} after {plural(campaign.executor.executions, 'execution')}")
         _run(campaign, store, as_json)
 
 
@@ -181,11 +181,11 @@ def _run(campaign: "Campaign", store: "Store", as_json: bool) -> NoReturn:
     """Run the campaign, print its summary, and exit as it ended."""
     from lmfuzz.analysis import summary as texts
     from lmfuzz.cli.progress import watch
-    from lmfuzz.exports.texts import strict
     from lmfuzz.storage.store import Unwritten
+    from lmfuzz.text import resume_command, strict_json
 
     full: Unwritten | None = None
-    with watch(campaign, sys.stdout) as view, heeded(campaign.stop):
+    with watch(campaign, sys.stdout) as view, stop_on_signal(campaign.stop):
         try:
             campaign.run(store, view)
         except Unwritten as error:
@@ -197,12 +197,12 @@ def _run(campaign: "Campaign", store: "Store", as_json: bool) -> NoReturn:
     interrupted = campaign.reason == "interrupted"
     if interrupted or full:
         room = "make room, then " if full else ""
-        click.echo(printable(f"{room}go on with: {texts.resume_command(store.directory)}"))
+        click.echo(printable(f"{room}go on with: {resume_command(store.directory)}"))
     elif campaign.kept:
-        click.echo(printable(f"look at one with: lmfuzz show {quoted(store.directory)} 1"))
+        click.echo(printable(f"look at one with: lmfuzz show {shell_quote(store.directory)} 1"))
     click.echo(printable(f"the campaign is in {store.directory}"))
     if as_json:
-        click.echo(strict(numbers))
+        click.echo(strict_json(numbers))
     if full:
         _report(full)
     if interrupted:
@@ -218,17 +218,17 @@ def _resumable(directory: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        from lmfuzz.analysis.summary import resume_command
+        from lmfuzz.text import resume_command
 
         fail(f"interrupted; go on with: {resume_command(directory)}", INTERRUPTED)
 
 
 def _report(full: "Unwritten") -> NoReturn:
     """Say that the disk is full, with the findings that would be lost otherwise."""
-    from lmfuzz.analysis.summary import counted, record
-    from lmfuzz.exports.texts import strict
+    from lmfuzz.analysis.summary import record
+    from lmfuzz.text import plural, strict_json
 
     for finding in full.findings:
-        click.echo(strict(record(finding)), err=True)
-    lost = counted(len(full.findings), "finding")
+        click.echo(strict_json(record(finding)), err=True)
+    lost = plural(len(full.findings), "finding")
     fail(f"{full}{f'; {lost} could not be written, see above' if full.findings else ''}", DISK)

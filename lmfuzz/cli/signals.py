@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def heeded(stop: Callable[[], None]) -> Iterator[None]:
+def stop_on_signal(stop: Callable[[], None]) -> Iterator[None]:
     """The first SIGINT, SIGTERM or SIGHUP calls ``stop``, a second one does what it did before."""
     before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
 

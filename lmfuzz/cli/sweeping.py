@@ -8,7 +8,7 @@ import click
 
 from lmfuzz.cli.console import say, tell
 from lmfuzz.cli.exit_codes import INTERRUPTED, NOTHING, fail
-from lmfuzz.cli.signals import heeded
+from lmfuzz.cli.signals import stop_on_signal
 
 
 @click.command()
@@ -27,18 +27,18 @@ def sweep(file: Path, jobs: int | None, output: Path | None) -> None:
     campaign has a process and a directory of its own. A sweep that was interrupted or killed goes on when
     it is run again: what is at its end is not run twice, what was under way is resumed.
     """
-    from lmfuzz.analysis.summary import counted, escaped
     from lmfuzz.analysis.sweep import Sweep, cells, read
     from lmfuzz.analysis.sweep_results import as_lines, results, write
     from lmfuzz.cli.follow import sweep_view
+    from lmfuzz.text import escape, plural
 
     plan = read(file)
     found = cells(plan, str(file))
     jobs = jobs or os.cpu_count() or 1
     with Sweep(found, output or Path("runs") / file.stem) as grid:
         done = f", {len(grid.done)} of them done" if grid.done else ""
-        say(f"{counted(len(found), 'campaign')}{done}, {jobs} at a time, in {grid.folder}")
-        with sweep_view(grid, sys.stdout) as view, heeded(grid.stop):
+        say(f"{plural(len(found), 'campaign')}{done}, {jobs} at a time, in {grid.folder}")
+        with sweep_view(grid, sys.stdout) as view, stop_on_signal(grid.stop):
             grid.run(jobs, view)
         if trials := [(cell.labels, trial) for cell, trial in grid.done.items()]:
             table = results(grid, plan, trials)
@@ -49,7 +49,7 @@ def sweep(file: Path, jobs: int | None, output: Path | None) -> None:
             say(f"the results are in {', '.join(map(str, files))}")
     failures = sorted(grid.failures, key=lambda failure: grid.cells.index(failure.cell))  # not as they ended
     codes = [failure.code if failure.code > 0 else INTERRUPTED for failure in failures]
-    wrong = [f"{escaped(failure.cell.name)}: {escaped(failure.words)}" for failure in failures]
+    wrong = [f"{escape(failure.cell.name)}: {escape(failure.words)}" for failure in failures]
     if grid.interrupted:
         codes.append(INTERRUPTED)
         wrong.append("interrupted; the same command goes on")
@@ -65,10 +65,11 @@ def watch(directory: Path) -> None:
     from lmfuzz.analysis import summary as texts
     from lmfuzz.cli.follow import follow
     from lmfuzz.storage.store import Store
+    from lmfuzz.text import resume_command
 
     follow(directory, sys.stdout)
     with Store.read(directory) as store:
         numbers = texts.summary(store)
         tell(texts.summary_lines(numbers))
     if numbers["exit_reason"] == texts.UNFINISHED:
-        say(f"no process works on it any more; go on with: {texts.resume_command(directory)}")
+        say(f"no process works on it any more; go on with: {resume_command(directory)}")

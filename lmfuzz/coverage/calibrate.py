@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lmfuzz.campaign.executor import CRASH
 from lmfuzz.coverage.index import squared_distances
 from lmfuzz.errors import UsageError
 from lmfuzz.protocols import Executor, Feature
-from lmfuzz.types import PAD, Array, Batch, FloatArray, Trace, join, take
+from lmfuzz.types import CRASH, PAD, Array, Batch, FloatArray, Trace, join, take
 
 STABLE = 0.9  # share of the seeds below which the target does not seem deterministic
 _LEAST = 1e-6  # a radius, where all distances are zero: any difference is new

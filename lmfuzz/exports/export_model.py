@@ -7,9 +7,9 @@ from pathlib import Path
 
 from lmfuzz.analysis.replay import Recorded, Replay, Verdict
 from lmfuzz.analysis.salvage import opened
-from lmfuzz.analysis.summary import counted, escaped, output, replay_command, shortened, summary_lines, title
-from lmfuzz.campaign.findings import Finding
-from lmfuzz.types import SEED, Evidence
+from lmfuzz.analysis.summary import summary_lines
+from lmfuzz.text import bucket_title, escape, plural, quote_output, replay_command, shorten
+from lmfuzz.types import SEED, Evidence, Finding
 
 FAILS, PASSES, OPEN = "fails", "passes", "open"  # OPEN: could not be judged
 
@@ -41,14 +41,16 @@ class Case:
     @property
     def name(self) -> str:
         """``finding 3: BUCKET``, or ``seed 12``; on one line."""
-        bucket = f": {title(self.bucket)}" if self.finding.objective else ""
+        bucket = f": {bucket_title(self.bucket)}" if self.finding.objective else ""
         return f"{'seed' if self.seed else 'finding'} {self.number}{bucket}"
 
     @property
     def line(self) -> str:
         """How it stands, its prompt and its output, on one line."""
-        now = f", now {title(self.finding.bucket)}" if self.was else ""
-        return f"{escaped(self.words)}{now}: {shortened(self.finding.prompt)} -> {output(self.finding, 60)}"
+        now = f", now {bucket_title(self.finding.bucket)}" if self.was else ""
+        return (
+            f"{escape(self.words)}{now}: {shorten(self.finding.prompt)} -> {quote_output(self.finding, 60)}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,19 +69,19 @@ class Dossier:
     @property
     def empty(self) -> str:
         """That there are no findings, or ''."""
-        return "" if self.cases or self.lost else f"{escaped(str(self.directory))} has no findings"
+        return "" if self.cases or self.lost else f"{escape(str(self.directory))} has no findings"
 
     def details(self, case: Case) -> list[str]:
         """All about a case that fails, line by line."""
         finding = case.finding
-        lines = [f"bucket    {title(finding.bucket)}"] if case.was else []
-        lines += [f'prompt    "{escaped(finding.prompt)}"', f"output    {output(finding)}"]
+        lines = [f"bucket    {bucket_title(finding.bucket)}"] if case.was else []
+        lines += [f'prompt    "{escape(finding.prompt)}"', f"output    {quote_output(finding)}"]
         if finding.evidence.words:
-            lines.append(f"evidence  {escaped(finding.evidence.words)}")
+            lines.append(f"evidence  {escape(finding.evidence.words)}")
         if finding.minimal and self.identity == self.recorded.identity:
-            lines.append(f'minimal   "{escaped(finding.minimal.prompt)}"')
-        again = [] if case.seed else [f"replay    {escaped(replay_command(self.directory, case.number))}"]
-        return [*lines, f"label     {escaped(case.words)}", *again]
+            lines.append(f'minimal   "{escape(finding.minimal.prompt)}"')
+        again = [] if case.seed else [f"replay    {escape(replay_command(self.directory, case.number))}"]
+        return [*lines, f"label     {escape(case.words)}", *again]
 
 
 def campaign(directory: Path) -> Dossier:
@@ -115,7 +117,7 @@ def _summary(everything: Sequence[Case]) -> str:
         shown = [f"{counts[True]} still failing"]
         shown += [f"{counts[key]} {word}" for key, word in _MORE.items() if counts[key]]
         if cases:
-            parts.append(f"{counted(len(cases), what)}: {', '.join(shown)}")
+            parts.append(f"{plural(len(cases), what)}: {', '.join(shown)}")
     return "; ".join(parts) or "there was nothing to run again"
 
 

@@ -3,8 +3,8 @@
 from collections import Counter
 from xml.etree import ElementTree
 
-from lmfuzz.analysis.summary import escaped
 from lmfuzz.exports.export_model import FAILS, OPEN, Case, Dossier
+from lmfuzz.text import escape
 
 
 def junit(dossier: Dossier) -> str:
@@ -23,18 +23,18 @@ def _suite(whole: ElementTree.Element, dossier: Dossier, name: str, cases: list[
     suite = ElementTree.SubElement(whole, "testsuite", name=f"lmfuzz {name}")
     about = ElementTree.SubElement(suite, "properties")
     for key, value in (("model", dossier.model), ("identity", dossier.identity)):
-        ElementTree.SubElement(about, "property", name=key, value=escaped(value))
+        ElementTree.SubElement(about, "property", name=key, value=escape(value))
     for case in cases:
         test = _test(suite, name, case.name)
         if case.state == FAILS:
             ElementTree.SubElement(
-                test, "failure", type=escaped(case.finding.objective), message=case.line
+                test, "failure", type=escape(case.finding.objective), message=case.line
             ).text = "\n".join(dossier.details(case))
         elif case.state == OPEN:
             ElementTree.SubElement(test, "error", type="unjudged", message=case.line)
     lost = dossier.lost if name == "findings" else ()
     for line in lost:
-        ElementTree.SubElement(_test(suite, name, "database"), "error", type="damaged", message=escaped(line))
+        ElementTree.SubElement(_test(suite, name, "database"), "error", type="damaged", message=escape(line))
     if not cases and not lost:  # some CI systems take a report without any test for a mistake
         _test(suite, name, "nothing was found")
     kinds = Counter(kind.tag for kind in suite.iterfind("testcase/*"))

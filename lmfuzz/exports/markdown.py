@@ -1,10 +1,9 @@
 """Findings as Markdown, for people: texts stand in code, in which nothing is obeyed."""
 
-import re
 from collections.abc import Sequence
 
-from lmfuzz.analysis.summary import escaped
 from lmfuzz.exports.export_model import Dossier
+from lmfuzz.text import escape, fence, markdown_code
 
 
 def markdown(dossier: Dossier) -> str:
@@ -21,21 +20,10 @@ def markdown(dossier: Dossier) -> str:
     return "\n".join(lines)
 
 
-def _fence(text: str, least: int) -> str:
-    """More backticks than there are in a row in ``text``."""
-    return "`" * max(least, 1 + max(map(len, re.findall("`+", text)), default=0))
-
-
 def _code(text: str) -> str:
-    return span(escaped(text))
-
-
-def span(shown: str) -> str:
-    """A text that is escaped already, as code."""
-    fence = _fence(shown, 1)
-    return f"{fence} {shown} {fence}" if shown.strip(" ") else '`""`'
+    return markdown_code(escape(text))
 
 
 def _block(lines: Sequence[str]) -> list[str]:
-    fence = _fence("\n".join(lines), 3)
-    return [f"{fence}text", *lines, fence, ""]
+    marks = fence("\n".join(lines), 3)
+    return [f"{marks}text", *lines, marks, ""]

@@ -2,7 +2,7 @@
 
 import lmfuzz
 from lmfuzz.exports.export_model import Dossier
-from lmfuzz.exports.texts import plain
+from lmfuzz.text import json_value
 
 _FILE = '''"""What lmfuzz {version} found, a test for each; it fails as long as the model still misbehaves.
 
@@ -40,11 +40,11 @@ _NONE = '''def test_nothing_was_found():
 def pytest_file(dossier: Dossier) -> str:
     """The source of the file, in ASCII: texts are literals, nothing of them is code."""
     campaign, findings = dossier.recorded.pack()
-    lines = [f"    # finding {f['number']}\n    {plain(f)!a},\n" for f in findings]
+    lines = [f"    # finding {f['number']}\n    {json_value(f)!a},\n" for f in findings]
     words = dossier.empty or f"{len(findings)} in all{'; ' + '; '.join(dossier.lost) if dossier.lost else ''}"
     return _FILE.format(
         version=lmfuzz.__version__, source=_inside(str(dossier.directory)), count=_inside(words),
-        campaign=ascii(plain(campaign)), findings="".join(lines), tests=_TESTS if findings else _NONE,
+        campaign=ascii(json_value(campaign)), findings="".join(lines), tests=_TESTS if findings else _NONE,
     )  # fmt: skip
 
 

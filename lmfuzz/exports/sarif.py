@@ -7,11 +7,9 @@ from typing import Any
 from urllib.parse import quote
 
 import lmfuzz
-from lmfuzz.analysis.summary import escaped
 from lmfuzz.exports.export_model import FAILS, PASSES, Case, Dossier
-from lmfuzz.exports.texts import strict
 from lmfuzz.files import CAMPAIGN
-from lmfuzz.storage.schema import clean
+from lmfuzz.text import as_utf8, escape, strict_json
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 
@@ -37,17 +35,17 @@ def sarif(dossier: Dossier) -> str:
         "properties": {"model": dossier.model, "identity": dossier.identity},
         "results": [_result(dossier, case, rules.index(_rule(case))) for case in cases],
     }  # fmt: skip
-    return strict({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}, indent=1) + "\n"
+    return strict_json({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}, indent=1) + "\n"
 
 
 def _rule(case: Case) -> str:
-    return escaped(case.finding.objective) or "input"
+    return escape(case.finding.objective) or "input"
 
 
 def _result(dossier: Dossier, case: Case, rule: int) -> dict[str, Any]:
     finding, fails = case.finding, case.state == FAILS
     place = {"artifactLocation": {"uri": _uri(dossier.directory / CAMPAIGN)}, "region": {"startLine": 1}}
-    same = clean(f"{case.bucket}\0{finding.prompt}").encode()
+    same = as_utf8(f"{case.bucket}\0{finding.prompt}").encode()
     return {
         "ruleId": _rule(case), "ruleIndex": rule,
         "kind": "fail" if fails else "open", "level": "error" if fails else "none",

@@ -3,9 +3,9 @@
 import csv
 import io
 
-from lmfuzz.analysis.summary import record, replay_command
+from lmfuzz.analysis.summary import record
 from lmfuzz.exports.export_model import Dossier
-from lmfuzz.exports.texts import cell, strict
+from lmfuzz.text import replay_command, spreadsheet_cell, strict_json
 
 COLUMNS = (
     "number", "bucket", "label", "failed", "runs", "unscored", "objective", "signature", "words", "margin",
@@ -16,7 +16,7 @@ COLUMNS = (
 def jsonl(dossier: Dossier) -> str:
     """One object per finding, as ``lmfuzz show --json`` has it; a file of prompts for --seeds, too."""
     about = {"model": dossier.model, "identity": dossier.identity}
-    return "".join(f"{strict({**record(c.finding, c.number), **about})}\n" for c in dossier.cases)
+    return "".join(f"{strict_json({**record(c.finding, c.number), **about})}\n" for c in dossier.cases)
 
 
 def csv_table(dossier: Dossier) -> str:
@@ -33,5 +33,5 @@ def csv_table(dossier: Dossier) -> str:
             "model": dossier.model, "identity": dossier.identity,
             "replay": replay_command(dossier.directory, case.number),
         }  # fmt: skip
-        table.writerow([cell(row[name]) for name in COLUMNS])
+        table.writerow([spreadsheet_cell(row[name]) for name in COLUMNS])
     return out.getvalue()

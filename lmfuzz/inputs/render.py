@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lmfuzz.analysis.summary import PICTURES as FOLDER
 from lmfuzz.inputs.spaces import BoxSpace
 from lmfuzz.types import Array, FloatArray
 
@@ -13,12 +12,11 @@ _SMALL = 160  # pixels that the shorter side of the picture of all three has at 
 _GAP = 2  # pixels of the model's between them
 
 
-def save(directory: Path, number: int, row: FloatArray, seed: FloatArray, space: BoxSpace) -> Path:
+def save(folder: Path, number: int, row: FloatArray, seed: FloatArray, space: BoxSpace) -> Path:
     """Write N-seed.png, N-input.png and N-difference.png as the model takes them, and N.png for a person.
 
     The difference is grey where nothing changed, lighter where a value rose, darker where it fell.
     """
-    folder = directory / FOLDER
     folder.mkdir(exist_ok=True)
     for name, pixels in _parts(row, seed, space).items():
         _image(pixels).save(folder / f"{number}-{name}.png")
@@ -27,9 +25,8 @@ def save(directory: Path, number: int, row: FloatArray, seed: FloatArray, space:
     return path
 
 
-def save_minimal(directory: Path, number: int, row: FloatArray, seed: FloatArray, space: BoxSpace) -> None:
+def save_minimal(folder: Path, number: int, row: FloatArray, seed: FloatArray, space: BoxSpace) -> None:
     """Write N-minimal.png: the seed, the minimal input and the difference side by side."""
-    folder = directory / FOLDER
     folder.mkdir(exist_ok=True)
     beside(row, seed, space).save(folder / f"{number}-minimal.png")
 

@@ -127,7 +127,7 @@ class TextSpace:
         return Batch.of(rows)
 
     def empty(self, rows: int) -> Array:
-        """Room for the content of ``rows`` rows."""
+        """Make room for the content of ``rows`` rows."""
         return np.zeros((rows, self.max_length), np.int32)
 
     def pack(self, row: IntArray) -> bytes:
@@ -197,7 +197,7 @@ class BoxSpace:
         )  # fmt: skip
 
     def empty(self, rows: int) -> FloatArray:
-        """Room for the content of ``rows`` rows."""
+        """Make room for the content of ``rows`` rows."""
         return np.zeros((rows, *self.shape), np.float32)
 
     def settle(self, data: FloatArray) -> FloatArray:

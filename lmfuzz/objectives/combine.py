@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from lmfuzz.errors import INTERRUPTS, Unfit, UsageError, one_line
-from lmfuzz.objectives.detectors import Detector, adapted
+from lmfuzz.objectives.detectors import Detector, as_detector
 from lmfuzz.protocols import Objective
 from lmfuzz.types import Array, Batch, Evidence, FloatArray, State, Trace, take
 
@@ -105,7 +105,7 @@ class Crash:
         return Evidence(re.sub(r"0x[0-9a-fA-F]+|\d+", "N", error), error)
 
 
-class Panel:
+class ObjectiveSet:
     """All objectives of a campaign as one, their columns side by side, ``crash`` the last.
 
     Objectives see only the rows that ran; a row that crashed is NaN in every column but the last. An
@@ -125,7 +125,7 @@ class Panel:
         for name, objective in objectives.items():
             if isinstance(objective, Crash):
                 continue
-            part = adapted(name, objective)
+            part = as_detector(name, objective)
             self._parts.append((part, slice(len(names), len(names) + len(part.targets))))
             names += (_distinct(target, [*names, *self._crash.targets]) for target in part.targets)
         self.targets = (*names, *self._crash.targets)
@@ -265,7 +265,7 @@ def _distinct(name: str, taken: Sequence[str]) -> str:
 def _parts(name: str, parts: Sequence[object]) -> list[Detector]:
     if not parts:
         raise UsageError(f"{name}() has no parts, must have at least one objective")
-    return [adapted(getattr(part, "__name__", type(part).__name__.lower()), part) for part in parts]
+    return [as_detector(getattr(part, "__name__", type(part).__name__.lower()), part) for part in parts]
 
 
 def _needs(parts: Sequence[Detector]) -> frozenset[str]:

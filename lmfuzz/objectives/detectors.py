@@ -126,7 +126,7 @@ class Detector:
             return np.where(exact > 0, np.maximum(exact, TINY), exact).astype(np.float32)
 
 
-def adapted(name: str, detect: Any) -> Detector:
+def as_detector(name: str, detect: Any) -> Detector:
     """``detect`` as a Detector, once."""
     return detect if isinstance(detect, Detector) else Detector(name, detect)
 

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lmfuzz.campaign.executor import CRASH, OWN
 from lmfuzz.errors import UsageError
-from lmfuzz.objectives.detectors import adapted
-from lmfuzz.types import Batch, Evidence, FloatArray, Trace
+from lmfuzz.objectives.detectors import as_detector
+from lmfuzz.types import CRASH, OWN, Batch, Evidence, FloatArray, Trace
 
 BASE = "base/"
 ROWS = OWN | {CRASH}  # channels about the row, the same for both models
@@ -25,7 +24,7 @@ class Regression:
     def __init__(self, parts: Sequence[object]) -> None:
         if len(parts) != 1:
             raise UsageError(f"regression is made of exactly one objective, not of {len(parts)}")
-        self._part = adapted(getattr(parts[0], "__name__", type(parts[0]).__name__.lower()), parts[0])
+        self._part = as_detector(getattr(parts[0], "__name__", type(parts[0]).__name__.lower()), parts[0])
         twin = self._part.needs | {"text"}
         self.needs = twin | {BASE + name for name in twin - ROWS}
         self.targets = tuple(f"regression/{target}" for target in self._part.targets)

@@ -16,7 +16,7 @@ from lmfuzz.operators.pieces import (
     put,
     spans,
 )
-from lmfuzz.protocols import Surroundings
+from lmfuzz.protocols import MutationContext
 from lmfuzz.types import Batch, IntArray
 
 
@@ -31,31 +31,31 @@ class Insert:
     With Delete and Substitute one of the three text mutations of TensorFuzz (Odena & Goodfellow 2018).
     """
 
-    def __call__(self, rows: Batch, near: Surroundings) -> Batch:
+    def __call__(self, rows: Batch, context: MutationContext) -> Batch:
         """Changed copies of ``rows``."""
-        fresh = near.text.draw(near.rng, (len(rows), 1))
+        fresh = context.text.draw(context.rng, (len(rows), 1))
         none = np.zeros(len(rows), np.int64)
-        return put(rows, places(rows.lengths + 1, near.rng), none, Piece(fresh, none, none + 1), near)
+        return put(rows, places(rows.lengths + 1, context.rng), none, Piece(fresh, none, none + 1), context)
 
 
 @dataclass(frozen=True)
 class Delete:
     """Deletes a symbol; a row at its shortest gets a random one in front instead."""
 
-    def __call__(self, rows: Batch, near: Surroundings) -> Batch:
+    def __call__(self, rows: Batch, context: MutationContext) -> Batch:
         """Changed copies of ``rows``."""
-        return erase(rows, places(rows.lengths, near.rng), np.minimum(rows.lengths, 1), near)
+        return erase(rows, places(rows.lengths, context.rng), np.minimum(rows.lengths, 1), context)
 
 
 @dataclass(frozen=True)
 class Substitute:
     """Replaces a symbol by another random one."""
 
-    def __call__(self, rows: Batch, near: Surroundings) -> Batch:
+    def __call__(self, rows: Batch, context: MutationContext) -> Batch:
         """Changed copies of ``rows``."""
-        where = np.arange(len(rows)), places(rows.lengths, near.rng)
+        where = np.arange(len(rows)), places(rows.lengths, context.rng)
         data = rows.data.copy()
-        data[where] = near.text.others(data[where], near.rng)
+        data[where] = context.text.others(data[where], context.rng)
         return _with_data(rows, data)
 
 
@@ -63,10 +63,10 @@ class Substitute:
 class Swap:
     """Swaps two neighbouring symbols."""
 
-    def __call__(self, rows: Batch, near: Surroundings) -> Batch:
+    def __call__(self, rows: Batch, context: MutationContext) -> Batch:
         """Changed copies of ``rows``; a row of one symbol stays as it is."""
         every = np.arange(len(rows))
-        first = places(rows.lengths - 1, near.rng)
+        first = places(rows.lengths - 1, context.rng)
         second = np.minimum(first + 1, np.maximum(rows.lengths - 1, 0))
         data = rows.data.copy()
         data[every, first], data[every, second] = rows.data[every, second], rows.data[every, first]
@@ -83,14 +83,14 @@ class Repeat:
     def __post_init__(self) -> None:
         at_least_one(longest=self.longest, times=self.times)
 
-    def __call__(self, rows: Batch, near: Surroundings) -> Batch:
+    def __call__(self, rows: Batch, context: MutationContext) -> Batch:
         """Changed copies of ``rows``."""
-        start, size = spans(rows.lengths, self.longest, near.rng)
-        times = near.rng.integers(1, self.times + 1, size=len(rows))
+        start, size = spans(rows.lengths, self.longest, context.rng)
+        times = context.rng.integers(1, self.times + 1, size=len(rows))
         copies = [Piece(rows.data, start, np.where(times > i, size, 0)) for i in range(self.times)]
         head = Piece(rows.data, np.zeros_like(start), start + size)
         tail = Piece(rows.data, start + size, rows.lengths - start - size)
-        return concatenate(rows, [head, *copies, tail], near)
+        return concatenate(rows, [head, *copies, tail], context)
 
 
 @dataclass(frozen=True)
@@ -102,9 +102,9 @@ class Erase:
     def __post_init__(self) -> None:
         at_least_one(longest=self.longest)
 
-    def __call__(self, rows: Batch, near: Surroundings) -> Batch:
+    def __call__(self, rows: Batch, context: MutationContext) -> Batch:
         """Changed copies of ``rows``; one at its shortest loses a symbol and gets a random one in front."""
-        return erase(rows, *spans(rows.lengths, _spare(rows, near, self.longest), near.rng), near)
+        return erase(rows, *spans(rows.lengths, _spare(rows, context, self.longest), context.rng), context)
 
 
 @dataclass(frozen=True)
@@ -116,15 +116,15 @@ class Shift:
     def __post_init__(self) -> None:
         at_least_one(longest=self.longest)
 
-    def __call__(self, rows: Batch, near: Surroundings) -> Batch:
+    def __call__(self, rows: Batch, context: MutationContext) -> Batch:
         """Changed copies of ``rows``; in one at its shortest the first symbol becomes a random one."""
-        size = np.minimum(1 + below(_spare(rows, near, self.longest), near.rng), rows.lengths)
-        return erase(rows, np.zeros_like(size), size, near)
+        size = np.minimum(1 + below(_spare(rows, context, self.longest), context.rng), rows.lengths)
+        return erase(rows, np.zeros_like(size), size, context)
 
 
-def _spare(rows: Batch, near: Surroundings, longest: int) -> IntArray:
+def _spare(rows: Batch, context: MutationContext, longest: int) -> IntArray:
     """How many symbols (B,) a row may lose, ``longest`` at most and 1 at least."""
-    spare: IntArray = np.clip(rows.lengths - near.text.min_length, 1, longest)
+    spare: IntArray = np.clip(rows.lengths - context.text.min_length, 1, longest)
     return spare
 
 
@@ -137,12 +137,12 @@ class Copy:
     def __post_init__(self) -> None:
         at_least_one(longest=self.longest)
 
-    def __call__(self, rows: Batch, near: Surroundings) -> Batch:
+    def __call__(self, rows: Batch, context: MutationContext) -> Batch:
         """Changed copies of ``rows``."""
-        start, size = spans(rows.lengths, self.longest, near.rng)
-        over = np.where(near.rng.random(len(rows)) < 0.5, size, 0)
-        at = places(rows.lengths - over + 1, near.rng)
-        return put(rows, at, over, Piece(rows.data, start, size), near)
+        start, size = spans(rows.lengths, self.longest, context.rng)
+        over = np.where(context.rng.random(len(rows)) < 0.5, size, 0)
+        at = places(rows.lengths - over + 1, context.rng)
+        return put(rows, at, over, Piece(rows.data, start, size), context)
 
 
 class Case:
@@ -153,12 +153,12 @@ class Case:
         self.longest = longest
         self._others = PerSpace(_other_case)
 
-    def __call__(self, rows: Batch, near: Surroundings) -> Batch:
+    def __call__(self, rows: Batch, context: MutationContext) -> Batch:
         """Changed copies of ``rows``; a row without a letter that has another case stays as it is."""
-        others = self._others(near.text).take(rows.data, mode="clip")
+        others = self._others(context.text).take(rows.data, mode="clip")
         letters = (others != rows.data) & (np.arange(rows.data.shape[1]) < rows.lengths[:, None])
         rank = letters.cumsum(axis=1)  # 1 for the first letter of a row
-        first, size = spans(rank[:, -1], self.longest, near.rng)
+        first, size = spans(rank[:, -1], self.longest, context.rng)
         chosen = letters & (rank > first[:, None]) & (rank <= (first + size)[:, None])
         return _with_data(rows, np.where(chosen, others, rows.data))
 

@@ -9,7 +9,7 @@ import numpy as np
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.operators.pieces import PerSpace, Piece, places, put
-from lmfuzz.protocols import Surroundings
+from lmfuzz.protocols import MutationContext
 from lmfuzz.types import Batch
 
 ENTRY = re.compile(r'(?:[^\s"=#]+\s*=\s*)?"((?:[^"\\]|\\.)*)"')  # name="...", name@level="..." or "..."
@@ -76,13 +76,13 @@ class Dictionary:
             )
         self._encoded = PerSpace(self._encode)
 
-    def __call__(self, rows: Batch, near: Surroundings) -> Batch:
+    def __call__(self, rows: Batch, context: MutationContext) -> Batch:
         """Changed copies of ``rows``."""
-        words = self._encoded(near.text)
-        words = words[near.rng.integers(len(words), size=len(rows))]
-        over = np.where(near.rng.random(len(rows)) < 0.5, words.lengths, 0)
-        at = places(np.maximum(rows.lengths - over, 0) + 1, near.rng)
-        return put(rows, at, over, Piece(words.data, np.zeros_like(at), words.lengths), near)
+        words = self._encoded(context.text)
+        words = words[context.rng.integers(len(words), size=len(rows))]
+        over = np.where(context.rng.random(len(rows)) < 0.5, words.lengths, 0)
+        at = places(np.maximum(rows.lengths - over, 0) + 1, context.rng)
+        return put(rows, at, over, Piece(words.data, np.zeros_like(at), words.lengths), context)
 
     def _encode(self, space: TextSpace) -> Batch:
         known = [space.encode(entry) for entry in self.entries if space.knows(entry)]

@@ -8,7 +8,7 @@ from lmfuzz.errors import UsageError
 from lmfuzz.operators.characters import Case, Copy, Delete, Erase, Insert, Repeat, Shift, Substitute, Swap
 from lmfuzz.operators.dictionary import Dictionary
 from lmfuzz.operators.splice import Splice
-from lmfuzz.protocols import Operator, Surroundings
+from lmfuzz.protocols import MutationContext, Operator
 from lmfuzz.types import Batch
 
 GROUP = 32  # rows that share the choice of an operator: fewer mean more variety in a batch, and more time
@@ -35,29 +35,29 @@ class Havoc:
         if dictionary:
             self._operators += [Dictionary(dictionary)] * -(-len(self._operators) // 3)
 
-    def __call__(self, rows: Batch, near: Surroundings) -> Batch:
+    def __call__(self, rows: Batch, context: MutationContext) -> Batch:
         """Changed copies of ``rows``.
 
         The rows are shuffled, so that each round can change a slice from the front, as many rows as still
         have changes left, in groups of which each draws one operator.
         """
-        order = near.rng.permutation(len(rows))
-        width = max(rows.data.shape[1], near.text.max_length)
+        order = context.rng.permutation(len(rows))
+        width = max(rows.data.shape[1], context.text.max_length)
         data = np.zeros((len(rows), width), np.int32)
         data[:, : rows.data.shape[1]] = rows.data[order]
         work = rows[order].changed(data)
-        changes = 2 ** near.rng.integers(self.depth + 1, size=len(rows))
+        changes = 2 ** context.rng.integers(self.depth + 1, size=len(rows))
         for done in range(2**self.depth):
             active = int((changes > done).sum())
             groups = -(-active // GROUP)
             for i in range(groups):
-                self._change(work, slice(active * i // groups, active * (i + 1) // groups), near)
+                self._change(work, slice(active * i // groups, active * (i + 1) // groups), context)
         back = np.argsort(order)
         return rows.changed(work.data[back], work.lengths[back])
 
-    def _change(self, work: Batch, group: slice, near: Surroundings) -> None:
+    def _change(self, work: Batch, group: slice, context: MutationContext) -> None:
         """Change the rows of ``group`` in place."""
-        operator = self._operators[int(near.rng.integers(len(self._operators)))]
-        changed = operator(work[group], near)
+        operator = self._operators[int(context.rng.integers(len(self._operators)))]
+        changed = operator(work[group], context)
         work.data[group, : changed.data.shape[1]] = changed.data
         work.lengths[group] = changed.lengths

@@ -9,7 +9,7 @@ import numpy as np
 
 from lmfuzz.errors import UsageError
 from lmfuzz.operators.pixels import between, image_space, unit
-from lmfuzz.protocols import Surroundings
+from lmfuzz.protocols import MutationContext
 from lmfuzz.types import Array, Batch
 
 LARGEST_KERNEL = 31
@@ -31,12 +31,12 @@ def _odd_kernel(largest: int) -> None:
         raise UsageError(f"largest must be an odd number between 3 and {LARGEST_KERNEL}, not {largest}")
 
 
-def _each(rows: Batch, near: Surroundings, drawn: Array, change: Callable[..., Array]) -> Batch:
+def _each(rows: Batch, context: MutationContext, drawn: Array, change: Callable[..., Array]) -> Batch:
     """Copies of images changed one by one: cv2 has no filter of batches, and needs microseconds each.
 
     ``change`` takes an image (H, W, C) and what was drawn for it; it may drop the axis of one channel.
     """
-    space = image_space(near)
+    space = image_space(context)
     changed = [change(image, value) for image, value in zip(rows.data, drawn.tolist(), strict=True)]
     return rows.changed(space.settle(np.array(changed, np.float32).reshape(rows.data.shape)))
 
@@ -55,10 +55,10 @@ class MeanBlur:
     def __post_init__(self) -> None:
         between(1, LARGEST_KERNEL, largest=self.largest)
 
-    def __call__(self, rows: Batch, near: Surroundings) -> Batch:
+    def __call__(self, rows: Batch, context: MutationContext) -> Batch:
         """Changed copies of ``rows``; a square of one pixel changes nothing."""
-        sizes = near.rng.integers(1, self.largest + 1, size=len(rows))
-        return _each(rows, near, sizes, lambda image, size: _cv2().blur(image, (size, size)))
+        sizes = context.rng.integers(1, self.largest + 1, size=len(rows))
+        return _each(rows, context, sizes, lambda image, size: _cv2().blur(image, (size, size)))
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,10 @@ class GaussianBlur:
     def __post_init__(self) -> None:
         _odd_kernel(self.largest)
 
-    def __call__(self, rows: Batch, near: Surroundings) -> Batch:
+    def __call__(self, rows: Batch, context: MutationContext) -> Batch:
         """Changed copies of ``rows``; a kernel of one pixel changes nothing."""
-        sizes = 1 + 2 * near.rng.integers((self.largest + 1) // 2, size=len(rows))
-        return _each(rows, near, sizes, lambda image, size: _cv2().GaussianBlur(image, (size, size), 0))
+        sizes = 1 + 2 * context.rng.integers((self.largest + 1) // 2, size=len(rows))
+        return _each(rows, context, sizes, lambda image, size: _cv2().GaussianBlur(image, (size, size), 0))
 
 
 @dataclass(frozen=True)
@@ -95,9 +95,9 @@ class MedianBlur:
     def __post_init__(self) -> None:
         _odd_kernel(self.largest)
 
-    def __call__(self, rows: Batch, near: Surroundings) -> Batch:
+    def __call__(self, rows: Batch, context: MutationContext) -> Batch:
         """Changed copies of ``rows``; a square of one pixel changes nothing."""
-        space = image_space(near)
+        space = image_space(context)
         low, byte = np.float32(space.low), np.float32(unit(space))
 
         def median(image: Array, size: int) -> Array:
@@ -108,8 +108,8 @@ class MedianBlur:
             blurred: Array = low + byte * _cv2().medianBlur(whole, size)
             return blurred
 
-        sizes = 1 + 2 * near.rng.integers((self.largest + 1) // 2, size=len(rows))
-        return _each(rows, near, sizes, median)
+        sizes = 1 + 2 * context.rng.integers((self.largest + 1) // 2, size=len(rows))
+        return _each(rows, context, sizes, median)
 
 
 @dataclass(frozen=True)
@@ -127,12 +127,12 @@ class Move:
     def __post_init__(self) -> None:
         between(0, 1000, most=self.most)
 
-    def __call__(self, rows: Batch, near: Surroundings) -> Batch:
+    def __call__(self, rows: Batch, context: MutationContext) -> Batch:
         """Changed copies of ``rows``."""
-        space, many = image_space(near), len(rows)
+        space, many = image_space(context), len(rows)
         height, width, _ = space.shape
         far = np.minimum(self.most, [[[height - 1]], [[width - 1]]])  # farther, nothing of the image is left
-        down, right = near.rng.integers(-far, far + 1, size=(2, many, 1))
+        down, right = context.rng.integers(-far, far + 1, size=(2, many, 1))
         y, x = np.arange(height) - down, np.arange(width) - right  # (B, H), (B, W): where values come from
         row, column = y.clip(0, height - 1), x.clip(0, width - 1)
         data = rows.data[np.arange(many)[:, None, None], row[:, :, None], column[:, None, :]]
@@ -156,9 +156,9 @@ class Rotation:
     def __post_init__(self) -> None:
         between(0, 180, most=self.most)
 
-    def __call__(self, rows: Batch, near: Surroundings) -> Batch:
+    def __call__(self, rows: Batch, context: MutationContext) -> Batch:
         """Changed copies of ``rows``."""
-        space = image_space(near)
+        space = image_space(context)
         height, width, _ = space.shape
         middle = (width - 1) / 2, (height - 1) / 2
         edge = _cv2().BORDER_REPLICATE if self.replicate else _cv2().BORDER_CONSTANT
@@ -170,4 +170,4 @@ class Rotation:
             turned: Array = _cv2().warpAffine(image, turn, size, borderMode=edge, borderValue=lowest)
             return turned
 
-        return _each(rows, near, near.rng.uniform(-self.most, self.most, len(rows)), rotated)
+        return _each(rows, context, context.rng.uniform(-self.most, self.most, len(rows)), rotated)

@@ -13,7 +13,7 @@ import numpy as np
 
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.spaces import TextSpace
-from lmfuzz.protocols import Surroundings
+from lmfuzz.protocols import MutationContext
 from lmfuzz.types import Array, Batch, IntArray
 
 NEAR_END = 1 / 8  # chance to stop at each step back from the end: 8 symbols on average
@@ -59,7 +59,7 @@ def at_least_one(**parameters: int) -> None:
             raise UsageError(f"{name} must be at least 1, not {value}")
 
 
-def concatenate(rows: Batch, pieces: Sequence[Piece], near: Surroundings) -> Batch:
+def concatenate(rows: Batch, pieces: Sequence[Piece], context: MutationContext) -> Batch:
     """The rows made of ``pieces`` in this order, with parent and operator of ``rows``.
 
     Too long, they lose symbols at the front; too short, they get random ones there.
@@ -67,13 +67,13 @@ def concatenate(rows: Batch, pieces: Sequence[Piece], near: Surroundings) -> Bat
     lengths = np.array([piece.length for piece in pieces]).T  # (B, K)
     ends = lengths.cumsum(axis=1)
     total = ends[:, -1]
-    missing = near.text.min_length - total
+    missing = context.text.min_length - total
     if (most := int(missing.max(initial=0))) > 0:
-        fresh = near.text.draw(near.rng, (len(rows), most))
+        fresh = context.text.draw(context.rng, (len(rows), most))
         front = Piece(fresh, np.zeros_like(missing), np.maximum(missing, 0))
-        return concatenate(rows, [front, *pieces], near)
+        return concatenate(rows, [front, *pieces], context)
     symbols, starts = _side_by_side(pieces)
-    surplus = total - near.text.max_length
+    surplus = total - context.text.max_length
     if surplus.max(initial=0) > 0:
         surplus = np.maximum(surplus, 0)
         kept = np.minimum(lengths, np.maximum(ends - surplus[:, None], 0))
@@ -101,24 +101,24 @@ def _side_by_side(pieces: Sequence[Piece]) -> tuple[Array, IntArray]:
     return sources[0] if len(sources) == 1 else np.concatenate(sources, axis=1), starts
 
 
-def put(rows: Batch, at: IntArray, over: IntArray, piece: Piece, near: Surroundings) -> Batch:
+def put(rows: Batch, at: IntArray, over: IntArray, piece: Piece, context: MutationContext) -> Batch:
     """The rows with ``piece`` put in the place of ``over`` (B,) symbols from ``at`` (B,) on.
 
     ``piece`` is no longer than a row may be and stands in the result as a whole: where so much of the
     front would give way that it were cut, ``at`` moves to the right.
     """
-    at = np.maximum(at, rows.lengths - over + piece.length - near.text.max_length)
+    at = np.maximum(at, rows.lengths - over + piece.length - context.text.max_length)
     behind = np.minimum(at + over, rows.lengths)
     head = Piece(rows.data, np.zeros_like(at), at)
     tail = Piece(rows.data, behind, rows.lengths - behind)
-    return concatenate(rows, [head, piece, tail], near)
+    return concatenate(rows, [head, piece, tail], context)
 
 
-def erase(rows: Batch, at: IntArray, size: IntArray, near: Surroundings) -> Batch:
+def erase(rows: Batch, at: IntArray, size: IntArray, context: MutationContext) -> Batch:
     """The rows without the ``size`` (B,) symbols from ``at`` (B,) on."""
     behind = at + size
     head = Piece(rows.data, np.zeros_like(at), at)
-    return concatenate(rows, [head, Piece(rows.data, behind, rows.lengths - behind)], near)
+    return concatenate(rows, [head, Piece(rows.data, behind, rows.lengths - behind)], context)
 
 
 class PerSpace(Generic[T]):

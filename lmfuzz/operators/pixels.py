@@ -14,7 +14,7 @@ import numpy as np
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.spaces import BoxSpace
 from lmfuzz.operators.splice import borrowed
-from lmfuzz.protocols import Surroundings
+from lmfuzz.protocols import MutationContext
 from lmfuzz.types import Array, Batch, BoolArray, FloatArray, IntArray
 
 Spans = list[tuple[IntArray, IntArray]]  # per axis: start and stop (B,)
@@ -27,9 +27,9 @@ def between(low: float, high: float, /, **parameters: float) -> None:
             raise UsageError(f"{name} must be greater than {low:g} and at most {high:g}, not {value}")
 
 
-def image_space(near: Surroundings) -> BoxSpace:
+def image_space(context: MutationContext) -> BoxSpace:
     """The space of images; UsageError where rows are something else."""
-    space = near.box
+    space = context.box
     if not space.image:
         raise UsageError(
             f"an operator on images cannot change rows of shape {space.shape}, images being (height, width, "
@@ -52,9 +52,9 @@ def _flat(rows: Batch, space: BoxSpace) -> FloatArray:
     return rows.data.reshape(len(rows), prod(space.shape)).copy()
 
 
-def _uniform(low: float, high: float, rows: Batch, near: Surroundings) -> FloatArray:
+def _uniform(low: float, high: float, rows: Batch, context: MutationContext) -> FloatArray:
     """A number per row, float32 (B, 1, ..., 1) so that it goes with the rows' values."""
-    drawn = near.rng.uniform(low, high, size=(len(rows), *[1] * (rows.data.ndim - 1)))
+    drawn = context.rng.uniform(low, high, size=(len(rows), *[1] * (rows.data.ndim - 1)))
     return drawn.astype(np.float32)
 
 
@@ -72,10 +72,10 @@ class Noise:
     def __post_init__(self) -> None:
         between(0, 1, sigma=self.sigma)
 
-    def __call__(self, rows: Batch, near: Surroundings) -> Batch:
+    def __call__(self, rows: Batch, context: MutationContext) -> Batch:
         """Changed copies of ``rows``."""
-        noise = near.rng.standard_normal(rows.data.shape, np.float32)
-        return rows.changed(near.box.settle(rows.data + self.sigma * _width(near.box) * noise))
+        noise = context.rng.standard_normal(rows.data.shape, np.float32)
+        return rows.changed(context.box.settle(rows.data + self.sigma * _width(context.box) * noise))
 
 
 @dataclass(frozen=True)
@@ -95,15 +95,15 @@ class Step:
         between(0, 1, least=self.least)
         between(self.least, 1, most=self.most)
 
-    def __call__(self, rows: Batch, near: Surroundings) -> Batch:
+    def __call__(self, rows: Batch, context: MutationContext) -> Batch:
         """Changed copies of ``rows``."""
-        space, many = near.box, len(rows)
+        space, many = context.box, len(rows)
         data = _flat(rows, space)
-        where = np.arange(many), near.rng.integers(data.shape[1], size=many)
+        where = np.arange(many), context.rng.integers(data.shape[1], size=many)
         value = data[where]
         least = max(self.least, space.step / _width(space))
-        size = _width(space) * np.exp(near.rng.uniform(log(least), log(max(self.most, least)), many))
-        up = ((near.rng.random(many) < 0.5) & (value < space.high)) | (value <= space.low)
+        size = _width(space) * np.exp(context.rng.uniform(log(least), log(max(self.most, least)), many))
+        up = ((context.rng.random(many) < 0.5) & (value < space.high)) | (value <= space.low)
         data[where] = value + np.where(up, size, -size)
         return rows.changed(space.settle(data.reshape(rows.data.shape)))
 
@@ -118,20 +118,20 @@ class Mix:
 
     images_only: ClassVar[bool] = False
 
-    def __call__(self, rows: Batch, near: Surroundings) -> Batch:
+    def __call__(self, rows: Batch, context: MutationContext) -> Batch:
         """Changed copies of ``rows``."""
-        space, many = near.box, len(rows)
-        other = borrowed(many, near).data
-        kind = near.rng.integers(3, size=many)
+        space, many = context.box, len(rows)
+        other = borrowed(many, context).data
+        kind = context.rng.integers(3, size=many)
         side, blend = kind == 1, kind == 2
-        axis = near.rng.integers(len(_axes(space)), size=many)
-        front = near.rng.random(many) < 0.5
+        axis = context.rng.integers(len(_axes(space)), size=many)
+        front = context.rng.random(many) < 0.5
         spans = []
-        for i, (start, stop) in enumerate(_spans(space, 1, many, near.rng)):
+        for i, (start, stop) in enumerate(_spans(space, 1, many, context.rng)):
             cut, through = side & (axis == i), side & (axis != i)
             start = np.where(through | (cut & front), 0, start)
             spans.append((start, np.where(through | (cut & ~front), space.shape[i], stop)))
-        blended = rows.data + _uniform(0, 1, rows, near) * (other - rows.data)
+        blended = rows.data + _uniform(0, 1, rows, context) * (other - rows.data)
         crossed = np.where(_block(spans, space), other, rows.data)
         return rows.changed(space.settle(np.where(_column(blend, rows.data.ndim), blended, crossed)))
 
@@ -182,10 +182,10 @@ class GaussianNoise:
     def __post_init__(self) -> None:
         between(0, 255**2, variance=self.variance)
 
-    def __call__(self, rows: Batch, near: Surroundings) -> Batch:
+    def __call__(self, rows: Batch, context: MutationContext) -> Batch:
         """Changed copies of ``rows``."""
-        space = image_space(near)
-        noise = np.floor(self.variance**0.5 * near.rng.standard_normal(rows.data.shape, np.float32))
+        space = image_space(context)
+        noise = np.floor(self.variance**0.5 * context.rng.standard_normal(rows.data.shape, np.float32))
         return rows.changed(space.settle(rows.data + unit(space) * noise))
 
 
@@ -203,13 +203,13 @@ class SaltPepper:
     def __post_init__(self) -> None:
         between(0, 1, amount=self.amount)
 
-    def __call__(self, rows: Batch, near: Surroundings) -> Batch:
+    def __call__(self, rows: Batch, context: MutationContext) -> Batch:
         """Changed copies of ``rows``."""
-        space = image_space(near)
+        space = image_space(context)
         data = _flat(rows, space)
         half = ceil(self.amount * data.shape[1] / 2)
         for value in (space.high, space.low):
-            places = near.rng.integers(data.shape[1], size=(len(rows), half))
+            places = context.rng.integers(data.shape[1], size=(len(rows), half))
             np.put_along_axis(data, places, value, axis=1)
         return rows.changed(space.settle(data.reshape(rows.data.shape)))
 
@@ -230,12 +230,12 @@ class Multiplicative:
     def __post_init__(self) -> None:
         between(0, 1, mean=self.mean, variance=self.variance)
 
-    def __call__(self, rows: Batch, near: Surroundings) -> Batch:
+    def __call__(self, rows: Batch, context: MutationContext) -> Batch:
         """Changed copies of ``rows``."""
-        space = image_space(near)
-        mean = _uniform(-self.mean, self.mean, rows, near)
-        sigma = np.sqrt(_uniform(0, self.variance, rows, near))
-        noise = mean + sigma * near.rng.standard_normal(rows.data.shape, np.float32)
+        space = image_space(context)
+        mean = _uniform(-self.mean, self.mean, rows, context)
+        sigma = np.sqrt(_uniform(0, self.variance, rows, context))
+        noise = mean + sigma * context.rng.standard_normal(rows.data.shape, np.float32)
         return rows.changed(space.settle(rows.data + (rows.data - space.low) * noise))
 
 
@@ -253,13 +253,13 @@ class Pixels:
     def __post_init__(self) -> None:
         between(0, 10_000, most=self.most)
 
-    def __call__(self, rows: Batch, near: Surroundings) -> Batch:
+    def __call__(self, rows: Batch, context: MutationContext) -> Batch:
         """Changed copies of ``rows``."""
-        space, many = image_space(near), len(rows)
+        space, many = image_space(context), len(rows)
         data = _flat(rows, space)
-        row = np.arange(many).repeat(near.rng.integers(self.most + 1, size=many))
-        places = near.rng.integers(data.shape[1], size=len(row))
-        data[row, places] = space.low + unit(space) * near.rng.integers(256, size=len(row))
+        row = np.arange(many).repeat(context.rng.integers(self.most + 1, size=many))
+        places = context.rng.integers(data.shape[1], size=len(row))
+        data[row, places] = space.low + unit(space) * context.rng.integers(256, size=len(row))
         return rows.changed(space.settle(data.reshape(rows.data.shape)))
 
 
@@ -274,11 +274,11 @@ class Brightness:
     def __post_init__(self) -> None:
         between(0, 1, most=self.most)
 
-    def __call__(self, rows: Batch, near: Surroundings) -> Batch:
+    def __call__(self, rows: Batch, context: MutationContext) -> Batch:
         """Changed copies of ``rows``."""
-        space = image_space(near)
+        space = image_space(context)
         return rows.changed(
-            space.settle(rows.data + _width(space) * _uniform(-self.most, self.most, rows, near))
+            space.settle(rows.data + _width(space) * _uniform(-self.most, self.most, rows, context))
         )
 
 
@@ -293,10 +293,10 @@ class Contrast:
     def __post_init__(self) -> None:
         between(1, 255, most=self.most)
 
-    def __call__(self, rows: Batch, near: Surroundings) -> Batch:
+    def __call__(self, rows: Batch, context: MutationContext) -> Batch:
         """Changed copies of ``rows``; the logarithm of the factor is uniform."""
-        space = image_space(near)
-        factor = np.exp(_uniform(-log(self.most), log(self.most), rows, near))
+        space = image_space(context)
+        factor = np.exp(_uniform(-log(self.most), log(self.most), rows, context))
         mean = rows.data.mean(axis=(1, 2, 3), keepdims=True)
         return rows.changed(space.settle(mean + factor * (rows.data - mean)))
 
@@ -312,10 +312,10 @@ class CutOut:
     def __post_init__(self) -> None:
         between(0, 1, share=self.share)
 
-    def __call__(self, rows: Batch, near: Surroundings) -> Batch:
+    def __call__(self, rows: Batch, context: MutationContext) -> Batch:
         """Changed copies of ``rows``."""
-        space = image_space(near)
-        value = _uniform(space.low, space.high, rows, near)
-        value[near.rng.random(len(rows)) < 0.5] = space.low
-        inside = _block(_spans(space, self.share, len(rows), near.rng), space)
+        space = image_space(context)
+        value = _uniform(space.low, space.high, rows, context)
+        value[context.rng.random(len(rows)) < 0.5] = space.low
+        inside = _block(_spans(space, self.share, len(rows), context.rng), space)
         return rows.changed(space.settle(np.where(inside, value, rows.data)))

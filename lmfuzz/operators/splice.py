@@ -5,24 +5,24 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmfuzz.operators.pieces import Piece, concatenate, places
-from lmfuzz.protocols import Surroundings
+from lmfuzz.protocols import MutationContext
 from lmfuzz.types import Batch, IntArray
 
 
-def borrowed(count: int, near: Surroundings) -> Batch:
+def borrowed(count: int, context: MutationContext) -> Batch:
     """``count`` rows of the pool, drawn at random."""
-    return near.pool[near.rng.integers(len(near.pool), size=count)]
+    return context.pool[context.rng.integers(len(context.pool), size=count)]
 
 
 @dataclass(frozen=True)
 class Splice:
     """Joins the head of a row with the tail of a pool row, or the head of a pool row with its tail."""
 
-    def __call__(self, rows: Batch, near: Surroundings) -> Batch:
+    def __call__(self, rows: Batch, context: MutationContext) -> Batch:
         """Changed copies of ``rows``; which of the two, and where both are cut, is drawn for every row."""
-        other = borrowed(len(rows), near)
-        cut, other_cut = places(rows.lengths, near.rng), places(other.lengths, near.rng)
-        first = near.rng.random(len(rows)) < 0.5  # the row's own head is kept, else its tail
+        other = borrowed(len(rows), context)
+        cut, other_cut = places(rows.lengths, context.rng), places(other.lengths, context.rng)
+        first = context.rng.random(len(rows)) < 0.5  # the row's own head is kept, else its tail
         none = np.zeros_like(cut)
 
         def if_kept(own_head: IntArray, own_tail: IntArray) -> IntArray:
@@ -31,4 +31,4 @@ class Splice:
         head = Piece(rows.data, none, if_kept(cut, none))
         theirs = Piece(other.data, if_kept(other_cut, none), if_kept(other.lengths - other_cut, other_cut))
         tail = Piece(rows.data, cut, if_kept(none, rows.lengths - cut))
-        return concatenate(rows, [head, theirs, tail], near)
+        return concatenate(rows, [head, theirs, tail], context)

@@ -7,7 +7,7 @@ import numpy as np
 from lmfuzz.errors import UsageError
 from lmfuzz.operators.pieces import Piece, below, concatenate
 from lmfuzz.operators.splice import borrowed
-from lmfuzz.protocols import Surroundings
+from lmfuzz.protocols import MutationContext
 from lmfuzz.types import Batch
 
 
@@ -28,17 +28,17 @@ class Tail:
         if not 0 < self.share <= 1:
             raise UsageError(f"share must be greater than 0 and at most 1, not {self.share}")
 
-    def __call__(self, rows: Batch, near: Surroundings) -> Batch:
+    def __call__(self, rows: Batch, context: MutationContext) -> Batch:
         """Changed copies of ``rows``; the model writes as many symbols for all as the longest tail needs."""
-        new = 1 + below(np.ceil(rows.lengths * self.share), near.rng)
+        new = 1 + below(np.ceil(rows.lengths * self.share), context.rng)
         kept = np.maximum(rows.lengths - new, np.minimum(rows.lengths, 1))  # a model needs one to start from
-        if near.sampler is None:
-            other = borrowed(len(rows), near)
+        if context.sampler is None:
+            other = borrowed(len(rows), context)
             size = np.minimum(new, other.lengths)
             tail = Piece(other.data, other.lengths - size, size)
         else:
             heads = rows.changed(rows.data, kept.astype(np.int32))
             longest = int(new.max(initial=1))
-            written = near.sampler.sample(heads, longest, self.temperature, near.rng)
+            written = context.sampler.sample(heads, longest, self.temperature, context.rng)
             tail = Piece(written, np.zeros_like(new), new)
-        return concatenate(rows, [Piece(rows.data, np.zeros_like(kept), kept), tail], near)
+        return concatenate(rows, [Piece(rows.data, np.zeros_like(kept), kept), tail], context)

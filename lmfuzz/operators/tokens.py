@@ -8,7 +8,7 @@ import numpy as np
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.operators.pieces import PerSpace, Piece, at_least_one, below, concatenate, places, put
-from lmfuzz.protocols import Lexicon, Surroundings
+from lmfuzz.protocols import Lexicon, MutationContext
 from lmfuzz.types import Batch, BoolArray, IntArray
 
 
@@ -21,14 +21,14 @@ class Neighbour:
     def __post_init__(self) -> None:
         at_least_one(count=self.count)
 
-    def __call__(self, rows: Batch, near: Surroundings) -> Batch:
+    def __call__(self, rows: Batch, context: MutationContext) -> Batch:
         """Changed copies of ``rows``; a token without neighbours stays, and so does an empty row."""
-        at = places(rows.lengths, near.rng)
+        at = places(rows.lengths, context.rng)
         some = np.flatnonzero(rows.lengths)
         where = some, at[some]
         data = rows.data.copy()
-        found = _lexicon(near).neighbours(data[where], self.count)
-        data[where] = found[np.arange(len(some)), near.rng.integers(self.count, size=len(some))]
+        found = _lexicon(context).neighbours(data[where], self.count)
+        data[where] = found[np.arange(len(some)), context.rng.integers(self.count, size=len(some))]
         return rows.changed(data)
 
 
@@ -40,22 +40,22 @@ class Rare:
     shows them.
     """
 
-    def __call__(self, rows: Batch, near: Surroundings) -> Batch:
+    def __call__(self, rows: Batch, context: MutationContext) -> Batch:
         """Changed copies of ``rows``."""
-        rare = _lexicon(near).rare
-        fresh = rare[near.rng.integers(len(rare), size=(len(rows), 1))]
-        over = np.where(near.rng.random(len(rows)) < 0.5, np.minimum(rows.lengths, 1), 0)
-        at = places(rows.lengths - over + 1, near.rng)
+        rare = _lexicon(context).rare
+        fresh = rare[context.rng.integers(len(rare), size=(len(rows), 1))]
+        over = np.where(context.rng.random(len(rows)) < 0.5, np.minimum(rows.lengths, 1), 0)
+        at = places(rows.lengths - over + 1, context.rng)
         none = np.zeros_like(at)
-        return put(rows, at, over, Piece(fresh, none, none + 1), near)
+        return put(rows, at, over, Piece(fresh, none, none + 1), context)
 
 
-def _lexicon(near: Surroundings) -> Lexicon:
-    if near.lexicon is None:
+def _lexicon(context: MutationContext) -> Lexicon:
+    if context.lexicon is None:
         raise UsageError(
             "neighbour and rare need a model of tokens that shows its embeddings; take others with --operator"
         )
-    return near.lexicon
+    return context.lexicon
 
 
 class Splits(NamedTuple):
@@ -77,28 +77,28 @@ class Respell:
         self.longest = longest
         self._splits = PerSpace(_splits)
 
-    def __call__(self, rows: Batch, near: Surroundings) -> Batch:
+    def __call__(self, rows: Batch, context: MutationContext) -> Batch:
         """Changed copies of ``rows``; one in which no token is two others stays as it is."""
-        first, pairs = self._splits(near.text)
+        first, pairs = self._splits(context.text)
         ways = np.diff(first).take(rows.data, mode="clip")
         ways[np.arange(rows.data.shape[1]) >= rows.lengths[:, None]] = 0
-        chosen = self._chosen(ways > 0, near)
+        chosen = self._chosen(ways > 0, context)
         row, at = chosen.nonzero()
-        found = pairs[first[rows.data[row, at]] + below(ways[row, at], near.rng)]
+        found = pairs[first[rows.data[row, at]] + below(ways[row, at], context.rng)]
         data = np.stack([rows.data, np.zeros_like(rows.data)], axis=2)  # (B, T, 2), one of them unless split
         data[row, at] = found
         sizes = np.where(chosen, 2, np.arange(rows.data.shape[1]) < rows.lengths[:, None])
         lengths = sizes.sum(axis=1)
         wide = np.zeros((len(rows), int(lengths.max(initial=1))), np.int32)
         wide[np.arange(wide.shape[1]) < lengths[:, None]] = data[np.arange(2) < sizes[..., None]]
-        return concatenate(rows, [Piece(wide, np.zeros_like(lengths), lengths)], near)
+        return concatenate(rows, [Piece(wide, np.zeros_like(lengths), lengths)], context)
 
-    def _chosen(self, can: BoolArray, near: Surroundings) -> BoolArray:
+    def _chosen(self, can: BoolArray, context: MutationContext) -> BoolArray:
         """Neighbours among the tokens that ``can`` (B, T) be split, bool (B, T)."""
         rank = can.cumsum(axis=1)  # 1 for the first of a row
         count = rank[:, -1]
-        size = np.minimum(1 + below(np.minimum(count, self.longest), near.rng), count)
-        start = places(count - size + 1, near.rng)[:, None]
+        size = np.minimum(1 + below(np.minimum(count, self.longest), context.rng), count)
+        start = places(count - size + 1, context.rng)[:, None]
         chosen: BoolArray = can & (rank > start) & (rank <= start + size[:, None])
         return chosen
 

@@ -184,7 +184,7 @@ def resolve(text: str) -> Any:
 
 
 def build(kind: Kind, call: Call, *leading: Any) -> Any:
-    """The object that ``call`` describes; searches take their Setting as the ``leading`` argument.
+    """The object that ``call`` describes; searches take their SearchContext as the ``leading`` argument.
 
     Parameters are converted by the annotations of the constructor, text that starts with ``corpora:``
     is the path of a bundled file, and parts are built and passed as the list ``parts``. An objective
@@ -265,7 +265,7 @@ def _annotation(parameter: inspect.Parameter) -> Any:
 def _parameters(kind: Kind, make: Any) -> tuple[dict[str, inspect.Parameter], bool]:
     """The parameters that a person can give, and whether ``make`` is itself the objective or operator.
 
-    It is when it is no class and needs two arguments, which are then left out like a search's Setting.
+    It is when it is no class and needs two arguments, which are then left out like a search's SearchContext.
     """
     try:
         signature = inspect.signature(make, eval_str=True)

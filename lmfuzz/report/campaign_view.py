@@ -13,6 +13,7 @@ from lmfuzz.report.truncate import Marked, quoted
 from lmfuzz.spec import Spec
 from lmfuzz.storage.schema import Sample
 from lmfuzz.storage.store import Store
+from lmfuzz.text import escape
 from lmfuzz.types import FloatArray, IntArray
 
 FITTED = 1000  # points that the axes of a map are found from
@@ -58,8 +59,8 @@ class Account:
     def __init__(self, store: Store, total: int = 0, campaigns: int = 1, name: str = "") -> None:
         self._store = store
         self.noun = "Input" if isinstance(store.space, BoxSpace) else "Prompt"
-        self.directory = show.escaped(str(store.directory))
-        self.name = show.escaped(name) or self.directory
+        self.directory = escape(str(store.directory))
+        self.name = escape(name) or self.directory
         self.meta, self.state, self.numbers = store.meta, store.state(), show.summary(store)
         self.findings, self._rows = store.findings(), store.rows()
         self.campaigns, self.births = campaigns, store.admissions()
@@ -88,7 +89,7 @@ class Account:
         always = ALWAYS | (TEXTS if not isinstance(space, BoxSpace) else IMAGES if space.image else set())
         shown = [key for key, value in spec.items() if key in always or value != defaults.get(key)]
         given = [(key.replace("_", " "), self.setting(key)) for key in shown]
-        return [("identity", show.escaped(self.meta["identity"])), *given]
+        return [("identity", escape(self.meta["identity"])), *given]
 
     def setting(self, key: str) -> str:
         """A setting in words."""
@@ -96,14 +97,14 @@ class Account:
         words = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
         drawn = isinstance(space, BoxSpace) and not space.image
         unsaid = {"model": "the bundled model", "seeds": "drawn at random" if drawn else "bundled"}
-        return show.escaped(words) or unsaid.get(key, "none")
+        return escape(words) or unsaid.get(key, "none")
 
     @property
     def about(self) -> str:
         """What was run, in a sentence."""
         twin = f" and its twin {self.setting('twin')}" if self.meta["spec"]["twin"] else ""
         return (
-            f"{self.setting('model')}{twin} (identity {show.escaped(self.meta['identity'])}); "
+            f"{self.setting('model')}{twin} (identity {escape(self.meta['identity'])}); "
             f"seeds: {self.setting('seeds')}, {self.meta['seeds']:,} of them; "
             f"search: {self.setting('search')}; objectives: {self.setting('objectives')}"
         )
@@ -115,7 +116,7 @@ class Account:
         counts = zip(
             self.meta["operators"], tally["mutants"].tolist(), tally["fruitful"].tolist(), strict=True
         )
-        known = [Operator(show.escaped(name), made, fruitful) for name, made, fruitful in counts]
+        known = [Operator(escape(name), made, fruitful) for name, made, fruitful in counts]
         return sorted((one for one in known if one.made), key=lambda one: -one.yields)
 
     def samples(self, most: int) -> list[Sample]:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lmfuzz.analysis import summary as show
-from lmfuzz.campaign.findings import Finding
 from lmfuzz.inputs.spaces import BoxSpace
 from lmfuzz.report.truncate import Marked, cut, quoted, shares, size, trimmed
 from lmfuzz.storage.store import Store
-from lmfuzz.types import Array, Batch
+from lmfuzz.text import bucket_title, escape, mark, replay_command
+from lmfuzz.types import Array, Batch, Finding
 
 TEXTS, PICTURES = 1_200_000, 1_500_000  # bytes that all texts, or all pictures, of a report may take
 LEAST, MOST = 600, 16_000  # bytes of all texts of a finding: as many as there is room for
@@ -111,7 +111,7 @@ class Entries:
         return [
             Bucket(
                 name,
-                cut(show.title(name), TITLE),
+                cut(bucket_title(name), TITLE),
                 findings[sorted_[name][0] - 1].objective,
                 max(hits.get(name, 0), len(sorted_[name])),
                 [entries[n] for n in sorted_[name]],
@@ -124,7 +124,7 @@ class Entries:
         made = self._names(finding.operator)
         if not made and finding.parent >= 0:
             made = self._meta["spec"]["search"]
-        how = f"last changed by {show.escaped(made)}" if made else "a seed as it is"
+        how = f"last changed by {escape(made)}" if made else "a seed as it is"
         shown = lineage if len(lineage) <= STEPS + 2 else [lineage[0], *lineage[-STEPS:]]
         words, texts = self._texts(finding)
         prompt, output = texts[0]
@@ -133,7 +133,7 @@ class Entries:
             ("Margin", f"{finding.margin:.4g}"),
             ("Distance", show.distance(finding, self._space)),
             ("Found", f"at execution {finding.execution:,}, {how}"),
-            ("Replay", show.escaped(show.replay_command(self._store.directory, number))),
+            ("Replay", escape(replay_command(self._store.directory, number))),
         ]
         if finding.by_text is not None:
             about.insert(3, ("Text alone", show.alone_words(finding.by_text)))
@@ -146,8 +146,8 @@ class Entries:
     def _texts(self, finding: Finding) -> tuple[str, list[tuple[str, Marked]]]:
         """Its evidence, and prompt and output of it and of its minimal row: all in the room of a finding."""
         ones = [finding] if finding.minimal is None else [finding, finding.reduced]
-        plain = [show.escaped(text) for text in (finding.evidence.words, *(one.prompt for one in ones))]
-        outputs = [show.marked(one) for one in ones]
+        plain = [escape(text) for text in (finding.evidence.words, *(one.prompt for one in ones))]
+        outputs = [mark(one) for one in ones]
         rooms = shares([*map(size, plain), *(sum(map(size, parts)) for parts in outputs)], self._room)
         words, *prompts = map(cut, plain, rooms)
         return words, list(zip(prompts, map(trimmed, outputs, rooms[len(plain) :]), strict=True))
@@ -170,9 +170,7 @@ class Entries:
 
     def _ancestor(self, row: int) -> Ancestor:
         name = self._names(int(self._rows.operator[row])) or "seed"
-        return Ancestor(
-            row, cut(show.escaped(name), NAME), quoted(self._space.decode(self._rows.row(row)), 80)
-        )
+        return Ancestor(row, cut(escape(name), NAME), quoted(self._space.decode(self._rows.row(row)), 80))
 
     def _names(self, operator: int) -> str:
         return str(self._meta["operators"][operator]) if operator >= 0 else ""

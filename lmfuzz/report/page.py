@@ -15,12 +15,12 @@ import numpy as np
 
 import lmfuzz
 from lmfuzz import files
-from lmfuzz.analysis import summary as show
 from lmfuzz.errors import UsageError
 from lmfuzz.report import charts, comparison
 from lmfuzz.report.campaign_view import Account
 from lmfuzz.report.truncate import cut
 from lmfuzz.storage.store import Store
+from lmfuzz.text import plural
 
 FOLDER = Path(__file__).parent
 
@@ -67,7 +67,7 @@ def _page(accounts: Sequence[Account]) -> str:
     return environment.get_template("page.html").render(
         accounts=accounts, charts={name: chart for name, chart in drawn.items() if chart is not None},
         scripts=scripts, hashes=[_hash(script) for script in scripts], style=_source("page.css"),
-        version=lmfuzz.__version__, buckets=comparison.hits(accounts), counted=show.counted,
+        version=lmfuzz.__version__, buckets=comparison.hits(accounts), counted=plural,
         differences=comparison.differences(accounts),
         stars=[charts.stars(drawn[f"map-{i}"]) for i in range(1, len(accounts) + 1)],
     )  # fmt: skip

@@ -8,7 +8,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from html import escape
 
-from lmfuzz.analysis import summary as show
+from lmfuzz import text as texts
 
 Marked = tuple[str, str, str]  # an output before, in and behind its bad part
 LEAST = 20  # bytes beside a bad part, however long that is
@@ -38,7 +38,7 @@ def cut(text: str, room: int) -> str:
 
 def quoted(text: str, room: int) -> str:
     """``text`` escaped and in quotes, cut to ``room``."""
-    return f'"{cut(show.escaped(text), room)}"'
+    return f'"{cut(texts.escape(text), room)}"'
 
 
 def trimmed(parts: Marked, room: int) -> Marked:

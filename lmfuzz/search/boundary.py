@@ -6,11 +6,10 @@ import numpy as np
 
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.spaces import BoxSpace
-from lmfuzz.protocols import Setting
-from lmfuzz.search.mutation import Breeder
+from lmfuzz.protocols import SearchContext
+from lmfuzz.search.mutation import Mutator
 from lmfuzz.search.root_finding import Lines, crossings, leads, least
-from lmfuzz.search.seed_outcomes import Trials
-from lmfuzz.search.turns import turn
+from lmfuzz.search.seed_outcomes import SeedOutcomes, turn
 from lmfuzz.types import Array, Batch, BoolArray, FloatArray, IntArray, State, Trace
 
 MODELS = ("base/logits", "twin/logits")
@@ -45,15 +44,15 @@ class Boundary:
     per_seed = True
     needs = frozenset(MODELS)
 
-    def __init__(self, setting: Setting, near: int = 5, patience: int = 10) -> None:
-        if not isinstance(setting.space, BoxSpace):
+    def __init__(self, context: SearchContext, near: int = 5, patience: int = 10) -> None:
+        if not isinstance(context.space, BoxSpace):
             raise UsageError("boundary walks lines between images or other numbers; take directed for texts")
         for name, value in (("near", near), ("patience", patience)):
             if value < 1:
                 raise UsageError(f"{name} must be at least 1, not {value}")
-        self.trials, self._breeder = Trials(setting), Breeder(setting)
-        self._setting, self._space, self._near, self._patience = setting, setting.space, near, patience
-        self._seeds, many = setting.seeds.data, len(setting.seeds)
+        self.trials, self._mutator = SeedOutcomes(context), Mutator(context)
+        self._context, self._space, self._near, self._patience = context, context.space, near, patience
+        self._seeds, many = context.seeds.data, len(context.seeds)
         self._labels = np.zeros(many, np.int64)  # the base's
         self._on = np.zeros(many, bool)  # whether a seed has a line; the others look for a far end
         self._begun = np.zeros(many, np.int64)  # lines to other seeds that were given up
@@ -68,13 +67,13 @@ class Boundary:
 
     def ask(self, size: int) -> Batch:
         """Seeds first, then one row for each of as many open seeds as fit."""
-        if (seeds := self._breeder.seeds(size)) is not None:
+        if (seeds := self._mutator.seeds(size)) is not None:
             return seeds
         if not len(ids := turn(self.trials, size)):
-            return self._setting.seeds[:0]
-        if self._setting.bound is None:
+            return self._context.seeds[:0]
+        if self._context.bound is None:
             self._connect(ids[~self._on[ids]])
-        on, rows = self._on[ids], self._setting.corpus.parents(ids)
+        on, rows = self._on[ids], self._context.corpus.parents(ids)
         data = np.empty_like(rows.data)
         if on.any():
             data[on] = self._lines.aim(ids[on])
@@ -83,8 +82,8 @@ class Boundary:
         return self._hold(rows.changed(data))
 
     def _hold(self, rows: Batch) -> Batch:
-        bound, rows = self._setting.bound, rows.changed(self._space.settle(rows.data))
-        return rows if bound is None else bound.hold(rows, self._setting.rng)
+        bound, rows = self._context.bound, rows.changed(self._space.settle(rows.data))
+        return rows if bound is None else bound.hold(rows, self._context.rng)
 
     def _spread(self, values: Array) -> Array:
         """One value per row, so that it goes with the rows' values (n, *shape)."""
@@ -129,32 +128,32 @@ class Boundary:
         self._lines.far[fresh] = self._seeds[fresh]
         rows = self._blindly(ids)
         affordable = self.trials.left[ids] > 1
-        if self._setting.gradients is not None and affordable.any():
+        if self._context.gradients is not None and affordable.any():
             rows[affordable] = self._downhill(ids[affordable])
         return rows
 
     def _downhill(self, ids: IntArray) -> FloatArray:
         """A step against the sign of f's gradient, anywhere where that is flat."""
-        assert self._setting.gradients is not None, "asked for only where there are some"
-        rows = self._setting.corpus.parents(ids).changed(self._lines.far[ids])
-        signs = np.sign(np.nan_to_num(self._setting.gradients(rows, self._labels[ids])[1]))
+        assert self._context.gradients is not None, "asked for only where there are some"
+        rows = self._context.corpus.parents(ids).changed(self._lines.far[ids])
+        signs = np.sign(np.nan_to_num(self._context.gradients(rows, self._labels[ids])[1]))
         self.trials.queries[ids] += 1
         flat = ~signs.reshape(len(ids), -1).any(axis=1)
-        signs[flat] = np.where(self._setting.rng.random(signs[flat].shape) < 0.5, -1, 1)
+        signs[flat] = np.where(self._context.rng.random(signs[flat].shape) < 0.5, -1, 1)
         low, high = self._reachable(ids)
         share = self._spread(np.maximum(DECAY ** self._steps[ids], LEAST))
         return (rows.data - share * (high - low) * signs).astype(np.float32)
 
     def _blindly(self, ids: IntArray) -> FloatArray:
         """Towards other inputs at first, then blocks of the best row's values at an end of their range."""
-        steps, rng, space = self._steps[ids], self._setting.rng, self._space
+        steps, rng, space = self._steps[ids], self._context.rng, self._space
         share = np.array([share for _, share in BLOCKS])
         block = self._blocks(share[np.searchsorted([most for most, _ in BLOCKS], steps)])
         end = np.where(rng.random(len(ids)) < 0.5, space.low, space.high).astype(np.float32)
         rows = np.where(block, self._spread(end), self._lines.far[ids])
         if (first := steps < CORNERS).any():
             partners = self._partners(ids[first], steps[first])
-            lent = self._breeder.lend(len(partners)).data
+            lent = self._mutator.lend(len(partners)).data
             rows[first] = np.where(self._spread(partners >= 0), self._seeds[partners], lent)
         return rows
 
@@ -165,14 +164,14 @@ class Boundary:
         block = np.ones((many, *shape), bool)
         for axis, size in enumerate(shape[:axes]):
             side = np.maximum(1, np.rint(size * share ** (1 / axes))).astype(np.int64)
-            start = self._setting.rng.integers(0, size - side + 1)[:, None]
+            start = self._context.rng.integers(0, size - side + 1)[:, None]
             inside = (np.arange(size) >= start) & (np.arange(size) < start + side[:, None])
             block &= inside.reshape(many, *[size if i == axis else 1 for i in range(len(shape))])
         return block
 
     def _reachable(self, ids: IntArray) -> tuple[FloatArray, FloatArray]:
         """The least and the largest values (n, *shape) that rows of these seeds may have."""
-        rows = self._setting.corpus.parents(ids)
+        rows = self._context.corpus.parents(ids)
         ends = (np.full_like(rows.data, end) for end in (self._space.low, self._space.high))
         low, high = (self._hold(rows.changed(end)).data for end in ends)
         return low, high
@@ -180,7 +179,7 @@ class Boundary:
     def _restart(self, ids: IntArray) -> None:
         """Look for another far end, from a random corner of what these seeds may become."""
         low, high = self._reachable(ids)
-        self._lines.far[ids] = np.where(self._setting.rng.random(low.shape) < 0.5, high, low)
+        self._lines.far[ids] = np.where(self._context.rng.random(low.shape) < 0.5, high, low)
         self._steps[ids], self._best[ids] = CORNERS, np.inf
 
     # -- learning ------------------------------------------------------------------------------------
@@ -212,7 +211,7 @@ class Boundary:
         at_seed = leads(self._logits[there], self._labels[there])
         self._lines.begin(there, rows[f < 0], at_seed, ahead[f < 0])
         self._on[there] = True
-        climbing = self._setting.gradients is not None
+        climbing = self._context.gradients is not None
         taken = (f >= 0) & (climbing | (f < self._best[ids]))
         self._lines.far[ids[taken]], self._best[ids[taken]] = rows[taken], f[taken]
         if climbing:
@@ -222,7 +221,7 @@ class Boundary:
         """Everything; far ends of the seeds under way alone."""
         going = self.trials.open
         return {
-            "trials": self.trials.state(), "breeder": self._breeder.state(), "logits": self._logits,
+            "trials": self.trials.state(), "breeder": self._mutator.state(), "logits": self._logits,
             "lines": self._lines.state(going[self._on[going] | (self._steps[going] > 0)]),
             **{name: getattr(self, f"_{name}") for name in SEEDWISE},
         }  # fmt: skip
@@ -230,7 +229,7 @@ class Boundary:
     def restore(self, state: State) -> None:
         """Go on from ``state``."""
         self.trials.restore(state["trials"])
-        self._breeder.restore(state["breeder"])
+        self._mutator.restore(state["breeder"])
         self._know_classes(state["logits"].shape[2])
         self._logits = np.array(state["logits"])
         self._lines.restore(state["lines"])

@@ -7,9 +7,9 @@ import numpy as np
 
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.spaces import BoxSpace
-from lmfuzz.protocols import Setting
-from lmfuzz.search.mutation import Breeder
-from lmfuzz.search.seed_outcomes import Trials
+from lmfuzz.protocols import SearchContext
+from lmfuzz.search.mutation import Mutator
+from lmfuzz.search.seed_outcomes import SeedOutcomes
 from lmfuzz.types import Batch, BoolArray, FloatArray, IntArray, State, Trace
 
 BASE = "base/probabilities"
@@ -33,11 +33,11 @@ class DiffChaser:
     needs = frozenset({BASE})
 
     def __init__(
-        self, setting: Setting, population: int = 1000, elite: int = 1, tournament: int = 4,
+        self, context: SearchContext, population: int = 1000, elite: int = 1, tournament: int = 4,
         crossover: float = 0.5, rate: float = 0.01, fitness: Literal["uncertainty", "target"] = "uncertainty",
         k: int = 2,
     ) -> None:  # fmt: skip
-        if not isinstance(setting.space, BoxSpace):
+        if not isinstance(context.space, BoxSpace):
             raise UsageError("diffchaser crosses images or other numbers; take directed for texts")
         if not 0 <= elite < population or tournament < 1 or k < 2:
             raise UsageError(
@@ -47,11 +47,11 @@ class DiffChaser:
         for name, share in (("crossover", crossover), ("rate", rate)):
             if not 0 <= share <= 1:
                 raise UsageError(f"{name} must be between 0 and 1, not {share}")
-        self._setting, self._space, self._rng = setting, setting.space, setting.rng
+        self._context, self._space, self._rng = context, context.space, context.rng
         self._size, self._elite, self._tournament = population, elite, tournament
         self._crossover, self._rate, self._fitness_of, self._k = crossover, rate, fitness, k
-        self.trials, self._breeder = Trials(setting), Breeder(setting)
-        self._second = np.zeros(len(setting.seeds), np.int64)  # the seeds' second class
+        self.trials, self._mutator = SeedOutcomes(context), Mutator(context)
+        self._second = np.zeros(len(context.seeds), np.int64)  # the seeds' second class
         self._ids = np.zeros(0, np.int64)  # the n seeds under way
         self._members = np.zeros((0, population, *self._space.shape), np.float32)
         self._fitness = np.zeros((0, population))  # inf for those who were not run
@@ -60,16 +60,16 @@ class DiffChaser:
 
     def ask(self, size: int) -> Batch:
         """Seeds first, then the members of as many populations as fit, in as many batches as they take."""
-        if (seeds := self._breeder.seeds(size)) is not None:
+        if (seeds := self._mutator.seeds(size)) is not None:
             return seeds
         self._close()
         if not len(self._waiting) and not self._breed(max(1, size // self._size)):
-            return self._setting.seeds[:0]
+            return self._context.seeds[:0]
         at = self._waiting // self._size  # whose they are
         place = np.arange(len(at)) - np.searchsorted(at, at)  # the how manieth of these
         asked = np.flatnonzero(place < self.trials.left[self._ids[at]])[:size]
         self._asked, self._waiting = self._waiting[asked], np.delete(self._waiting, asked)
-        rows = self._setting.corpus.parents(self._ids[at[asked]])
+        rows = self._context.corpus.parents(self._ids[at[asked]])
         return rows.changed(self._members.reshape(-1, *self._space.shape)[self._asked])
 
     def _close(self) -> None:
@@ -82,7 +82,7 @@ class DiffChaser:
         seeds = self.trials.open
         stay = np.isin(self._ids, seeds)
         fresh = seeds[~np.isin(seeds, self._ids)][: max(0, room - int(stay.sum()))]
-        first = self._setting.seeds.data[fresh][:, None].repeat(self._size, axis=1)
+        first = self._context.seeds.data[fresh][:, None].repeat(self._size, axis=1)
         bred, fitness = self._next(self._ids[stay], self._members[stay], self._fitness[stay])
         self._members = np.concatenate([bred, self._mutated(fresh, first)])
         self._fitness = np.concatenate([fitness, np.full((len(fresh), self._size), np.inf)])
@@ -115,9 +115,9 @@ class DiffChaser:
         space, changed = self._space, members.copy()
         places = self._drawn(members.shape, self._rate)
         changed[places] = self._values(int(places.sum()))
-        rows = self._setting.corpus.parents(ids.repeat(members.shape[1]))
+        rows = self._context.corpus.parents(ids.repeat(members.shape[1]))
         rows = rows.changed(space.settle(changed.reshape(-1, *space.shape)))
-        bound = self._setting.bound
+        bound = self._context.bound
         held = rows if bound is None else bound.hold(rows, self._rng)
         return held.data.reshape(members.shape)
 
@@ -146,13 +146,13 @@ class DiffChaser:
     def state(self) -> State:
         """Everything, with all members of the populations under way."""
         return {
-            "trials": self.trials.state(), "breeder": self._breeder.state(),
+            "trials": self.trials.state(), "breeder": self._mutator.state(),
             **{name: getattr(self, f"_{name}") for name in STATE},
         }  # fmt: skip
 
     def restore(self, state: State) -> None:
         """Go on from ``state``."""
         self.trials.restore(state["trials"])
-        self._breeder.restore(state["breeder"])
+        self._mutator.restore(state["breeder"])
         for name in STATE:
             setattr(self, f"_{name}", np.array(state[name]))

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from lmfuzz.errors import UsageError
-from lmfuzz.protocols import Setting
+from lmfuzz.protocols import SearchContext
 from lmfuzz.search.bandit import Bandit
-from lmfuzz.search.mutation import Breeder
+from lmfuzz.search.mutation import Mutator
 from lmfuzz.search.tempering import Chains
 from lmfuzz.types import Batch, BoolArray, FloatArray, IntArray, State, Trace, join
 
@@ -39,7 +39,7 @@ class Directed:
     """
 
     def __init__(
-        self, setting: Setting, explore: float = 0.05, patience: int = 100, borrow: float = 0.5
+        self, context: SearchContext, explore: float = 0.05, patience: int = 100, borrow: float = 0.5
     ) -> None:
         for name, share in (("explore", explore), ("borrow", borrow)):
             if not 0 <= share <= 1:
@@ -47,29 +47,29 @@ class Directed:
         if patience < 1:
             raise UsageError(f"patience must be at least 1 batch, not {patience}")
         self.explore, self.patience, self.borrow = explore, patience, borrow
-        self._setting, self._rng = setting, setting.rng
-        self._breeder = Breeder(setting)
-        self._climbing = Bandit(len(self._breeder.operators), setting.rng)  # paid: nearer than the parent
-        self._exploring = Bandit(len(self._breeder.operators), setting.rng)  # paid: a new state
-        self._niches = [Niche() for _ in setting.targets]
+        self._context, self._rng = context, context.rng
+        self._mutator = Mutator(context)
+        self._climbing = Bandit(len(self._mutator.operators), context.rng)  # paid: nearer than the parent
+        self._exploring = Bandit(len(self._mutator.operators), context.rng)  # paid: a new state
+        self._niches = [Niche() for _ in context.targets]
         self._fresh: list[int] = []  # corpus ids of rows whose state was new
         self._niche: int | None = None  # the one that the last batch was bred for
         self.focus: Sequence[int] = ()
 
     def ask(self, size: int) -> Batch:
         """Seeds first, graded in every column; then mutants bred for one niche, or for novelty."""
-        if (seeds := self._breeder.seeds(size)) is not None:
+        if (seeds := self._mutator.seeds(size)) is not None:
             self._niche, self.focus = None, range(len(self._niches))
             return seeds
         self._niche = self._draw_niche()
         self.focus = () if self._niche is None else (self._niche,)
         if self._niche is None:
-            return self._breeder.mutate(self._novel(size), self._exploring.draw)
+            return self._mutator.mutate(self._novel(size), self._exploring.draw)
         niche = self._niches[self._niche]
         if niche.chains is None:
             niche.chains = self._start(niche, max(1, size // TRIES))
         rows = niche.chains.rows[niche.chains.parents(size)]
-        return self._breeder.change(rows, self._pool(niche.chains, size), self._climbing.draw)
+        return self._mutator.change(rows, self._pool(niche.chains, size), self._climbing.draw)
 
     def _draw_niche(self) -> int | None:
         """A niche, nearer ones more often, those with hits seldom; None for novelty."""
@@ -82,10 +82,10 @@ class Directed:
 
     def _novel(self, size: int) -> IntArray:
         """Parents (B,) to explore from: half the newest rows of the corpus, half any."""
-        fresh = self._fresh[-size:] or list(range(self._breeder.seeded))
+        fresh = self._fresh[-size:] or list(range(self._mutator.seeded))
         newest = self._rng.choice(fresh, size)
         return np.where(
-            self._rng.random(size) < 0.5, newest, self._rng.integers(len(self._setting.corpus), size=size)
+            self._rng.random(size) < 0.5, newest, self._rng.integers(len(self._context.corpus), size=size)
         )
 
     def _start(self, niche: Niche, count: int) -> Chains:
@@ -93,13 +93,13 @@ class Directed:
         margins = niche.seeds
         ids = np.resize(np.argsort(-margins, kind="stable"), count)
         niche.record = float(margins.max())
-        return Chains(self._setting.corpus.parents(ids), margins[ids])
+        return Chains(self._context.corpus.parents(ids), margins[ids])
 
     def _pool(self, chains: Chains, size: int) -> Batch:
         """Rows (B,) to borrow from: those of other chains of the niche, or seeds."""
         own = int(self._rng.binomial(size, self.borrow))
         others = chains.rows[self._rng.integers(len(chains), size=own)]
-        return join([others, self._breeder.lend(size - own)])[self._rng.permutation(size)]
+        return join([others, self._mutator.lend(size - own)])[self._rng.permutation(size)]
 
     def tell(self, batch: Batch, trace: Trace, margins: FloatArray, novel: BoolArray) -> None:
         """Learn: niches from margins, the bandit from what got nearer or was new, the corpus grows."""
@@ -114,7 +114,7 @@ class Directed:
             return
         if self._niche is None:
             self._exploring.reward(batch.operator, novel)
-            ids = self._setting.corpus.add(batch[novel])
+            ids = self._context.corpus.add(batch[novel])
             self._fresh = [*self._fresh, *ids.tolist()][-RECENT:]
             return
         self._learn(self._niches[self._niche], batch, margins[:, self._niche], novel)
@@ -128,7 +128,7 @@ class Directed:
         # The corpus keeps what was new and every step of the record: the lineage of findings.
         kept = novel | ((margins > niche.record) & (margins == margins.max()))
         parents = batch.parent.copy()
-        parents[kept] = self._setting.corpus.add(batch[kept])
+        parents[kept] = self._context.corpus.add(batch[kept])
         self._fresh = [*self._fresh, *parents[novel].tolist()][-RECENT:]
         niche.chains.accept(replace(batch, parent=parents), margins, self._rng)
         niche.chains.exchange(self._rng)
@@ -136,21 +136,21 @@ class Directed:
         niche.stuck = 0 if best > niche.record else niche.stuck + 1
         niche.record = max(niche.record, best)
         if niche.stuck > self.patience:
-            ids = self._rng.integers(self._breeder.seeded, size=len(niche.chains) // 2)
-            niche.chains.renew(self._setting.corpus.parents(ids), niche.seeds[ids])
+            ids = self._rng.integers(self._mutator.seeded, size=len(niche.chains) // 2)
+            niche.chains.renew(self._context.corpus.parents(ids), niche.seeds[ids])
             niche.stuck = 0
 
     def state(self) -> State:
         """Everything but the rows of the corpus."""
         niches = [{**vars(niche), "chains": niche.chains and niche.chains.state()} for niche in self._niches]
         return {
-            "breeder": self._breeder.state(), "climbing": self._climbing.state(),
+            "breeder": self._mutator.state(), "climbing": self._climbing.state(),
             "exploring": self._exploring.state(), "niches": niches, "fresh": self._fresh,
         }  # fmt: skip
 
     def restore(self, state: State) -> None:
         """Go on from ``state``."""
-        self._breeder.restore(state["breeder"])
+        self._mutator.restore(state["breeder"])
         self._climbing.restore(state["climbing"])
         self._exploring.restore(state["exploring"])
         self._fresh = list(state["fresh"])

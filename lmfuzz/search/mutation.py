@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from lmfuzz.protocols import Setting, Surroundings
+from lmfuzz.protocols import MutationContext, SearchContext
 from lmfuzz.types import Batch, IntArray, State, join
 
 GROUPS = 3  # operators drawn per batch: each changes a group of rows at once, which keeps mutation cheap
@@ -13,28 +13,28 @@ GROUPS = 3  # operators drawn per batch: each changes a group of rows at once, w
 Choice = Callable[[int], IntArray]  # how many operators to draw -> their ids
 
 
-class Breeder:
+class Mutator:
     """Hands out the seeds, which get the first corpus ids, and makes mutants of corpus rows."""
 
-    def __init__(self, setting: Setting) -> None:
-        self.setting = setting
-        self.seeded = len(setting.seeds)  # corpus ids below this are seeds
-        self.pool = setting.seeds if setting.pool is None else setting.pool
-        self.operators = list(setting.operators.values())
+    def __init__(self, context: SearchContext) -> None:
+        self.context = context
+        self.seeded = len(context.seeds)  # corpus ids below this are seeds
+        self.pool = context.seeds if context.pool is None else context.pool
+        self.operators = list(context.operators.values())
         self._next = 0  # the first seed not handed out yet
-        if not len(setting.corpus):
-            setting.corpus.add(setting.seeds)
+        if not len(context.corpus):
+            context.corpus.add(context.seeds)
 
     def seeds(self, size: int) -> Batch | None:
         """Up to ``size`` seeds that were not handed out yet, None when all were."""
         if self._next >= self.seeded:
             return None
         start, self._next = self._next, min(self._next + size, self.seeded)
-        return self.setting.corpus[slice(start, self._next)]
+        return self.context.corpus[slice(start, self._next)]
 
     def uniform(self, groups: int) -> IntArray:
         """``groups`` operators, all equally likely."""
-        return self.setting.rng.integers(len(self.operators), size=groups)
+        return self.context.rng.integers(len(self.operators), size=groups)
 
     def mutate(self, ids: IntArray, choose: Choice | None = None, pool: IntArray | None = None) -> Batch:
         """One mutant of every corpus row in ``ids`` (B,), in this order.
@@ -42,19 +42,19 @@ class Breeder:
         choose: draws the operators (uniformly when it is None). pool: corpus ids (B,) of rows to borrow
         from (the setting's pool when it is None).
         """
-        corpus = self.setting.corpus
+        corpus = self.context.corpus
         return self.change(corpus.parents(ids), self.lend(len(ids)) if pool is None else corpus[pool], choose)
 
     def lend(self, count: int) -> Batch:
         """``count`` rows of the pool, drawn at random."""
-        return self.pool[self.setting.rng.integers(len(self.pool), size=count)]
+        return self.pool[self.context.rng.integers(len(self.pool), size=count)]
 
     def change(self, rows: Batch, pool: Batch, choose: Choice | None = None) -> Batch:
         """One mutant of each of ``rows``, which may borrow from the row of ``pool`` at its place.
 
         All of them are within the setting's bound.
         """
-        groups = np.array_split(self.setting.rng.permutation(len(rows)), min(GROUPS, len(rows)))
+        groups = np.array_split(self.context.rng.permutation(len(rows)), min(GROUPS, len(rows)))
         return self._changed(rows, pool, groups, (choose or self.uniform)(len(groups)))
 
     def by(self, rows: Batch, pool: Batch, operators: IntArray) -> Batch:
@@ -64,13 +64,13 @@ class Breeder:
 
     def _changed(self, rows: Batch, pool: Batch, groups: Sequence[IntArray], chosen: IntArray) -> Batch:
         """The rows of each group changed by the operator chosen for it, in the rows' order."""
-        rng, setting, parts = self.setting.rng, self.setting, []
+        rng, context, parts = self.context.rng, self.context, []
         for group, operator in zip(groups, chosen.tolist(), strict=True):
-            near = Surroundings(setting.space, pool[group], rng, setting.sampler, setting.lexicon)
+            near = MutationContext(context.space, pool[group], rng, context.sampler, context.lexicon)
             changed = self.operators[operator](rows[group], near)
             parts.append(replace(changed, operator=np.full(len(group), operator, np.int32)))
         mutants = join(parts)[np.concatenate(groups).argsort()]
-        return mutants if setting.bound is None else setting.bound.hold(mutants, rng)
+        return mutants if context.bound is None else context.bound.hold(mutants, rng)
 
     def state(self) -> State:
         """How far the seeds were handed out."""

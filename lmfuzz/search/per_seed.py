@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from lmfuzz.inputs.corpus import Corpus
-from lmfuzz.protocols import Search, Setting
-from lmfuzz.search.seed_outcomes import Trials
+from lmfuzz.protocols import Search, SearchContext
+from lmfuzz.search.seed_outcomes import SeedOutcomes
 from lmfuzz.types import Batch, BoolArray, FloatArray, IntArray, State, Trace, join, take
 
 EACH = 16  # rows per seed and batch, for a search that does not say how many it wants
@@ -54,19 +54,19 @@ class Part:
 class PerSeed:
     """One search per seed, all of them advanced in the same batches, until it hits or its queries are spent.
 
-    make: makes a search from a Setting whose only seed is one of the campaign's. A search may say how many
+    make: makes a search from a context whose only seed is one of the campaign's. A search may say how many
     rows it wants at once, as ``each``: a walk takes one step after the other.
     """
 
-    def __init__(self, setting: Setting, make: Callable[[Setting], Search]) -> None:
-        self._setting, self._make = setting, make
-        self.trials = Trials(setting)
+    def __init__(self, context: SearchContext, make: Callable[[SearchContext], Search]) -> None:
+        self._context, self._make = context, make
+        self.trials = SeedOutcomes(context)
         self.focus: Sequence[int] = ()
         self._parts: dict[int, Part] = {}
         self._turn = 0  # the seed whose turn it is
         self._asked: list[tuple[int, Batch]] = []  # what each search was asked, with its own ids
-        if not len(setting.corpus):
-            setting.corpus.add(setting.seeds)
+        if not len(context.corpus):
+            context.corpus.add(context.seeds)
 
     def ask(self, size: int) -> Batch:
         """Rows of as many seeds as there is room for, in turns; none when every seed is done."""
@@ -87,14 +87,14 @@ class PerSeed:
             self._turn = 0
         self.focus = sorted(focus)
         if not self._asked:
-            return self._setting.seeds[:0]
+            return self._context.seeds[:0]
         return join([self._parts[seed].share.outside(rows) for seed, rows in self._asked])
 
     def _part(self, seed: int, ids: Sequence[int] = ()) -> Part:
-        setting = self._setting
-        share: Any = Share(setting.corpus, ids or [seed])
-        pool = setting.seeds if setting.pool is None else setting.pool
-        alone = replace(setting, seeds=setting.seeds[seed : seed + 1], corpus=share, pool=pool)
+        context = self._context
+        share: Any = Share(context.corpus, ids or [seed])
+        pool = context.seeds if context.pool is None else context.pool
+        alone = replace(context, seeds=context.seeds[seed : seed + 1], corpus=share, pool=pool)
         return Part(self._make(alone), share)
 
     def tell(self, batch: Batch, trace: Trace, margins: FloatArray, novel: BoolArray) -> None:

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from lmfuzz.protocols import Setting
-from lmfuzz.search.mutation import Breeder
+from lmfuzz.protocols import SearchContext
+from lmfuzz.search.mutation import Mutator
 from lmfuzz.types import Batch, BoolArray, FloatArray, State, Trace
 
 
@@ -13,23 +13,23 @@ class Random:
     focus: Sequence[int] = ()
     each = 100
 
-    def __init__(self, setting: Setting) -> None:
-        self._breeder = Breeder(setting)
-        self._rng = setting.rng
+    def __init__(self, context: SearchContext) -> None:
+        self._mutator = Mutator(context)
+        self._rng = context.rng
 
     def ask(self, size: int) -> Batch:
         """Seeds first, then mutants of seeds."""
-        if (seeds := self._breeder.seeds(size)) is not None:
+        if (seeds := self._mutator.seeds(size)) is not None:
             return seeds
-        return self._breeder.mutate(self._rng.integers(self._breeder.seeded, size=size))
+        return self._mutator.mutate(self._rng.integers(self._mutator.seeded, size=size))
 
     def tell(self, batch: Batch, trace: Trace, margins: FloatArray, novel: BoolArray) -> None:
         """Nothing is learnt."""
 
     def state(self) -> State:
         """How far the seeds were asked for."""
-        return self._breeder.state()
+        return self._mutator.state()
 
     def restore(self, state: State) -> None:
         """Go on from ``state``."""
-        self._breeder.restore(state)
+        self._mutator.restore(state)

@@ -2,11 +2,13 @@
 
 import numpy as np
 
-from lmfuzz.protocols import Setting
+from lmfuzz.protocols import SearchContext
 from lmfuzz.types import Batch, BoolArray, FloatArray, IntArray, State
 
+TURN = 100  # queries after which a seed makes way for those that had fewer
 
-class Trials:
+
+class SeedOutcomes:
     """Per seed (S,): whether the seed itself hits, and with how many queries which mutant of it hit.
 
     A query is a mutant that was run; the seeds' own run is none (TriggerFinder, section 4). natural:
@@ -14,9 +16,9 @@ class Trials:
     of the first hit from its seed, NaN where there is none.
     """
 
-    def __init__(self, setting: Setting) -> None:
-        seeds = len(setting.seeds)
-        self._seeds, self._space, self._most = setting.seeds, setting.space, setting.queries
+    def __init__(self, context: SearchContext) -> None:
+        seeds = len(context.seeds)
+        self._seeds, self._space, self._most = context.seeds, context.space, context.queries
         self.natural, self.solved = np.zeros(seeds, bool), np.zeros(seeds, bool)
         self.queries = np.zeros(seeds, np.int64)
         self.distance = np.full(seeds, np.nan)
@@ -54,3 +56,13 @@ class Trials:
         """Go on from ``state``."""
         for name, array in state.items():
             setattr(self, name, np.array(array))
+
+
+def turn(trials: SeedOutcomes, size: int) -> IntArray:
+    """At most ``size`` of the seeds to go on with, those that had fewer turns of ``TURN`` queries first.
+
+    So that no more seeds are under way than there is room for, and a seed that cannot be solved does
+    not keep the others from being tried.
+    """
+    seeds = trials.open
+    return np.sort(seeds[np.argsort(trials.queries[seeds] // TURN, kind="stable")[:size]])

@@ -6,8 +6,8 @@ from typing import Literal
 
 import numpy as np
 
-from lmfuzz.protocols import Setting
-from lmfuzz.search.mutation import Breeder
+from lmfuzz.protocols import SearchContext
+from lmfuzz.search.mutation import Mutator
 from lmfuzz.types import Batch, BoolArray, FloatArray, State, Trace
 
 RECENT = 5  # the published code's `recent` sampler: one of the last five elements, or a random one
@@ -27,24 +27,24 @@ class TensorFuzz:
     each = 100  # mutants of one parent: the batch of the published code
 
     def __init__(
-        self, setting: Setting, sampler: Literal["recent", "uniform"] = "recent", paper: bool = True
+        self, context: SearchContext, sampler: Literal["recent", "uniform"] = "recent", paper: bool = True
     ) -> None:
-        own = {name: setting.operators[name] for name in PAPER if name in setting.operators}
-        self._ids = np.array([list(setting.operators).index(name) for name in own], np.int32)
+        own = {name: context.operators[name] for name in PAPER if name in context.operators}
+        self._ids = np.array([list(context.operators).index(name) for name in own], np.int32)
         if not paper or not own:
-            own, self._ids = dict(setting.operators), np.arange(len(setting.operators), dtype=np.int32)
-        self._breeder = Breeder(replace(setting, operators=own))
-        self._setting, self._sampler = setting, sampler
+            own, self._ids = dict(context.operators), np.arange(len(context.operators), dtype=np.int32)
+        self._mutator = Mutator(replace(context, operators=own))
+        self._context, self._sampler = context, sampler
 
     def ask(self, size: int) -> Batch:
         """Seeds first, then mutants of one parent."""
-        if (seeds := self._breeder.seeds(size)) is not None:
+        if (seeds := self._mutator.seeds(size)) is not None:
             return seeds
-        mutants = self._breeder.mutate(np.full(size, self._parent()))
+        mutants = self._mutator.mutate(np.full(size, self._parent()))
         return replace(mutants, operator=self._ids[mutants.operator])
 
     def _parent(self) -> int:
-        rng, size = self._setting.rng, len(self._setting.corpus)
+        rng, size = self._context.rng, len(self._context.corpus)
         if self._sampler == "uniform":
             return int(rng.integers(size))
         last = range(max(0, size - RECENT), size)
@@ -54,12 +54,12 @@ class TensorFuzz:
         """Keep the rows whose state was new; seeds are in the corpus already."""
         new = novel & (batch.parent >= 0)
         if new.any():
-            self._setting.corpus.add(batch[new])
+            self._context.corpus.add(batch[new])
 
     def state(self) -> State:
         """How far the seeds were asked for; the corpus is kept by the campaign."""
-        return self._breeder.state()
+        return self._mutator.state()
 
     def restore(self, state: State) -> None:
         """Go on from ``state``."""
-        self._breeder.restore(state)
+        self._mutator.restore(state)

@@ -6,10 +6,9 @@ from typing import Literal
 
 import numpy as np
 
-from lmfuzz.protocols import Setting
-from lmfuzz.search.mutation import Breeder
-from lmfuzz.search.seed_outcomes import Trials
-from lmfuzz.search.turns import turn
+from lmfuzz.protocols import SearchContext
+from lmfuzz.search.mutation import Mutator
+from lmfuzz.search.seed_outcomes import SeedOutcomes, turn
 from lmfuzz.types import Batch, BoolArray, FloatArray, IntArray, State, Trace
 
 MODELS = ("base/probabilities", "twin/probabilities")
@@ -41,18 +40,18 @@ class TriggerFinder:
     needs = frozenset(MODELS)
 
     def __init__(
-        self, setting: Setting, fitness: Literal["paper", "code"] = "paper", paper: bool = True
+        self, context: SearchContext, fitness: Literal["paper", "code"] = "paper", paper: bool = True
     ) -> None:
-        own = {name: setting.operators[name] for name in PAPER if name in setting.operators}
-        own = own if paper and own else dict(setting.operators)
-        self._ids = np.array([list(setting.operators).index(name) for name in own], np.int32)
-        self._own = np.zeros(len(setting.operators), np.int64)  # the places of these among the campaign's
+        own = {name: context.operators[name] for name in PAPER if name in context.operators}
+        own = own if paper and own else dict(context.operators)
+        self._ids = np.array([list(context.operators).index(name) for name in own], np.int32)
+        self._own = np.zeros(len(context.operators), np.int64)  # the places of these among the campaign's
         self._own[self._ids] = np.arange(len(own))
-        self._breeder = Breeder(replace(setting, operators=own))
-        self._setting, self._rng, self._fitness = setting, setting.rng, fitness
-        self.trials = Trials(setting)
-        many, seeds = len(setting.seeds), setting.seeds
-        self._data, self._lengths = setting.space.empty(many), seeds.lengths.copy()  # where lineages stand
+        self._mutator = Mutator(replace(context, operators=own))
+        self._context, self._rng, self._fitness = context, context.rng, fitness
+        self.trials = SeedOutcomes(context)
+        many, seeds = len(context.seeds), context.seeds
+        self._data, self._lengths = context.space.empty(many), seeds.lengths.copy()  # where lineages stand
         self._data[:, : seeds.data.shape[1]] = seeds.data
         self._last = np.full(many, -1)  # the operator of the last mutant kept, -1 before the first
         self._tries, self._successes = np.zeros((many, len(own))), np.zeros((many, len(own)))
@@ -62,12 +61,12 @@ class TriggerFinder:
 
     def ask(self, size: int) -> Batch:
         """Seeds first, then one mutant of each of as many lineages as fit."""
-        if (seeds := self._breeder.seeds(size)) is not None:
+        if (seeds := self._mutator.seeds(size)) is not None:
             return seeds
         if not len(ids := turn(self.trials, size)):
-            return self._setting.seeds[:0]
-        rows = self._setting.corpus.parents(ids).changed(self._data[ids], self._lengths[ids])
-        mutants = self._breeder.by(rows, self._breeder.lend(len(ids)), self._choose(ids))
+            return self._context.seeds[:0]
+        rows = self._context.corpus.parents(ids).changed(self._data[ids], self._lengths[ids])
+        mutants = self._mutator.by(rows, self._mutator.lend(len(ids)), self._choose(ids))
         return replace(mutants, operator=self._ids[mutants.operator])
 
     def _choose(self, ids: IntArray) -> IntArray:
@@ -137,7 +136,7 @@ class TriggerFinder:
         going = self.trials.open
         going = going[self._tries[going].any(axis=1)]
         return {
-            "trials": self.trials.state(), "breeder": self._breeder.state(), "going": going,
+            "trials": self.trials.state(), "breeder": self._mutator.state(), "going": going,
             "data": self._data[going], "lengths": self._lengths[going],
             **{name: getattr(self, f"_{name}") for name in SEEDWISE},
         }  # fmt: skip
@@ -145,7 +144,7 @@ class TriggerFinder:
     def restore(self, state: State) -> None:
         """Go on from ``state``."""
         self.trials.restore(state["trials"])
-        self._breeder.restore(state["breeder"])
+        self._mutator.restore(state["breeder"])
         going = state["going"]
         self._data[going], self._lengths[going] = state["data"], state["lengths"]
         for name in SEEDWISE:

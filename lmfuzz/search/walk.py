@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lmfuzz.protocols import Setting
-from lmfuzz.search.mutation import Breeder
+from lmfuzz.protocols import SearchContext
+from lmfuzz.search.mutation import Mutator
 from lmfuzz.types import Batch, BoolArray, FloatArray, State, Trace
 
 
@@ -19,19 +19,19 @@ class Walk:
     focus: Sequence[int] = ()
     each = 1  # per seed, a walk is one step after the other
 
-    def __init__(self, setting: Setting) -> None:
-        self._breeder = Breeder(setting)
-        self._setting = setting
+    def __init__(self, context: SearchContext) -> None:
+        self._mutator = Mutator(context)
+        self._context = context
         self._rows: Batch | None = None  # where every walk stands
 
     def ask(self, size: int) -> Batch:
         """Seeds first, then the next step of every walk."""
-        if (seeds := self._breeder.seeds(size)) is not None:
+        if (seeds := self._mutator.seeds(size)) is not None:
             return seeds
-        rng, corpus = self._setting.rng, self._setting.corpus
+        rng, corpus = self._context.rng, self._context.corpus
         if self._rows is None or len(self._rows) != size:
-            self._rows = corpus.parents(rng.integers(self._breeder.seeded, size=size))
-        self._rows = self._breeder.change(self._rows, self._breeder.lend(size))
+            self._rows = corpus.parents(rng.integers(self._mutator.seeded, size=size))
+        self._rows = self._mutator.change(self._rows, self._mutator.lend(size))
         return self._rows
 
     def tell(self, batch: Batch, trace: Trace, margins: FloatArray, novel: BoolArray) -> None:
@@ -41,11 +41,11 @@ class Walk:
         """Where every walk stands."""
         rows = self._rows
         walks = {} if rows is None else {name: getattr(rows, name) for name in Batch.__slots__}
-        return {"breeder": self._breeder.state(), "walks": walks}
+        return {"breeder": self._mutator.state(), "walks": walks}
 
     def restore(self, state: State) -> None:
         """Go on from ``state``."""
-        self._breeder.restore(state["breeder"])
+        self._mutator.restore(state["breeder"])
         self._rows = (
             Batch(**{k: np.asarray(v) for k, v in state["walks"].items()}) if state["walks"] else None
         )

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from lmfuzz.errors import Damaged, one_line
-from lmfuzz.files import DATABASE, quoted
+from lmfuzz.files import DATABASE
+from lmfuzz.text import shell_quote
 
 BUSY = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_NOMEM")  # no damage
 WRONG = (sqlite3.Error, ValueError, LookupError, TypeError, AttributeError)  # what reading damage raises
@@ -34,7 +35,7 @@ def whole(directory: Path) -> Iterator[None]:
         said = str(error) if isinstance(error, sqlite3.Error) else one_line(error)
         raise Damaged(
             f"{directory / DATABASE} is damaged, or is no campaign of lmfuzz: {said}; "
-            f"what can be read: lmfuzz export {quoted(directory)} --format jsonl"
+            f"what can be read: lmfuzz export {shell_quote(directory)} --format jsonl"
         ) from error
 
 

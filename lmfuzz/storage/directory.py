@@ -7,7 +7,8 @@ from contextlib import closing
 from pathlib import Path
 
 from lmfuzz.errors import UsageError
-from lmfuzz.files import CAMPAIGN, DATABASE, LOCK, quoted
+from lmfuzz.files import CAMPAIGN, DATABASE, LOCK
+from lmfuzz.text import shell_quote
 
 
 def has_commit(directory: Path) -> bool:
@@ -26,7 +27,7 @@ def require_empty(directory: Path) -> None:
     """UsageError unless ``directory`` is missing or empty, so that a campaign can begin in it."""
     if (directory / DATABASE).exists():
         raise UsageError(
-            f"{directory} holds a campaign already; go on with it: lmfuzz resume {quoted(directory)}, "
+            f"{directory} holds a campaign already; go on with it: lmfuzz resume {shell_quote(directory)}, "
             "or give another directory with -o"
         )
     if directory.exists() and not directory.is_dir():

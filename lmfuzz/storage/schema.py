@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from lmfuzz.campaign.findings import Finding, Minimal
 from lmfuzz.inputs.spaces import Space
-from lmfuzz.types import SEED, Array, Evidence, IntArray
+from lmfuzz.text import as_utf8
+from lmfuzz.types import SEED, Array, Evidence, Finding, IntArray, Minimal
 
 TABLES = (
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
@@ -54,19 +54,14 @@ class Ancestor:
     row: Array
 
 
-def clean(text: str) -> str:
-    """``text`` as UTF-8 can hold it: what a model wrote need not be."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
 def finding_row(number: int, finding: Finding, names: Mapping[int, str], space: Space) -> tuple[Any, ...]:
     """A row of the table findings; ``names``: of operators, by their ids."""
-    evidence = finding.evidence
-    return (
-        number, clean(finding.bucket), clean(finding.objective), finding.margin, clean(evidence.signature),
-        clean(evidence.words), json.dumps(evidence.span), space.pack(finding.row), clean(finding.prompt),
-        clean(finding.output), finding.parent, names[finding.operator], finding.execution, finding.failed,
-        finding.runs, finding.unscored, finding.origin, finding.distance, finding.by_text,
+    why = finding.evidence
+    return _stored(
+        number, finding.bucket, finding.objective, finding.margin, why.signature, why.words,
+        json.dumps(why.span), space.pack(finding.row), finding.prompt, finding.output, finding.parent,
+        names[finding.operator], finding.execution, finding.failed, finding.runs, finding.unscored,
+        finding.origin, finding.distance, finding.by_text,
     )  # fmt: skip
 
 
@@ -83,11 +78,15 @@ def found(row: tuple[Any, ...], ids: Mapping[str, int], space: Space, minimal: M
 
 def minimal_row(number: int, minimal: Minimal, space: Space) -> tuple[Any, ...]:
     """A row of the table minimals: the minimal row of finding ``number``."""
-    return (
-        number, space.pack(minimal.row), clean(minimal.prompt), clean(minimal.output),
-        json.dumps(minimal.span), minimal.size, minimal.before, minimal.failed, minimal.executions,
-        minimal.by_text,
+    return _stored(
+        number, space.pack(minimal.row), minimal.prompt, minimal.output, json.dumps(minimal.span),
+        minimal.size, minimal.before, minimal.failed, minimal.executions, minimal.by_text,
     )  # fmt: skip
+
+
+def _stored(*values: Any) -> tuple[Any, ...]:
+    """The values as a database takes them: what a model wrote need not be UTF-8."""
+    return tuple(as_utf8(value) if isinstance(value, str) else value for value in values)
 
 
 def minimal(row: tuple[Any, ...], space: Space) -> Minimal:

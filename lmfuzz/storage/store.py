@@ -18,12 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from lmfuzz.campaign.findings import Finding, Minimal
 from lmfuzz.errors import Damaged, UsageError
 from lmfuzz.files import CAMPAIGN, DATABASE
 from lmfuzz.inputs.corpus import Corpus
 from lmfuzz.inputs.spaces import Space, described
-from lmfuzz.loop import Step
 from lmfuzz.spec import stored
 from lmfuzz.storage.damage import reading, whole
 from lmfuzz.storage.directory import connect, lock, require_campaign, require_empty
@@ -38,8 +36,8 @@ from lmfuzz.storage.schema import (
     minimal_row,
 )
 from lmfuzz.storage.serialize import decode, encode
-from lmfuzz.storage.versions import another
-from lmfuzz.types import SEED, Array, Batch, FloatArray, IntArray, State
+from lmfuzz.storage.versions import explain_version
+from lmfuzz.types import SEED, Array, Batch, Finding, FloatArray, IntArray, Minimal, State, Step
 
 FORMAT = 5
 READ = (4, FORMAT)  # formats that are read; what goes on is brought to FORMAT
@@ -342,4 +340,4 @@ class Store:
             raise
         if found not in READ:
             self.close()
-            raise UsageError(another(self.directory / CAMPAIGN, found, FORMAT))
+            raise UsageError(explain_version(self.directory / CAMPAIGN, found, FORMAT))

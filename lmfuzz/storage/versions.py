@@ -6,7 +6,7 @@ from pathlib import Path
 import lmfuzz
 
 
-def another(campaign: Path, found: object, known: int) -> str:
+def explain_version(campaign: Path, found: object, known: int) -> str:
     """Why a campaign of format ``found`` is not read where ``known`` is; ``campaign``: its campaign.toml."""
     try:
         made = tomllib.loads(campaign.read_text(encoding="utf-8"))["made_with"]["lmfuzz"]

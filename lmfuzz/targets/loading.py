@@ -157,9 +157,9 @@ def _asks(factory: Any) -> bool:
 def _target(found: Any, model: str, spec: Spec) -> Target:
     """A Target as it is; a torch module, a Hugging Face model or a function as one."""
     if hasattr(found, "tokens") and hasattr(found, "ends"):
-        from lmfuzz.targets.hf.target import CausalLM, Manner
+        from lmfuzz.targets.hf.target import CausalLM, HFOptions
 
-        manner = Manner(
+        manner = HFOptions(
             _decoding(spec), spec.level, spec.layer, spec.batch_tokens, spec.min_length, spec.max_length
         )
         made = CausalLM(found.model, found.tokens, found.ends, model, manner, found.notes)

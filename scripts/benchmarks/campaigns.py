@@ -9,14 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from lmfuzz.campaign.campaign import Campaign
-from lmfuzz.campaign.findings import Finding
 from lmfuzz.inputs.seeds import read_seeds
 from lmfuzz.inputs.spaces import TextSpace
-from lmfuzz.loop import Step
 from lmfuzz.protocols import Target
 from lmfuzz.spec import Spec
 from lmfuzz.storage.store import Store
-from lmfuzz.types import IntArray
+from lmfuzz.types import Finding, IntArray, Step
 
 ENDLESS = "1000000000x"  # the measurement stops the campaign
 

@@ -18,7 +18,7 @@ from lmfuzz.inputs.bundled import resource
 from lmfuzz.inputs.seeds import BUNDLED
 from lmfuzz.spec import Spec
 from lmfuzz.targets.hf.loader import Loading, load
-from lmfuzz.targets.hf.target import CausalLM, Manner
+from lmfuzz.targets.hf.target import CausalLM, HFOptions
 from lmfuzz.targets.rnn.target import Decoding
 from lmfuzz.targets.twins.kernels import quiet
 
@@ -114,7 +114,7 @@ def target_of(subject: Subject, new: int, longest: int, endless: bool) -> Causal
     found = load(str(subject.folder), Loading(subject.device, subject.dtype, threads=threads))
     if endless:
         found = replace(found, ends=())
-    manner = Manner(Decoding(max_new=new), "token", max_length=longest)
+    manner = HFOptions(Decoding(max_new=new), "token", max_length=longest)
     return CausalLM(found.model, found.tokens, found.ends, subject.name, manner, found.notes)
 
 

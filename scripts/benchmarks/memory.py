@@ -9,7 +9,7 @@ from benchmarks.campaigns import Eye, assembled
 from benchmarks.figures import Measured, Options, Wrong
 
 from lmfuzz.campaign.campaign import Campaign
-from lmfuzz.loop import Step
+from lmfuzz.types import Step
 
 MEGABYTE = 1e6
 

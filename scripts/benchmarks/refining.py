@@ -11,14 +11,12 @@ from benchmarks.figures import Measured, Options, Wrong, noted, percent
 from lmfuzz.analysis.distil import distil
 from lmfuzz.campaign import build as assembly
 from lmfuzz.campaign.campaign import Campaign
-from lmfuzz.campaign.findings import Finding, Minimal
 from lmfuzz.campaign.shrink import Shrinker
 from lmfuzz.inputs.corpus import Corpus
 from lmfuzz.inputs.spaces import TextSpace, describe
-from lmfuzz.loop import Step
 from lmfuzz.spec import Spec
 from lmfuzz.storage.store import Store
-from lmfuzz.types import IntArray
+from lmfuzz.types import Finding, IntArray, Minimal, Step
 
 SEEDS = (0, 1)  # of the campaigns whose findings are shrunk
 COARSE = 1.5  # times the campaign's radius: where rows cover several states

@@ -18,14 +18,12 @@ from rich.console import Console
 from torch import Tensor
 
 from lmfuzz.campaign.campaign import Campaign
-from lmfuzz.campaign.findings import Finding
 from lmfuzz.cli.progress import Lines, Screen, standing
-from lmfuzz.loop import Step
 from lmfuzz.spec import Spec
 from lmfuzz.storage.store import Store
 from lmfuzz.targets.loading import load_target
 from lmfuzz.targets.rnn.target import RNNTarget
-from lmfuzz.types import Batch, IntArray
+from lmfuzz.types import Batch, Finding, IntArray, Step
 
 PROMPT, ROWS = 64, 64
 

@@ -12,7 +12,7 @@ from benchmarks.figures import Wrong
 from benchmarks.jobs import together
 
 from lmfuzz.analysis.sweep import Cell, Failure, Sweep, cells, read
-from lmfuzz.cli.signals import heeded
+from lmfuzz.cli.signals import stop_on_signal
 from planting.faults import FAULTS, STEPS, TRAINED, fault_of
 from planting.tables import Result
 from planting.texts import Plants
@@ -70,7 +70,7 @@ def run(plan: Path, jobs: int) -> Sweep:
     found = cells(read(plan), str(plan))
     with Sweep(found, plan.parent) as sweep:
         view = View(len(sweep.done), len(found))
-        with heeded(sweep.stop):
+        with stop_on_signal(sweep.stop):
             sweep.run(jobs, view)
     return sweep
 

@@ -76,7 +76,7 @@ def _first(campaign: Campaign) -> Result:
 def _gaps(campaign: Campaign) -> Result:
     """One trial: which prompts have a row that parts, and the base's largest top-two gap at a parting."""
     column = campaign.panel.targets.index("gap")
-    best = np.full(len(campaign.setting.seeds), -np.inf)
+    best = np.full(len(campaign.context.seeds), -np.inf)
     for step in campaign.steps():
         np.maximum.at(best, step.batch.origin, step.margins[:, column].astype(np.float64))
     parted = np.isfinite(best)

@@ -3,11 +3,10 @@ import math
 import numpy as np
 import pytest
 
-from lmfuzz.campaign.executor import CRASH
 from lmfuzz.coverage.calibrate import Calibration, calibrate, measure
 from lmfuzz.coverage.features import OutputCells, Trajectory, hidden_last
 from lmfuzz.errors import UsageError
-from lmfuzz.types import PAD, Batch
+from lmfuzz.types import CRASH, PAD, Batch
 
 
 def line(*places):

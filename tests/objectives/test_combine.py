@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from lmfuzz.errors import UsageError
-from lmfuzz.objectives.combine import OTHERS, All, Any, Crash, Panel, both, either
+from lmfuzz.objectives.combine import OTHERS, All, Any, Crash, ObjectiveSet, both, either
 from lmfuzz.objectives.regex import Regex
 from lmfuzz.objectives.repetition import Repetition
 from lmfuzz.types import Batch, Evidence
@@ -129,7 +129,7 @@ def test_crash_signs_errors_without_their_numbers():
 
 def test_a_panel_puts_columns_side_by_side_and_crash_last():
     two = Fixed(np.arange(8).reshape(4, 2), targets=["x/a", "x/b"], needs=["hidden", "crash"])
-    panel = Panel({"two": two, "crash": Crash(), "mine": Fixed([True, False, True, False])})
+    panel = ObjectiveSet({"two": two, "crash": Crash(), "mine": Fixed([True, False, True, False])})
     assert panel.targets == ("x/a", "x/b", "mine", "crash")
     assert panel.needs == {"hidden", "text"}
     margins = panel(*FOUR)
@@ -140,7 +140,7 @@ def test_a_panel_puts_columns_side_by_side_and_crash_last():
 
 
 def test_names_that_were_given_twice_are_told_apart():
-    panel = Panel(
+    panel = ObjectiveSet(
         {"a": column(0, name="x"), "b": column(0, name="x"), "crash": Fixed([0]), "x#2": Fixed([0])}
     )
     assert panel.targets == ("x", "x#2", "crash#2", "x#2#2", "crash")
@@ -159,7 +159,7 @@ def test_names_that_were_given_twice_are_told_apart():
     ],
 )
 def test_margins_come_as_detectors_like_to_give_them(returned, expected):
-    panel = Panel({"d": Fixed(returned)})
+    panel = ObjectiveSet({"d": Fixed(returned)})
     panel.check(*shown("x", crash=["E"]))
     np.testing.assert_array_equal(panel(*FOUR)[:, 0], np.array(expected, np.float32))
     assert panel.errors == {}
@@ -178,8 +178,8 @@ def test_margins_come_as_detectors_like_to_give_them(returned, expected):
 )
 def test_a_wrong_shape_or_type_is_told_at_assembly_and_survived_later(detect, words):
     with pytest.raises(UsageError, match=words):
-        Panel({"d": detect}).check(*FOUR)
-    panel = Panel({"d": detect})
+        ObjectiveSet({"d": detect}).check(*FOUR)
+    panel = ObjectiveSet({"d": detect})
     rows = shown("x") if "1 rows" in words else FOUR
     assert np.isnan(panel(*rows)[:, 0]).all()
     assert "UsageError" in next(iter(panel.errors["d"]))
@@ -188,11 +188,11 @@ def test_a_wrong_shape_or_type_is_told_at_assembly_and_survived_later(detect, wo
 @pytest.mark.parametrize("detect", [3, Fixed([0], targets=())])
 def test_what_cannot_be_an_objective_is_refused(detect):
     with pytest.raises(UsageError, match="objective 'd': "):
-        Panel({"d": detect})
+        ObjectiveSet({"d": detect})
 
 
 def test_a_detector_that_raises_costs_only_its_own_columns():
-    panel = Panel(
+    panel = ObjectiveSet(
         {"bad": Fixed(raising, targets=("p", "q")), "good": lambda b, t: [0.5, -1, -1, -1][: len(b)]}
     )
     panel.check(*FOUR)
@@ -210,7 +210,7 @@ def test_a_detector_that_raises_costs_only_its_own_columns():
 
 
 def test_only_a_few_different_tracebacks_are_kept():
-    panel = Panel({"bad": raising})
+    panel = ObjectiveSet({"bad": raising})
     for text in "abcdefa":
         panel(*shown(text))
     counts = panel.errors["bad"]
@@ -225,7 +225,7 @@ def test_objectives_never_see_rows_that_crashed():
         seen.append((len(batch), list(trace["text"])))
         return np.ones(len(batch))
 
-    panel = Panel({"d": detect})
+    panel = ObjectiveSet({"d": detect})
     margins = panel(*shown("a", "", "c", crash=["", "E: boom", ""]))
     np.testing.assert_array_equal(margins, [[1, -INF], [NAN, 1], [1, -INF]])
     assert seen == [(2, ["a", "c"])]
@@ -239,7 +239,9 @@ def test_objectives_never_see_rows_that_crashed():
 
 
 def test_evidence_comes_from_the_objective_whose_column_it_is():
-    panel = Panel({"a": Regex("x"), "b": Fixed(np.ones((1, 2)), targets=("t/a", "t/b")), "c": Regex("y+")})
+    panel = ObjectiveSet(
+        {"a": Regex("x"), "b": Fixed(np.ones((1, 2)), targets=("t/a", "t/b")), "c": Regex("y+")}
+    )
     rows = shown("xyy")
     assert panel.evidence(*rows, 0, 0).signature == "x"
     assert panel.evidence(*rows, 0, 2) == Evidence("t/b", "Says what it was told to say. (margin 1)")
@@ -247,7 +249,7 @@ def test_evidence_comes_from_the_objective_whose_column_it_is():
 
 
 def test_a_detector_without_a_docstring_is_told_by_its_name():
-    panel = Panel({"short": lambda batch, trace: np.full(len(batch), 0.25)})
+    panel = ObjectiveSet({"short": lambda batch, trace: np.full(len(batch), 0.25)})
     assert panel.evidence(*FOUR, 2, 0) == Evidence("short", "short (margin 0.25)")
 
 
@@ -262,7 +264,7 @@ def test_a_detector_without_a_docstring_is_told_by_its_name():
     ],
 )
 def test_evidence_that_fails_is_replaced_and_noted(evidence):
-    panel = Panel({"d": Fixed([1, 1, 1, 1], evidence=evidence)})
+    panel = ObjectiveSet({"d": Fixed([1, 1, 1, 1], evidence=evidence)})
     found = panel.evidence(*FOUR, 1, 0)
     assert found.signature == "d"
     assert "its evidence raised" in found.words
@@ -271,17 +273,17 @@ def test_evidence_that_fails_is_replaced_and_noted(evidence):
 
 def test_spans_become_plain_numbers():
     evidence = Evidence("s", "w", (np.int64(1), np.int64(2)))
-    panel = Panel({"d": Fixed([1], evidence=lambda b, t, row, column: evidence)})
+    panel = ObjectiveSet({"d": Fixed([1], evidence=lambda b, t, row, column: evidence)})
     span = panel.evidence(*shown("abc"), 0, 0).span
     assert json.dumps(span) == "[1, 2]"
 
 
 def test_a_panel_goes_on_from_its_state():
-    panel = Panel({"bad": raising, "good": Fixed([1, NAN, NAN, 0])})
+    panel = ObjectiveSet({"bad": raising, "good": Fixed([1, NAN, NAN, 0])})
     panel(*FOUR)
     state = panel.state()
     assert json.loads(json.dumps(state)) == state
-    fresh = Panel({"bad": raising, "good": Fixed([1, NAN, NAN, 0])})
+    fresh = ObjectiveSet({"bad": raising, "good": Fixed([1, NAN, NAN, 0])})
     fresh.restore(state)
     assert fresh.unscored == panel.unscored == {"bad": 4, "good": 2}
     assert fresh.blind == panel.blind == {"bad": "RuntimeError: no luck with a"}
@@ -298,11 +300,11 @@ def test_an_interrupt_is_no_error_of_a_detector():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Panel({"d": interrupted})(*FOUR)
+        ObjectiveSet({"d": interrupted})(*FOUR)
 
 
 def test_a_panel_knows_which_objectives_never_scored_a_row_and_why():
-    panel = Panel({
+    panel = ObjectiveSet({
         "half": Fixed([[1, NAN]] * 4, targets=("a", "b")), "late": lambda b, t: [NAN, NAN, NAN, -1],
         "fine": Regex("x"),
     })  # fmt: skip
@@ -322,7 +324,7 @@ def test_a_channel_that_is_read_but_not_declared_is_named():
         except KeyError:
             return trace.get("entropy", [1] * len(batch))
 
-    panel = Panel({"mine": undeclared, "careful": careful})
+    panel = ObjectiveSet({"mine": undeclared, "careful": careful})
     assert panel(*FOUR)[:, 1].tolist() == [1] * 4
     assert panel.why(0) == "UndeclaredChannel: mine reads the channel 'entropy'; name it in its needs"
     assert "in undeclared" in next(iter(panel.errors["mine"]))
@@ -330,7 +332,7 @@ def test_a_channel_that_is_read_but_not_declared_is_named():
 
 def test_what_was_raised_is_the_reason_until_the_next_call():
     fail = [True]
-    panel = Panel({"d": lambda b, t: 1 / 0 if fail[0] else [NAN] * 4})
+    panel = ObjectiveSet({"d": lambda b, t: 1 / 0 if fail[0] else [NAN] * 4})
     panel(*FOUR)
     assert panel.why(0) == "ZeroDivisionError: division by zero"
     fail[0] = False
@@ -342,7 +344,7 @@ def test_a_detector_that_exits_has_raised():
     def exits(batch, trace):
         raise SystemExit(7)
 
-    panel = Panel({"d": exits, "e": Fixed([1, 1, 1, 1], evidence=lambda *_: exits(*FOUR))})
+    panel = ObjectiveSet({"d": exits, "e": Fixed([1, 1, 1, 1], evidence=lambda *_: exits(*FOUR))})
     assert np.isnan(panel(*FOUR)[:, 0]).all()
     assert "SystemExit: 7" in next(iter(panel.errors["d"]))
     assert "its evidence raised SystemExit" in panel.evidence(*FOUR, 0, 1).words
@@ -360,7 +362,7 @@ class Configured:
 
 
 def test_one_target_may_be_a_plain_string():
-    panel = Panel({"d": Configured()})
+    panel = ObjectiveSet({"d": Configured()})
     assert panel.targets == ("long", "crash")
     assert panel(*shown("abc", "a"))[:, 0].tolist() == [1, -1]
     assert panel.evidence(*shown("abc"), 0, 0).words == "Outputs longer than a limit. (margin 1)"

@@ -3,7 +3,7 @@ import pytest
 from rounding import rounded_pair
 
 from lmfuzz.errors import UsageError
-from lmfuzz.objectives.combine import Panel
+from lmfuzz.objectives.combine import ObjectiveSet
 from lmfuzz.objectives.disagreement import Divergence, LabelDisagreement, TextDisagreement
 from lmfuzz.plugins import registry as plugins
 from lmfuzz.types import PAD, Batch, take
@@ -22,7 +22,7 @@ def test_they_are_known_by_name():
     ):  # fmt: skip
         built = plugins.build("objectives", plugins.parse(text))
         assert type(built) is kind
-        assert Panel({"x": built}).targets == (text.partition(":")[0], "crash")
+        assert ObjectiveSet({"x": built}).targets == (text.partition(":")[0], "crash")
 
 
 # --- labels ---
@@ -274,7 +274,9 @@ def pair():
 
 
 def test_a_real_pair_is_scored_alike_in_any_batch(pair):
-    panel = Panel({"parting": TextDisagreement(0.25), "js": Divergence(0.2), "kl": Divergence(0.5, "kl")})
+    panel = ObjectiveSet(
+        {"parting": TextDisagreement(0.25), "js": Divergence(0.2), "kl": Divergence(0.5, "kl")}
+    )
     rng = np.random.default_rng(0)
     rows = Batch.of([rng.integers(len(pair.space.symbols), size=n) for n in rng.integers(5, 40, size=64)])
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmfuzz.errors import UsageError
-from lmfuzz.objectives.combine import Panel
+from lmfuzz.objectives.combine import ObjectiveSet
 from lmfuzz.objectives.echo import Echo
 from lmfuzz.plugins import registry as plugins
 from lmfuzz.types import Batch
@@ -166,7 +166,7 @@ def test_what_it_needs_is_said():
     assert built.secret == "1234567"
     assert built.needs == {"text", "prompt"}
     assert built.grades == (frozenset({"phrase_gap//1234567"}),)
-    assert Panel({"x": built}).targets == ("echo", "crash")
+    assert ObjectiveSet({"x": built}).targets == ("echo", "crash")
 
 
 @pytest.mark.parametrize("secret", ["", "abcde", "a-b-c-d-e", "      "])

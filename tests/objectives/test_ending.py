@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from lmfuzz.errors import UsageError
-from lmfuzz.objectives.combine import Panel
+from lmfuzz.objectives.combine import ObjectiveSet
 from lmfuzz.objectives.never_ends import NeverEnds
 from lmfuzz.plugins import registry as plugins
 from lmfuzz.types import PAD, Batch
@@ -80,8 +80,8 @@ def test_it_is_known_by_name():
     built = plugins.build("objectives", plugins.parse("never_ends:below=0.2"))
     assert type(built) is NeverEnds
     assert built.below == 0.2
-    assert Panel({"x": built}).targets == ("never_ends", "crash")
-    assert Panel({"x": built}).needs == {"ended", "end_logprob", "tokens"}
+    assert ObjectiveSet({"x": built}).targets == ("never_ends", "crash")
+    assert ObjectiveSet({"x": built}).needs == {"ended", "end_logprob", "tokens"}
 
 
 @pytest.mark.parametrize("below", [0, 1, -0.5, NAN, INF])

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lmfuzz.errors import UsageError
-from lmfuzz.objectives.combine import Panel
+from lmfuzz.objectives.combine import ObjectiveSet
 from lmfuzz.objectives.format import Format, begins_json
 from lmfuzz.plugins import registry as plugins
 from lmfuzz.types import Batch
@@ -336,4 +336,4 @@ def test_it_is_known_by_name():
     assert type(built) is Format
     assert built.needs == {"text", "ended"}
     assert built.grades == (frozenset({"logprob"}),)
-    assert Panel({"x": built}).targets == ("format", "crash")
+    assert ObjectiveSet({"x": built}).targets == ("format", "crash")

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmfuzz.errors import UsageError
-from lmfuzz.objectives.combine import Panel
+from lmfuzz.objectives.combine import ObjectiveSet
 from lmfuzz.objectives.memorised import Memorised
 from lmfuzz.plugins import registry as plugins
 from lmfuzz.types import PAD, Batch
@@ -252,7 +252,7 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path):
 def test_it_is_known_by_name_and_takes_bundled_texts():
     built = plugins.build("objectives", plugins.parse("memorised:folder=corpora:seeds,tokens=30"))
     assert type(built) is Memorised
-    assert Panel({"x": built}).targets == ("memorised", "crash")
+    assert ObjectiveSet({"x": built}).targets == ("memorised", "crash")
 
 
 @pytest.mark.skipif("LMFUZZ_DATA" not in os.environ, reason="LMFUZZ_DATA names no folder with the data sets")

@@ -4,7 +4,7 @@ from rounding import rounded_pair
 
 from lmfuzz.campaign.executor import LocalExecutor
 from lmfuzz.errors import UsageError
-from lmfuzz.objectives.combine import Panel
+from lmfuzz.objectives.combine import ObjectiveSet
 from lmfuzz.objectives.regression import Regression
 from lmfuzz.plugins import registry as plugins
 from lmfuzz.types import Batch, Evidence
@@ -125,7 +125,7 @@ def test_it_is_made_of_one_part(parts):
 def test_a_real_twin_repeats_itself_where_its_base_does_not():
     pair = rounded_pair(40)
     parts = ("repetition:times=2,period=6,minimum=6,rounds=2", 'phrases:words=["the"],whole=false,echo=true')
-    panel = Panel({part: built(f"regression({part})") for part in parts})
+    panel = ObjectiveSet({part: built(f"regression({part})") for part in parts})
     rng = np.random.default_rng(0)
     rows = Batch.of([rng.integers(len(pair.space.symbols), size=n) for n in rng.integers(5, 40, size=96)])
     trace = LocalExecutor(pair).run(rows, panel.needs | {"text"} | set().union(*panel.grades))

@@ -8,7 +8,7 @@ import pytest
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.operators.dictionary import Dictionary, parse
-from lmfuzz.protocols import Surroundings
+from lmfuzz.protocols import MutationContext
 from lmfuzz.types import Batch
 
 SPACE = TextSpace(tuple("abcdefghijklmnopqrstuvwxyz\n"), 2, 12)
@@ -18,7 +18,7 @@ CORPORA = Path(__file__).parents[2] / "corpora"
 
 
 def around(space=SPACE):
-    return Surroundings(space, Batch.of([space.encode("aa")]), np.random.default_rng(0))
+    return MutationContext(space, Batch.of([space.encode("aa")]), np.random.default_rng(0))
 
 
 def rows(text, count=200):

@@ -8,7 +8,7 @@ import pytest
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.operators.characters import Case, Copy, Delete, Erase, Insert, Repeat, Shift, Substitute, Swap
-from lmfuzz.protocols import Surroundings
+from lmfuzz.protocols import MutationContext
 from lmfuzz.types import Batch
 
 SPACE = TextSpace(tuple("abcdefghijklmnopqrstuvwxyz"), 4, 30)
@@ -19,7 +19,7 @@ FULL = "abcdefghijklmnopqrstuvwxyzabcd"
 def change(operator, text, space=SPACE, count=300, seed=0):
     """What becomes of ``count`` rows of the same text."""
     rows = Batch.of([space.encode(text)] * count)
-    return space.texts(operator(rows, Surroundings(space, rows[:1], np.random.default_rng(seed))))
+    return space.texts(operator(rows, MutationContext(space, rows[:1], np.random.default_rng(seed))))
 
 
 def test_insert_makes_a_row_one_longer_and_leaves_the_rest():
@@ -120,7 +120,7 @@ def test_case_changes_letters_only():
 def test_case_knows_symbols_of_several_characters():
     space = TextSpace((" the", " The", "x"))
     rows = Batch.of([np.array([0, 2, 1])] * 50)
-    changed = Case(longest=1)(rows, Surroundings(space, rows, np.random.default_rng(0)))
+    changed = Case(longest=1)(rows, MutationContext(space, rows, np.random.default_rng(0)))
     assert {tuple(row) for row in changed.data.tolist()} == {(1, 2, 1), (0, 2, 0)}
 
 

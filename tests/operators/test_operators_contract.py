@@ -16,7 +16,7 @@ from lmfuzz.operators.havoc import Havoc
 from lmfuzz.operators.splice import Splice
 from lmfuzz.operators.tail import Tail
 from lmfuzz.operators.tokens import Neighbour, Rare, Respell
-from lmfuzz.protocols import Operator, Surroundings
+from lmfuzz.protocols import MutationContext, Operator
 from lmfuzz.types import Batch
 
 OPERATORS: Mapping[str, Callable[[], Operator]] = {
@@ -135,9 +135,9 @@ def scenes(draw, tokens=False):
     return rows, pool, space, sampler, seed
 
 
-def around(space, pool, sampler, seed) -> Surroundings:
+def around(space, pool, sampler, seed) -> MutationContext:
     lexicon = Circle(len(space.symbols)) if space.tokens is not None else None
-    return Surroundings(space, pool, np.random.default_rng(seed), sampler, lexicon)
+    return MutationContext(space, pool, np.random.default_rng(seed), sampler, lexicon)
 
 
 def same(one: Batch, other: Batch) -> bool:

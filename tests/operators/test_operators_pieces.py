@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.operators.pieces import PerSpace, Piece, at_least_one, concatenate, erase, places, put, spans
-from lmfuzz.protocols import Surroundings
+from lmfuzz.protocols import MutationContext
 from lmfuzz.types import Batch
 
 SPACE = TextSpace(tuple("abcdefghij"), 3, 9)
 
 
 def near(space=SPACE, seed=0):
-    return Surroundings(space, Batch.of([np.zeros(3, np.int32)]), np.random.default_rng(seed))
+    return MutationContext(space, Batch.of([np.zeros(3, np.int32)]), np.random.default_rng(seed))
 
 
 def texts(*rows):

@@ -24,7 +24,7 @@ from lmfuzz.operators.pixels import (
     SaltPepper,
     Step,
 )
-from lmfuzz.protocols import Operator, Surroundings
+from lmfuzz.protocols import MutationContext, Operator
 from lmfuzz.types import Batch
 
 ON_BOXES: Mapping[str, Callable[[], Operator]] = {"noise": Noise, "step": Step, "mix": Mix}
@@ -73,9 +73,9 @@ def locked(batch: Batch) -> Batch:
     return batch
 
 
-def near(space, pool=None, seed=0) -> Surroundings:
+def near(space, pool=None, seed=0) -> MutationContext:
     pool = rows_of(space, 5, seed + 1) if pool is None else pool
-    return Surroundings(space, locked(pool), np.random.default_rng(seed))
+    return MutationContext(space, locked(pool), np.random.default_rng(seed))
 
 
 def copies(space: BoxSpace, image, many: int) -> Batch:
@@ -169,7 +169,7 @@ def test_what_is_no_image_is_refused_in_a_sentence_or_changed(name):
 def test_texts_are_refused(name):
     rows = Batch.of([np.arange(3)])
     with pytest.raises(UsageError, match="cannot change texts"):
-        OPERATORS[name]()(rows, Surroundings(TextSpace(tuple("abc")), rows, np.random.default_rng(0)))
+        OPERATORS[name]()(rows, MutationContext(TextSpace(tuple("abc")), rows, np.random.default_rng(0)))
 
 
 @pytest.mark.parametrize(

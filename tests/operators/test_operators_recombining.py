@@ -11,7 +11,7 @@ from lmfuzz.operators.characters import Insert
 from lmfuzz.operators.havoc import Havoc
 from lmfuzz.operators.splice import Splice
 from lmfuzz.operators.tail import Tail
-from lmfuzz.protocols import Surroundings
+from lmfuzz.protocols import MutationContext
 from lmfuzz.types import Batch
 
 SPACE = TextSpace(tuple("abcdefghijklmnopqrstuvwxyz"), 1, 30)
@@ -22,7 +22,7 @@ def texts(*rows):
 
 
 def near(pool, sampler=None, space=SPACE):
-    return Surroundings(space, pool, np.random.default_rng(0), sampler)
+    return MutationContext(space, pool, np.random.default_rng(0), sampler)
 
 
 @dataclass

@@ -9,7 +9,7 @@ from spellings import letters
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.operators.tokens import Neighbour, Rare, Respell
-from lmfuzz.protocols import Surroundings
+from lmfuzz.protocols import MutationContext
 from lmfuzz.types import Batch
 
 TOKENS = letters("abcd ", 30)
@@ -33,7 +33,7 @@ class Twice:
 
 def around(rows, seed=0, lexicon=None, most=32, **more):
     space = TextSpace(TOKENS.symbols, 1, most, tokens=TOKENS, **more)
-    return Surroundings(space, rows, np.random.default_rng(seed), None, lexicon)
+    return MutationContext(space, rows, np.random.default_rng(seed), None, lexicon)
 
 
 def test_a_neighbour_stands_where_another_token_stood():
@@ -107,7 +107,7 @@ def test_what_they_need():
     for operator in (Neighbour(), Rare()):
         with pytest.raises(UsageError, match="a model of tokens that shows its embeddings"):
             operator(rows, around(rows))
-    characters = Surroundings(TextSpace(tuple("abc")), rows, np.random.default_rng(0))
+    characters = MutationContext(TextSpace(tuple("abc")), rows, np.random.default_rng(0))
     with pytest.raises(UsageError, match="--level token"):
         Respell()(rows, characters)
     for make in (lambda: Neighbour(count=0), lambda: Respell(longest=0)):

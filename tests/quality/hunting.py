@@ -9,9 +9,9 @@ from lmfuzz.campaign.executor import LocalExecutor
 from lmfuzz.campaign.findings import Findings
 from lmfuzz.coverage.archive import Archive
 from lmfuzz.inputs.corpus import Corpus
-from lmfuzz.objectives.combine import Panel
+from lmfuzz.objectives.combine import ObjectiveSet
 from lmfuzz.plugins import registry as plugins
-from lmfuzz.protocols import Setting, Target
+from lmfuzz.protocols import SearchContext, Target
 from lmfuzz.rng import Streams
 from lmfuzz.types import Batch
 
@@ -29,7 +29,9 @@ class Quarry:
 def hunt(quarry: Quarry, search: str, seed: int, executions: int) -> set[str]:
     """The bugs that ``search`` finds with so many executions; it ends early when it has found all."""
     executor, space = LocalExecutor(quarry.target), quarry.target.space
-    panel = Panel({text: plugins.build("objectives", plugins.parse(text)) for text in quarry.objectives})
+    panel = ObjectiveSet(
+        {text: plugins.build("objectives", plugins.parse(text)) for text in quarry.objectives}
+    )
     operators = {
         name: plugins.build("operators", plugins.parse(name))
         for name in plugins.names("operators")
@@ -38,7 +40,7 @@ def hunt(quarry: Quarry, search: str, seed: int, executions: int) -> set[str]:
         and (name != "tail" or hasattr(quarry.target, "sample"))
     }
     seeds = Batch.of([space.encode(text) for text in quarry.seeds])
-    setting = Setting(
+    setting = SearchContext(
         space, seeds, operators, panel.targets, Corpus(space), Streams(seed)["search"],
         executor if hasattr(quarry.target, "sample") else None,
     )  # fmt: skip

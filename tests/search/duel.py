@@ -8,7 +8,7 @@ import numpy as np
 from lmfuzz.inputs.bounds import Linf
 from lmfuzz.inputs.corpus import Corpus
 from lmfuzz.inputs.spaces import BoxSpace
-from lmfuzz.protocols import Setting
+from lmfuzz.protocols import SearchContext
 from lmfuzz.storage.serialize import decode, encode
 
 SHAPE, CLASSES = (6, 5, 1), 4
@@ -81,7 +81,7 @@ def swap(rows, near):
 class Run:
     """A search and what it stands on, driven as the loop does."""
 
-    setting: Setting
+    context: SearchContext
     duel: Duel
     make: object
     search: object
@@ -92,24 +92,24 @@ class Run:
         space = BoxSpace(SHAPE, step=step)
         rows = space.settle(np.random.default_rng(99).random((seeds, *SHAPE)).astype(np.float32))
         batch = space.batch(rows)
-        setting = Setting(
+        context = SearchContext(
             space, batch, {"shade": shade, "swap": swap}, ("d",), Corpus(space), np.random.default_rng(rng),
             bound=Linf(most, space, batch) if most else None, queries=queries,
             gradients=duel.gradients if gradients else None,
         )  # fmt: skip
-        return cls(setting, duel, make, make(setting))
+        return cls(context, duel, make, make(context))
 
-    def resumed(self):
+    def spec_for_resume(self):
         """The same search, stopped and begun again."""
-        rng, corpus = copy.deepcopy(self.setting.rng), copy.deepcopy(self.setting.corpus)
-        setting = replace(self.setting, rng=rng, corpus=corpus)
-        search = self.make(setting)
+        rng, corpus = copy.deepcopy(self.context.rng), copy.deepcopy(self.context.corpus)
+        context = replace(self.context, rng=rng, corpus=corpus)
+        search = self.make(context)
         search.restore(decode(encode(self.search.state())))
-        return Run(setting, self.duel, self.make, search)
+        return Run(context, self.duel, self.make, search)
 
     def turn(self, size=64):
         """One batch, with all that every batch has to be; and what the models made of it."""
-        trials, space = self.search.trials, self.setting.space
+        trials, space = self.search.trials, self.context.space
         batch = self.search.ask(size)
         if not len(batch):
             assert not len(trials.open)
@@ -120,12 +120,12 @@ class Run:
         if mutants.any():
             assert mutants.all(), "seeds come alone"
             assert np.isin(batch.origin, trials.open).all()
-            each = np.bincount(batch.origin, minlength=len(self.setting.seeds))
+            each = np.bincount(batch.origin, minlength=len(self.context.seeds))
             assert (each <= trials.left).all()
-            assert (self.setting.corpus[batch.parent].origin == batch.origin).all()
-        if self.setting.bound is not None:
-            change = np.abs(batch.data - self.setting.seeds.data[batch.origin])
-            assert change.max() <= self.setting.bound.most * 1.00001
+            assert (self.context.corpus[batch.parent].origin == batch.origin).all()
+        if self.context.bound is not None:
+            change = np.abs(batch.data - self.context.seeds.data[batch.origin])
+            assert change.max() <= self.context.bound.most * 1.00001
         trace = {name: values.copy() for name, values in self.duel.run(batch).items()}
         self.search.tell(batch, trace, self.duel.margins(trace), np.zeros(len(batch), bool))
         return batch
@@ -155,7 +155,7 @@ def same_when_resumed(make, before, **about):
     unbroken = Run.of(make, **about)
     for _ in range(before):
         unbroken.turn(16)
-    resumed = unbroken.resumed()
+    resumed = unbroken.spec_for_resume()
     for _ in range(6):
         assert rows_of(resumed.turn(16)) == rows_of(unbroken.turn(16))
     assert encode(resumed.search.state()) == encode(unbroken.search.state())

@@ -8,13 +8,12 @@ from hypothesis import strategies as st
 
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.spaces import BoxSpace, TextSpace
-from lmfuzz.protocols import Setting
+from lmfuzz.protocols import SearchContext
 from lmfuzz.search.boundary import Boundary
 from lmfuzz.search.per_seed import PerSeed
 from lmfuzz.search.random import Random
 from lmfuzz.search.root_finding import Lines, crossings, leads, least
-from lmfuzz.search.seed_outcomes import Trials
-from lmfuzz.search.turns import TURN, turn
+from lmfuzz.search.seed_outcomes import TURN, SeedOutcomes, turn
 from lmfuzz.types import Batch
 
 
@@ -51,7 +50,7 @@ def test_a_gradient_counts_as_a_query():
     rows = run.to_the_end()
     trials, gradients = run.search.trials, run.duel.gradient_rows
     assert gradients > 0
-    assert trials.queries.sum() == rows - len(run.setting.seeds) + gradients
+    assert trials.queries.sum() == rows - len(run.context.seeds) + gradients
     assert (trials.queries <= 7).all()
     assert (trials.queries[~trials.natural & ~trials.solved] == 7).all()
 
@@ -60,7 +59,7 @@ def test_what_cannot_be_reached_ends_with_the_queries():
     run = Run.of(Boundary, Duel(apart=0), most=0.1, queries=90)
     rows = run.to_the_end()
     assert not run.search.trials.solved.any()
-    assert rows == len(run.setting.seeds) * 91
+    assert rows == len(run.context.seeds) * 91
 
 
 @pytest.mark.parametrize("gradients", [False, True])
@@ -122,7 +121,7 @@ def test_the_same_seed_makes_the_same_search():
 
 def test_wrong_use():
     space = TextSpace(("a", "b"))
-    text = Setting(space, Batch.of([np.array([0])]), {}, ("d",), None, np.random.default_rng(0))
+    text = SearchContext(space, Batch.of([np.array([0])]), {}, ("d",), None, np.random.default_rng(0))
     with pytest.raises(UsageError, match="take directed for texts"):
         Boundary(text)
     with pytest.raises(UsageError, match="patience must be at least 1, not 0"):
@@ -131,7 +130,7 @@ def test_wrong_use():
 
 def test_a_seed_that_is_not_solved_makes_way():
     run = Run.of(Boundary, seeds=5)
-    trials = Trials(run.setting)
+    trials = SeedOutcomes(run.context)
     assert turn(trials, 2).tolist() == [0, 1]
     trials.queries[:] = [TURN - 1, TURN, 3, TURN, 0]
     assert turn(trials, 3).tolist() == [0, 2, 4]

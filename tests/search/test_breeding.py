@@ -5,8 +5,8 @@ import pytest
 
 from lmfuzz.inputs.corpus import Corpus
 from lmfuzz.inputs.spaces import TextSpace
-from lmfuzz.protocols import Setting
-from lmfuzz.search.mutation import GROUPS, Breeder
+from lmfuzz.protocols import SearchContext
+from lmfuzz.search.mutation import GROUPS, Mutator
 from lmfuzz.types import Batch, join
 
 SPACE = TextSpace(tuple("abcdefghij"), 1, 4)
@@ -26,16 +26,16 @@ class Borrow:
         return rows.changed(data, np.full(len(rows), 2, np.int32))
 
 
-def breeder(operators):
+def mutator(operators):
     corpus = Corpus(SPACE)
     seeds = Batch.of([np.array([symbol]) for symbol in range(5)])
-    return Breeder(Setting(SPACE, seeds, operators, ("t",), corpus, np.random.default_rng(0), SAMPLER))
+    return Mutator(SearchContext(SPACE, seeds, operators, ("t",), corpus, np.random.default_rng(0), SAMPLER))
 
 
 @pytest.mark.parametrize("size", [1, 2, GROUPS, GROUPS + 1, 30])
 def test_every_mutant_stands_at_its_parents_place(size):
     one, other = Borrow(), Borrow()
-    breeding = breeder({"one": one, "other": other})
+    breeding = mutator({"one": one, "other": other})
     ids, pool = np.arange(size) % 5, (3 * np.arange(size) + 1) % 5
     mutants = breeding.mutate(ids, pool=pool)
     assert mutants.data[:, :2].tolist() == np.stack([ids, pool], axis=1).tolist()
@@ -48,21 +48,21 @@ def test_every_mutant_stands_at_its_parents_place(size):
 
 def test_without_a_pool_operators_borrow_from_seeds_alone():
     borrow = Borrow()
-    breeding = breeder({"borrow": borrow})
-    breeding.setting.corpus.add(Batch.of([np.array([9])] * 50))
+    breeding = mutator({"borrow": borrow})
+    breeding.context.corpus.add(Batch.of([np.array([9])] * 50))
     breeding.mutate(np.full(200, 7))
     pools = join([near.pool for near in borrow.seen])
     assert set(pools.data[:, 0].tolist()) == {0, 1, 2, 3, 4}
 
 
 def test_operators_are_drawn_by_the_choice_given():
-    breeding = breeder({"a": Borrow(), "b": Borrow(), "c": Borrow()})
+    breeding = mutator({"a": Borrow(), "b": Borrow(), "c": Borrow()})
     mutants = breeding.mutate(np.zeros(8, int), choose=lambda groups: np.full(groups, 1))
     assert mutants.operator.tolist() == [1] * 8
 
 
 def test_a_corpus_that_holds_rows_already_is_left_as_it_is():
-    first = breeder({"a": Borrow()})
-    again = Breeder(first.setting)
-    assert len(first.setting.corpus) == 5
+    first = mutator({"a": Borrow()})
+    again = Mutator(first.context)
+    assert len(first.context.corpus) == 5
     assert SPACE.texts(again.seeds(9)) == ["a", "b", "c", "d", "e"]

@@ -6,7 +6,7 @@ from duel import SHAPE, Duel, Run, rows_of, same_when_resumed
 
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.spaces import TextSpace
-from lmfuzz.protocols import Setting
+from lmfuzz.protocols import SearchContext
 from lmfuzz.search.diffchaser import DiffChaser
 from lmfuzz.types import Batch
 
@@ -41,7 +41,7 @@ def test_a_generation_that_does_not_fit_is_handed_out_over_several_batches():
 def test_the_first_generation_are_mutants_of_the_seed():
     run = started(population=400, rate=0.1, step=1 / 255)
     batch = run.turn(400)
-    changed = batch.data != run.setting.seeds.data[0]
+    changed = batch.data != run.context.seeds.data[0]
     assert 0.09 < changed.mean() < 0.11
     values = np.rint(255 * batch.data[changed]).astype(int)
     assert values.min() <= 2
@@ -72,7 +72,7 @@ def test_fitness_is_the_bases_uncertainty():
         shares = np.sort(run.duel.run(batch)["base/probabilities"].astype(np.float64), axis=1)
         np.testing.assert_allclose(run.search._fitness[0], shares[:, -1] - shares[:, -k])
     run = started(fitness="target")
-    seed = run.duel.run(run.setting.seeds)["base/probabilities"][0]
+    seed = run.duel.run(run.context.seeds)["base/probabilities"][0]
     shares = run.duel.run(run.turn(30))["base/probabilities"].astype(np.float64)
     second = seed.argsort()[-2]
     np.testing.assert_allclose(run.search._fitness[0], shares.max(axis=1) - shares[:, second])
@@ -152,7 +152,7 @@ def test_no_number_is_the_least_fit():
 
 def test_wrong_use():
     text = TextSpace(("a", "b"))
-    around = Setting(text, Batch.of([np.array([0])]), {}, ("d",), None, np.random.default_rng(0))
+    around = SearchContext(text, Batch.of([np.array([0])]), {}, ("d",), None, np.random.default_rng(0))
     with pytest.raises(UsageError, match="take directed for texts"):
         DiffChaser(around)
     with pytest.raises(UsageError, match="elite of 30 must be smaller than the population of 30"):

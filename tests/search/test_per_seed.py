@@ -10,9 +10,9 @@ from lmfuzz.inputs.corpus import Corpus
 from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.plugins import registry as plugins
 from lmfuzz.plugins.grammar import parse
-from lmfuzz.protocols import Setting
+from lmfuzz.protocols import SearchContext
 from lmfuzz.search.per_seed import PerSeed
-from lmfuzz.search.seed_outcomes import Trials
+from lmfuzz.search.seed_outcomes import SeedOutcomes
 from lmfuzz.storage.serialize import decode, encode
 from lmfuzz.types import Batch
 
@@ -25,7 +25,7 @@ def setting(queries=None, edits=None, seed=0):
     seeds = Batch.of([SPACE.encode(text) for text in SEEDS])
     operators = {name: plugins.build("operators", parse(name)) for name in ("substitute", "insert", "delete")}
     bound = Edits(edits, SPACE, seeds) if edits else None
-    return Setting(
+    return SearchContext(
         SPACE, seeds, operators, ("h", "crash"), Corpus(SPACE), np.random.default_rng(seed), bound=bound,
         queries=queries,
     )  # fmt: skip
@@ -105,7 +105,7 @@ def test_edits_bound_every_row(name):
 
 
 def test_queries_are_counted_up_to_the_first_hit():
-    trials = Trials(setting(queries=5))
+    trials = SeedOutcomes(setting(queries=5))
     seeds = Batch.of([SPACE.encode(text) for text in SEEDS])
     trials.note(seeds, np.array([[-1], [2], [-1], [-3], [np.nan]], np.float32))
     assert trials.natural.tolist() == [False, True, False, False, False]
@@ -119,6 +119,6 @@ def test_queries_are_counted_up_to_the_first_hit():
     assert trials.open.tolist() == [2, 3, 4]
     trials.note(rows[[5, 5, 5, 5]], np.full((4, 1), -1, np.float32))
     assert trials.open.tolist() == [2, 4]
-    again = Trials(setting(queries=5))
+    again = SeedOutcomes(setting(queries=5))
     again.restore(decode(encode(trials.state())))
     assert again.open.tolist() == [2, 4]

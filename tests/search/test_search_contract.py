@@ -10,7 +10,7 @@ from lmfuzz.inputs.corpus import Corpus
 from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.plugins import registry as plugins
 from lmfuzz.plugins.grammar import parse
-from lmfuzz.protocols import Setting
+from lmfuzz.protocols import SearchContext
 from lmfuzz.storage.serialize import decode, encode
 from lmfuzz.types import SEED, Batch, join
 
@@ -44,19 +44,19 @@ class Run:
         rng = np.random.default_rng(99)
         symbols = [rng.integers(8, size=rng.integers(2, 21), dtype=np.int32) for _ in range(seeds)]
         self.name, self.corpus, self.rng = name, Corpus(SPACE), np.random.default_rng(seed)
-        self.setting = Setting(
+        self.context = SearchContext(
             space=SPACE, seeds=Batch.of(symbols), targets=TARGETS, corpus=self.corpus, rng=self.rng,
             operators={name: plugins.build("operators", parse(name)) for name in operators},
             sampler=Parrot() if sampler else None,
         )  # fmt: skip
-        self.search = plugins.build("searches", parse(name), self.setting)
+        self.search = plugins.build("searches", parse(name), self.context)
 
-    def resumed(self):
+    def spec_for_resume(self):
         """A new search that goes on from this one's state, as if it had been stopped and started again."""
         other = copy.copy(self)
         other.corpus, other.rng = copy.deepcopy(self.corpus), copy.deepcopy(self.rng)
-        other.setting = replace(self.setting, corpus=other.corpus, rng=other.rng)
-        other.search = plugins.build("searches", parse(self.name), other.setting)
+        other.context = replace(self.context, corpus=other.corpus, rng=other.rng)
+        other.search = plugins.build("searches", parse(self.name), other.context)
         other.search.restore(decode(encode(self.search.state())))
         return other
 
@@ -114,10 +114,10 @@ def test_seeds_come_first_each_once_and_then_mutants(name, seeds, size):
         assert tuple(run.search.focus) in ((), (0, 1, 2))
         handed_out.append(batch)
     handed_out = join(handed_out)
-    assert SPACE.texts(handed_out) == SPACE.texts(run.setting.seeds)
+    assert SPACE.texts(handed_out) == SPACE.texts(run.context.seeds)
     assert (handed_out.parent == SEED).all()
     assert (handed_out.operator == SEED).all()
-    assert SPACE.texts(run.corpus[slice(0, seeds)]) == SPACE.texts(run.setting.seeds)
+    assert SPACE.texts(run.corpus[slice(0, seeds)]) == SPACE.texts(run.context.seeds)
     for _ in range(12):
         assert_sound(run, run.turn(size), size, seeds)
 
@@ -154,8 +154,8 @@ def test_the_operators_named_are_those_that_made_the_rows(name):
 
     run = Run(name)
     for place, operator in enumerate(OPERATORS):
-        run.setting.operators[operator] = signed(place)
-    run.search = plugins.build("searches", parse(name), run.setting)
+        run.context.operators[operator] = signed(place)
+    run.search = plugins.build("searches", parse(name), run.context)
     run.turn()
     for batch in run.turns(10):
         np.testing.assert_array_equal(batch.operator, batch.data[:, 0])
@@ -187,7 +187,7 @@ def test_the_same_seed_makes_the_same_search_and_another_makes_another(name):
 def test_a_search_that_was_stopped_goes_on_as_if_it_had_not_been(name, before):
     unbroken = Run(name, seeds=20)  # two turns for the seeds
     unbroken.turns(before)
-    resumed = unbroken.resumed()
+    resumed = unbroken.spec_for_resume()
     for _ in range(5):
         assert rows_of(resumed.turn()) == rows_of(unbroken.turn())
         assert list(resumed.search.focus) == list(unbroken.search.focus)
@@ -200,7 +200,7 @@ def test_stopping_after_every_turn_changes_nothing(name):
     unbroken, broken = Run(name), Run(name)
     for _ in range(25):
         assert rows_of(broken.turn()) == rows_of(unbroken.turn())
-        broken = broken.resumed()
+        broken = broken.spec_for_resume()
 
 
 @pytest.mark.parametrize("name", SEARCHES)
@@ -214,7 +214,7 @@ def test_any_margins_and_novelty_can_be_told(name, margin, new, seeds):
         assert SPACE.legal(batch).all()
         margins = np.full((len(batch), 3), margin, np.float32)
         run.search.tell(batch, {}, margins, np.full(len(batch), new))
-    run = run.resumed()
+    run = run.spec_for_resume()
     assert_sound(run, run.turn(8), 8, seeds)
 
 

@@ -6,7 +6,7 @@ from duel import Duel, Run, rows_of, same_when_resumed
 
 from lmfuzz.inputs.corpus import Corpus
 from lmfuzz.inputs.spaces import BoxSpace
-from lmfuzz.protocols import Setting
+from lmfuzz.protocols import SearchContext
 from lmfuzz.search.triggerfinder import PAPER, TriggerFinder
 
 SPACE = BoxSpace((2,))
@@ -28,11 +28,11 @@ def plus(amount):
 def finder(operators=7, seeds=1, names=None, **parameters):
     corpus = Corpus(SPACE)
     names = names or [f"plus{i}" for i in range(operators)]
-    setting = Setting(
+    context = SearchContext(
         SPACE, SPACE.batch(np.zeros((seeds, 2))), {n: plus((i + 1) / 100) for i, n in enumerate(names)},
         ("d",), corpus, np.random.default_rng(0),
     )  # fmt: skip
-    return setting, TriggerFinder(setting, **parameters)
+    return context, TriggerFinder(context, **parameters)
 
 
 def answer(search, batch, base, twin, margin=-1.0):
@@ -46,9 +46,9 @@ def answer(search, batch, base, twin, margin=-1.0):
 
 def begun(seeds=1, **parameters):
     """A finder whose seeds were run: d is 0.01."""
-    setting, search = finder(seeds=seeds, **parameters)
+    context, search = finder(seeds=seeds, **parameters)
     answer(search, search.ask(seeds), [0.9, 0.1], [0.89, 0.11])
-    return setting, search
+    return context, search
 
 
 # --- the operators' chain ---
@@ -88,14 +88,14 @@ def test_the_first_operator_and_ties_are_drawn_evenly():
 
 def test_operators_are_called_once_per_batch_and_named_as_the_campaign_does():
     names = ["other", *PAPER, "another"]
-    setting, search = finder(seeds=200, names=names)
+    context, search = finder(seeds=200, names=names)
     answer(search, search.ask(200), [0.9, 0.1], [0.9, 0.1])
     for _ in range(5):
-        before = [operator.calls for operator in setting.operators.values()]
+        before = [operator.calls for operator in context.operators.values()]
         start = search._data[:, 0].copy()
         batch = search.ask(200)
         np.testing.assert_allclose(batch.data[:, 0] - start, (batch.operator + 1) / 100, atol=1e-6)
-        after = [operator.calls for operator in setting.operators.values()]
+        after = [operator.calls for operator in context.operators.values()]
         assert np.array_equal(np.subtract(after, before), [0, 1, 1, 1, 1, 1, 1, 1, 0])
         answer(search, batch, [0.9, 0.1], [0.85, 0.15])
     assert np.allclose(search._tries.sum(axis=1), 5)
@@ -180,7 +180,7 @@ def test_seeds_are_solved(fitness, most):
 def test_queries_are_mutants_up_to_the_hit():
     run = Run.of(TriggerFinder, Duel(apart=0.05), queries=25)
     rows = run.to_the_end(size=7)
-    assert rows == len(run.setting.seeds) + run.search.trials.queries.sum()
+    assert rows == len(run.context.seeds) + run.search.trials.queries.sum()
 
 
 @pytest.mark.parametrize("before", [0, 1, 2, 3, 7, 30])

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import PreTrainedTokenizerFast
 
 from lmfuzz.inputs.tokenizer import Tokens
-from lmfuzz.targets.hf.target import CausalLM, Manner
+from lmfuzz.targets.hf.target import CausalLM, HFOptions
 from lmfuzz.targets.rnn.target import Decoding
 
 CORPORA = Path(__file__).parent.parent.parent / "corpora"
@@ -85,14 +85,14 @@ def tokens(marker: bool = False, chat: bool = False, system: str = "") -> Tokens
 def target(
     kind: str = "llama", *, marker: bool = False, ends: tuple[int, ...] = (0,), **more: object
 ) -> CausalLM:
-    """A target, on a ``device``; ``more`` are fields of Manner, or of Decoding."""
+    """A target, on a ``device``; ``more`` are fields of HFOptions, or of Decoding."""
     chat, system, seed = more.pop("chat", False), more.pop("system", ""), more.pop("model_seed", 0)
     module = model(kind, seed)
     if device := more.pop("device", None):
         module = deepcopy(module).to(device)
     fields = {key: more.pop(key) for key in list(more) if key in Decoding.__dataclass_fields__}
     decoding = Decoding(**{"max_new": 12, **fields})
-    return CausalLM(module, tokens(marker, chat, system), ends, kind, Manner(decoding, **more))
+    return CausalLM(module, tokens(marker, chat, system), ends, kind, HFOptions(decoding, **more))
 
 
 def save(folder: Path, kind: str = "llama", chat: bool = False) -> Path:

@@ -5,13 +5,13 @@ import pytest
 import torch
 from targets import small_lms
 
-from lmfuzz.campaign.executor import CRASH, LocalExecutor
+from lmfuzz.campaign.executor import LocalExecutor
 from lmfuzz.errors import TargetError, Unfit, UsageError
 from lmfuzz.inputs.spaces import TextSpace, describe, described
-from lmfuzz.objectives.combine import Panel
+from lmfuzz.objectives.combine import ObjectiveSet
 from lmfuzz.targets.hf import decoding as writing
 from lmfuzz.targets.sampling import Noise
-from lmfuzz.types import PAD, Batch
+from lmfuzz.types import CRASH, PAD, Batch
 
 torch.set_num_threads(1)
 
@@ -378,7 +378,7 @@ def test_prompts_and_outputs_that_do_not_fit_into_the_window_are_refused():
 def test_a_row_that_is_too_long_is_unscored_and_no_crash():
     target = small_lms.target("llama", max_new=60)
     texts = ["short", "\u4e16" * 60]  # three tokens each
-    executor, panel = LocalExecutor(target), Panel({})
+    executor, panel = LocalExecutor(target), ObjectiveSet({})
     batch = rows(target, texts)
     trace = executor.run(batch, frozenset({"text"}))
     assert trace[CRASH][0] == ""

@@ -8,7 +8,7 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
 from lmfuzz.inputs.tokenizer import Tokens
 from lmfuzz.targets.hf import vocabulary as module
-from lmfuzz.targets.hf.target import CausalLM, Manner
+from lmfuzz.targets.hf.target import CausalLM, HFOptions
 from lmfuzz.targets.hf.vocabulary import DISTANCE, LOGIT, NORM, Vocabulary
 from lmfuzz.targets.rnn.target import Decoding
 
@@ -45,7 +45,7 @@ def random(size, seed=0, width=16):
 def learnt(tied):
     return CausalLM(
         planted.model(tied), Tokens(planted.tokenizer().to_str()), (0,), "planted",
-        Manner(Decoding(max_new=4), level="token", max_length=8),
+        HFOptions(Decoding(max_new=4), level="token", max_length=8),
     )  # fmt: skip
 
 

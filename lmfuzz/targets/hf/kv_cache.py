@@ -7,7 +7,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
 
-class Room(DynamicLayer):  # type: ignore[no-untyped-call]
+class PreallocatedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
     """One layer's keys and values, (B, heads, size, width) each, of which the first ``length`` are there.
 
     prefix: keys and values (1, heads, N, width) with which every row begins; None is none. Measured against
@@ -17,7 +17,7 @@ class Room(DynamicLayer):  # type: ignore[no-untyped-call]
     keys: Tensor
     values: Tensor
 
-    def __init__(self, size: int, prefix: "Room | None" = None) -> None:
+    def __init__(self, size: int, prefix: "PreallocatedLayer | None" = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.size, self._prefix = size, prefix
         self.length: int = prefix.length if prefix is not None else 0
@@ -60,7 +60,7 @@ class Room(DynamicLayer):  # type: ignore[no-untyped-call]
 def rooms(layers: int, size: int, prefix: Cache | None = None) -> Cache:
     """An empty cache of ``size`` places, the first of them those of ``prefix``."""
     begun: Sequence[Any] = [None] * layers if prefix is None else prefix.layers
-    made: list[Any] = [Room(size, first) for first in begun]
+    made: list[Any] = [PreallocatedLayer(size, first) for first in begun]
     return Cache(layers=made)
 
 
@@ -69,7 +69,7 @@ def chosen(cache: Cache, rows: Tensor, more: int | None = None) -> Cache:
     picked: list[Any] = []
     layers: Any = cache.layers
     for layer in layers:
-        room = Room(layer.size if more is None else layer.length + more)
+        room = PreallocatedLayer(layer.size if more is None else layer.length + more)
         room.length = layer.length
         room.lay_out(layer.keys[:1].expand(len(rows), -1, -1, -1), layer.values[:1])
         room.keys[:, :, : layer.length] = layer.keys[rows, :, : layer.length]

@@ -64,7 +64,7 @@ def _behind(text: str, tokens: Tokens) -> tuple[int, ...]:
     return ()
 
 
-class Spelled:
+class TokenizedPhrases:
     """W phrases and their S spellings, on a model's device; made once for them, as it takes a while.
 
     tokens int64 (S, L), lengths int64 (S,), joined bool (S,): of every spelling. options int64 (W, N): the
@@ -103,7 +103,13 @@ class CausalGaps:
     """The gaps of W phrases for B rows, collected while they are written."""
 
     def __init__(
-        self, spelled: Spelled, reader: Reader, rows: int, steps: int, prompts_end: Tensor, noise: Noise
+        self,
+        spelled: TokenizedPhrases,
+        reader: Reader,
+        rows: int,
+        steps: int,
+        prompts_end: Tensor,
+        noise: Noise,
     ) -> None:
         """prompts_end: the last token (B,) of each prompt; noise: of the decoding."""
         self._spelled, self._reader, self._noise, self._steps = spelled, reader, noise, steps

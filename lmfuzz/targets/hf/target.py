@@ -14,7 +14,7 @@ from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.inputs.tokenizer import Tokens
 from lmfuzz.targets.hf.decoding import Choose, Writer
 from lmfuzz.targets.hf.forward import Reader
-from lmfuzz.targets.hf.phrase_gap import CausalGaps, Spelled
+from lmfuzz.targets.hf.phrase_gap import CausalGaps, TokenizedPhrases
 from lmfuzz.targets.hf.recorder import STEPWISE, Record
 from lmfuzz.targets.hf.vocabulary import Vocabulary
 from lmfuzz.targets.hooks import Peaks, See, submodules, watching
@@ -31,7 +31,7 @@ _TYPED = tuple(range(32, 127))  # code points of characters that are drawn at ra
 
 
 @dataclass(frozen=True)
-class Manner:
+class HFOptions:
     """How a causal language model is used.
 
     level: what a symbol of a prompt is, "char" or "token". layer: the block whose states are shown, 0 for
@@ -84,10 +84,10 @@ class CausalLM:
 
     def __init__(
         self, model: nn.Module, tokens: Tokens, ends: Sequence[int], name: str,
-        manner: Manner | None = None, notes: Sequence[str] = (), like: Reader | None = None,
+        manner: HFOptions | None = None, notes: Sequence[str] = (), like: Reader | None = None,
     ) -> None:  # fmt: skip
         self.sparing = True  # each row costs much: a campaign calibrates with few
-        self.manner = manner = manner or Manner()
+        self.manner = manner = manner or HFOptions()
         self.decoding, self.name, self._tokens = manner.decoding, name, tokens
         self.module = model.eval().requires_grad_(False)
         self.reader = Reader(self.module, name, manner.layer, like)
@@ -96,7 +96,7 @@ class CausalLM:
         self.vocabulary = tokens.symbols + ("",) * (self.reader.size - len(tokens.symbols))
         more = ({"end_logprob"} if ends else set()) | ({"phrase_gap/"} if self.reader.padded else set())
         self.channels = CHANNELS | more
-        self._spelled: dict[tuple[str, ...], Spelled] = {}
+        self._spelled: dict[tuple[str, ...], TokenizedPhrases] = {}
         self.told = tokens.before + tokens.behind  # with every prompt
         self.seeds = None if tokens.special else "corpora:chat"  # bundled prompts that suit it
         self.space = self._made_space()
@@ -305,10 +305,12 @@ class CausalLM:
         self._writer.write(prompts, steps, choose, record)
         return Decoded(prompts, record, gaps)
 
-    def _spell(self, phrases: tuple[str, ...]) -> Spelled:
+    def _spell(self, phrases: tuple[str, ...]) -> TokenizedPhrases:
         """The phrases of these channels in tokens: campaigns ask for all, or for one of them."""
         if phrases not in self._spelled:
-            self._spelled[phrases] = Spelled(phrases, self._tokens, self.vocabulary, self.reader.device)
+            self._spelled[phrases] = TokenizedPhrases(
+                phrases, self._tokens, self.vocabulary, self.reader.device
+            )
         return self._spelled[phrases]
 
     def _stopped(self, prompts: list[list[int]]) -> Callable[[Tensor, Tensor], Tensor]:
