@@ -48,7 +48,7 @@ def lmfuzz_campaign(tmp_path: Path) -> Callable[..., Outcome]:
 
     def run(target: Any = None, **keys: Any) -> Outcome:
         from lmfuzz import spec as specs
-        from lmfuzz.campaign.campaign import Campaign
+        from lmfuzz.campaign.campaign import Campaign, Silent
         from lmfuzz.errors import TargetError, UsageError, printable
         from lmfuzz.targets.loading import PROMISED
 
@@ -60,7 +60,7 @@ def lmfuzz_campaign(tmp_path: Path) -> Callable[..., Outcome]:
             campaign = Campaign(specs.resolve({"budget": BUDGET, **keys}, {}, "lmfuzz_campaign(...)"), target)
             campaign.calibrate()
             with campaign.create(directory) as store:
-                campaign.run(store, _Unwatched())
+                campaign.run(store, Silent())
         except (UsageError, TargetError) as error:
             wrong = printable(str(error))
         else:
@@ -68,13 +68,3 @@ def lmfuzz_campaign(tmp_path: Path) -> Callable[..., Outcome]:
         pytest.fail(f"lmfuzz: {wrong}", pytrace=False)
 
     return run
-
-
-class _Unwatched:
-    """A watch that shows nothing: the outcome says everything."""
-
-    def note(self, finding_line: str) -> None: ...
-
-    def found(self, number: int, finding: "Finding") -> None: ...
-
-    def step(self, step: Any) -> None: ...

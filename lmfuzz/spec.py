@@ -3,6 +3,7 @@
 import os
 import tomllib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,65 +21,187 @@ from lmfuzz.plugins.grammar import parse
 __all__ = ["Spec", "load", "read", "resolve", "resource", "write"]
 
 _RECORDS = ("made_with", "target")  # tables of a campaign.toml that say what it ran on
-_OPTIONS = {"objectives": "objective", "operators": "operator"}  # given once for each
 _LARGEST = 2**63 - 1
 _LONGEST = 100_000
 _WIDEST = {"min_length": 1, "max_length": _LONGEST}  # so that one of them can be checked alone
 
 
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What the command line and the documentation say of a field of Spec, beside its description.
+
+    group: the heading it stands under. option: how it is typed, ``--like-its-name`` where that is not said.
+    metavar: what stands for its value. unset: what happens when it is not given, where its default does not
+    say so. rows: the only kind of model that it is for, "text" or "box"; '' for both.
+    """
+
+    group: str
+    option: str
+    metavar: str
+    unset: str
+    rows: Literal["", "text", "box"]
+
+
+def _setting(
+    default: Any, group: str, description: str, metavar: str = "", unset: str = "", *, option: str = "",
+    rows: Literal["", "text", "box"] = "", **checks: Any,
+) -> Any:  # fmt: skip
+    """A field of Spec."""
+    field = Field(default=default, description=description, **checks)
+    field.metadata.append(Setting(group, option, metavar, unset, rows))
+    return field
+
+
+TEST, FIND, SEARCH, RUN = "What to test", "What to look for", "How to search", "How the model runs"
+_OBJECTIVES = ["repetition", "phrases:file=corpora:words/blacklist.txt"]
+
+
 class Spec(BaseModel):
     """Everything that fixes a campaign; two campaigns with equal specs do the same.
 
-    Paths are as given, relative to the working directory; ``corpora:`` in front means bundled.
+    Command-line options, keys of campaign.toml and arguments of ``lmfuzz.fuzz`` are its fields. Paths are
+    as given, relative to the working directory; ``corpora:`` in front means bundled.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    model: str = ""  # checkpoint folder, file.py:factory or module:factory; '' is the bundled model
-    twin: str = ""  # the model to compare it with, or a recipe such as int8; '' is none
-    shape: list[int] = []  # (H, W, C) of the images that a model takes which does not say so itself
-    resolution: Literal["byte", "float"] = "byte"  # values that pixels can have: 256, or any
-    seeds: list[str] = []  # files and folders; empty means the bundled ones
-    count: int | None = Field(default=None, ge=1)  # seeds to take; None is all
-    objectives: list[str] = Field(
-        default=["repetition", "phrases:file=corpora:words/blacklist.txt"], min_length=1
+    # fmt: off
+    model: str = _setting(
+        "", TEST, "The model to test: a checkpoint folder, a Hugging Face folder or name, or"
+        " file.py:factory.",
+        "MODEL", "the bundled model", option="MODEL",
     )
-    search: str = "directed"
-    feature: str = "hidden_last"
-    operators: list[str] = []  # empty means all
-    dictionary: str = ""
-    budget: str = "1m"
-    stop_after: int | None = Field(default=None, ge=1)  # findings
-    seed: int = Field(default=0, ge=0, le=_LARGEST)
-    batch: int = Field(default=64, ge=1, le=65536)  # rows
-    max_new: int = Field(default=50, ge=1, le=100_000)  # symbols the model writes per row
-    temperature: float = Field(default=0.0, ge=0, le=100, allow_inf_nan=False)  # 0 is greedy
-    decode_seed: int = Field(default=0, ge=0, le=_LARGEST)
-    stop: list[str] = []  # an output ends where one of these begins
-    min_length: int = Field(default=1, ge=1)  # symbols of a prompt
-    max_length: int = Field(default=64, ge=1, le=_LONGEST)
-    unknown: Literal["error", "drop"] = "error"  # characters of seeds outside the alphabet
-    allow_pickle: bool = False
-    level: Literal["char", "token"] = "char"  # what a symbol of a prompt is, for a model of tokens
-    system: str = ""  # what such a model is told before every prompt
-    template: Literal["auto", "chat", "raw"] = "auto"  # auto: the tokenizer's chat template where it has one
-    layer: int = Field(
-        default=0, ge=0
-    )  # whose states are shown: that block's, 0 is what the output head reads
-    device: str = "cpu"
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    batch_tokens: int | None = Field(default=None, ge=1)  # in a batch at most; None is found out
-    threads: int | None = Field(
-        default=None, ge=1, le=1024
-    )  # of torch; None: all for a large model, else one
-    trust_remote_code: bool = False
-    linf: float | None = Field(default=None, gt=0, allow_inf_nan=False)  # largest change of a value
-    edits: int | None = Field(default=None, ge=1)  # largest change of a prompt
-    per_seed: int | None = Field(default=None, ge=1)  # rows to run for each seed by itself; None: all as one
-    confirm: int = Field(default=3, ge=1, le=1000)  # re-runs per finding
-    keep: int = Field(default=3, ge=1)  # findings per bucket
-    shrink: bool = False  # findings are made minimal when they are kept
-    radius: float | None = Field(default=None, gt=0, allow_inf_nan=False)  # None is calibrated
+    twin: str = _setting(
+        "", TEST, "The model to compare it with, or a recipe that compresses it, such as int8.",
+        "TWIN", "none", option="TWIN",
+    )
+    seeds: list[str] = _setting(
+        [], TEST, "Inputs to start from: files and folders of prompts or images, or the name of a data set"
+        " (digits, mnist, mnist:train, cifar10).", "NAME|FILE|DIR", "bundled ones",
+    )
+    count: int | None = _setting(None, TEST, "The number of seeds to take.", "N", "all of them", ge=1)
+    min_length: int = _setting(
+        1, TEST, "The smallest number of symbols that a prompt may have.", "N", rows="text", ge=1
+    )
+    max_length: int = _setting(
+        64, TEST, "The largest number of symbols that a prompt may have.", "N", rows="text", ge=1, le=_LONGEST
+    )
+    unknown: Literal["error", "drop"] = _setting(
+        "error", TEST, "What to do with characters of seeds that the model does not know: stop with an error,"
+        " or drop them.", rows="text",
+    )
+    level: Literal["char", "token"] = _setting(
+        "char", TEST, "What mutations change in the prompts of a Hugging Face model.", rows="text"
+    )
+    system: str = _setting(
+        "",
+        TEST,
+        "The system prompt, which the model is given before every prompt.",
+        "TEXT",
+        "none",
+        rows="text",
+    )
+    template: Literal["auto", "chat", "raw"] = _setting(
+        "auto", TEST, "Whether prompts are put into the tokenizer's chat template; auto does so if there is"
+        " one.",
+        rows="text",
+    )
+    shape: list[int] = _setting(
+        [], TEST, "The height, width and channels of images, for a model that does not say them itself.",
+        "H W C", "what the model says", rows="box",
+    )
+    resolution: Literal["byte", "float"] = _setting(
+        "byte", TEST, "The values that a pixel can take: 256 of them, or any number.", rows="box"
+    )
+    allow_pickle: bool = _setting(False, TEST, "Read the tensors of a checkpoint that is a pickle.")
+    trust_remote_code: bool = _setting(
+        False, TEST, "Run the Python code that comes with a Hugging Face model.", rows="text"
+    )
+    objectives: list[str] = _setting(
+        _OBJECTIVES, FIND, "A behaviour to look for, with its parameters; `lmfuzz list objectives` shows"
+        " all.",
+        "NAME[:ARG=VAL,...]", option="--objective", min_length=1,
+    )
+    confirm: int = _setting(3, FIND, "How often a hit is run again to confirm it.", "N", ge=1, le=1000)
+    keep: int = _setting(3, FIND, "The number of findings to keep in each bucket.", "N", ge=1)
+    shrink: bool = _setting(False, FIND, "Shrink every finding to a minimal one as soon as it is found.")
+    search: str = _setting(
+        "directed", SEARCH, "The search strategy; `lmfuzz list searches` shows all.", "NAME"
+    )
+    operators: list[str] = _setting(
+        [], SEARCH, "A mutation to use; `lmfuzz list operators` shows all.", "NAME", "all that fit the model",
+        option="--operator",
+    )
+    dictionary: str = _setting(
+        "", SEARCH, "A file of words that mutations insert, in libFuzzer's dictionary format.", "FILE",
+        "none", option="--dictionary/--dict", rows="text",
+    )
+    feature: str = _setting(
+        "hidden_last", SEARCH, "What coverage is measured in; `lmfuzz list features` shows all.", "NAME"
+    )
+    radius: float | None = _setting(
+        None, SEARCH, "The distance at which two states count as different.", "R", "measured on the seeds",
+        gt=0, allow_inf_nan=False,
+    )
+    edits: int | None = _setting(
+        None, SEARCH, "The largest number of edits by which a prompt may differ from its seed.", "N",
+        "no bound",
+        rows="text", ge=1,
+    )
+    linf: float | None = _setting(
+        None, SEARCH, "The largest change of any number of the input; pixels go from 0 to 1.", "E",
+        "no bound",
+        rows="box", gt=0, allow_inf_nan=False,
+    )
+    per_seed: int | None = _setting(
+        None, SEARCH, "Search from each seed separately, and spend at most N executions on each.", "N",
+        "all seeds together", ge=1,
+    )
+    budget: str = _setting(
+        "1m",
+        SEARCH,
+        "How long to search: a time such as 90s, 5m or 1.5h, or executions such as 200000x.",
+        "AMOUNT",
+    )
+    stop_after: int | None = _setting(
+        None, SEARCH, "The number of findings after which to stop.", "N", "no limit", ge=1
+    )
+    seed: int = _setting(0, SEARCH, "The seed of all random choices of the search.", "N", ge=0, le=_LARGEST)
+    batch: int = _setting(64, RUN, "The number of inputs that the model runs at once.", "N", ge=1, le=65536)
+    max_new: int = _setting(
+        50, RUN, "The largest number of symbols that the model writes after a prompt.", "N", rows="text",
+        ge=1, le=100_000,
+    )
+    temperature: float = _setting(
+        0.0, RUN, "The sampling temperature; 0 decodes greedily.", "T", rows="text", ge=0, le=100,
+        allow_inf_nan=False,
+    )
+    decode_seed: int = _setting(
+        0,
+        RUN,
+        "The seed of the sampling noise, for a temperature above 0.",
+        "N",
+        rows="text",
+        ge=0,
+        le=_LARGEST,
+    )
+    stop: list[str] = _setting([], RUN, "A text at which an output ends.", "TEXT", "none", rows="text")
+    layer: int = _setting(
+        0, RUN, "The block whose hidden states are recorded; 0 is what the output head reads.", "N",
+        rows="text", ge=0,
+    )
+    device: str = _setting("cpu", RUN, "The device that the model runs on.", "cpu|cuda|auto", rows="text")
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = _setting(
+        "auto", RUN, "The data type of the model's weights; auto is float32 on a CPU.", rows="text"
+    )
+    batch_tokens: int | None = _setting(
+        None, RUN, "The largest number of tokens in a batch.", "N", "what memory allows", rows="text", ge=1
+    )
+    threads: int | None = _setting(
+        None, RUN, "The number of threads that PyTorch uses.", "N",
+        "1, or all for 50 million parameters or more", rows="text", ge=1, le=1024,
+    )
+    # fmt: on
 
     @field_validator("budget")
     @classmethod
@@ -112,6 +235,17 @@ class Spec(BaseModel):
         except ValueError:
             raise UsageError("a path or text in the spec is not UTF-8; give it in UTF-8") from None
         return self
+
+
+def setting(key: str) -> Setting:
+    """What is said of the field ``key`` of Spec."""
+    return next(entry for entry in Spec.model_fields[key].metadata if isinstance(entry, Setting))
+
+
+def option_name(key: str) -> str:
+    """How a setting is given on the command line: ``--max-new``, or MODEL where it has no option."""
+    said = setting(key).option if key in Spec.model_fields else ""
+    return said.partition("/")[0] or f"--{key.replace('_', '-')}"
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -154,7 +288,7 @@ def resolve(config: Mapping[str, Any], options: Mapping[str, Any], file: str = "
     Options that are None or empty were not given. Raises UsageError for a key or value that is wrong.
     """
     given = {key: _plain(value) for key, value in options.items() if value is not None and value != ()}
-    sources = {key: f"--{_OPTIONS.get(key, key).replace('_', '-')}" for key in given}
+    sources = {key: option_name(key) for key in given}
     files = {key: f"{key} in {file}" for key in config if key not in given}
     return _checked({**config, **given}, {**files, **sources})
 

@@ -44,7 +44,7 @@ SPARING = 64  # seeds, and mutants, that a target is calibrated with whose rows 
 FEW = 8  # rows that the objectives are tried on
 
 
-class Watch(Protocol):
+class Observer(Protocol):
     """Who looks on: a screen, a log, a test."""
 
     def note(self, line: str) -> None:
@@ -55,6 +55,19 @@ class Watch(Protocol):
 
     def step(self, step: Step) -> None:
         """A step is done."""
+
+
+class Silent:
+    """An observer that shows nothing."""
+
+    def note(self, line: str) -> None:
+        """Show nothing."""
+
+    def found(self, number: int, finding: Finding) -> None:
+        """Show nothing."""
+
+    def step(self, step: Step) -> None:
+        """Show nothing."""
 
 
 class Campaign:
@@ -244,7 +257,7 @@ class Campaign:
 
     # -- the run ----------------------------------------------------------------------------------
 
-    def run(self, store: Store, watch: Watch) -> None:
+    def run(self, store: Store, observer: Observer) -> None:
         """Search until the budget is spent or ``stop`` is called, committing on the way and at the end.
 
         Unwritten when the disk takes no more; the store then holds the commit before.
@@ -258,12 +271,12 @@ class Campaign:
                 self.kept += step.findings
                 store.sample(self._sample(step, seconds))
                 if store.due():
-                    self._commit(store, watch)
-                watch.step(step)
+                    self._commit(store, observer)
+                observer.step(step)
                 if self._interrupted:
                     break
         self.reason = "interrupted" if self._interrupted else self.budget.reason() or "done"
-        self._commit(store, watch)
+        self._commit(store, observer)
         self.archive.close()
 
     def steps(self) -> Generator[Step]:
@@ -283,10 +296,10 @@ class Campaign:
             len(self.kept), float(step.novel.mean()),
         )  # fmt: skip
 
-    def _commit(self, store: Store, watch: Watch) -> None:
+    def _commit(self, store: Store, observer: Observer) -> None:
         for number, finding in store.commit(self.state(), self.corpus, self.operators):
             self._picture(store.directory, number, finding)
-            watch.found(number, finding)
+            observer.found(number, finding)
 
     def _picture(self, directory: Path, number: int, finding: Finding) -> None:
         """Save a finding that is an image as PNG."""

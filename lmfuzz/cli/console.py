@@ -6,12 +6,14 @@ from shutil import get_terminal_size
 
 import click
 
+from lmfuzz.cli.options import verbosity
 from lmfuzz.errors import printable
 
 
-def say(line: str) -> None:
-    """One line of lmfuzz's own."""
-    click.echo(f"lmfuzz: {printable(line)}")
+def say(line: str, level: int = 0) -> None:
+    """Print a line of lmfuzz's own; with -q none, of level 1 only with -v."""
+    if verbosity() >= level:
+        click.echo(f"lmfuzz: {printable(line)}")
 
 
 def tell(lines: Iterable[str]) -> None:

@@ -5,17 +5,28 @@ from pathlib import Path
 
 import click
 
+from lmfuzz.cli import options
 from lmfuzz.cli.console import say
 from lmfuzz.cli.exit_codes import NOTHING, USAGE
 from lmfuzz.errors import printable
 
 
-@click.command()
+@options.command()
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option(
-    "--format", "name", required=True, metavar="NAME", help="jsonl, csv, pytest, junit, sarif or markdown."
+    "--format",
+    "name",
+    required=True,
+    metavar="NAME",
+    help="The format to write: jsonl, csv, pytest, junit, sarif or markdown.",
 )
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Default: stdout.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The file to write. [default: stdout]",
+)
 def export(directory: Path, name: str, output: Path | None) -> None:
     """Write the findings in DIRECTORY for other programs, or for people.
 

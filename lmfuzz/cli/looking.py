@@ -13,7 +13,7 @@ from lmfuzz.cli.exit_codes import FOUND, NOTHING
 from lmfuzz.errors import UsageError, nearest
 
 
-@click.command()
+@options.command()
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.argument("finding", type=int, required=False)
 @options.ONLY_JSON
@@ -36,7 +36,7 @@ def show(directory: Path, finding: int | None, as_json: bool) -> None:
             tell(texts.finding_lines(store))
 
 
-@click.command()
+@options.command()
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.argument("finding", type=int, required=False)
 @click.option("--model", metavar="OTHER", help="Another version of the model; without FINDING seeds, too.")
@@ -90,10 +90,16 @@ def replay(
     sys.exit(NOTHING if all(verdict.fixed for verdict in verdicts) else FOUND)
 
 
-@click.command()
+@options.command()
 @click.argument("model")
-@options.TOP
-@options.spec(options.LOADING)
+@click.option(
+    "--top",
+    type=click.IntRange(min=0),
+    default=20,
+    metavar="N",
+    help="The number of tokens to show. [default: 20]",
+)
+@options.LOADING_OPTIONS
 @options.ONLY_JSON
 def tokens(top: int, as_json: bool, **given: Any) -> None:
     """Look for tokens that MODEL hardly saw in training.
@@ -118,7 +124,7 @@ def tokens(top: int, as_json: bool, **given: Any) -> None:
     sys.exit(FOUND if scan.found else NOTHING)
 
 
-@click.command("list")
+@options.command("list")
 @click.argument("kind", required=False, metavar="[objectives|operators|searches|features|targets]")
 def list_(kind: str | None) -> None:
     """List what there is to choose from, with parameters."""

@@ -12,6 +12,7 @@ import lmfuzz
 from lmfuzz.cli.exit_codes import BUG, EXITS, INTERRUPTED, NOTHING, discard, fail, sentence
 from lmfuzz.cli.exporting import export
 from lmfuzz.cli.looking import list_, replay, show, tokens
+from lmfuzz.cli.options import verbosity, verbosity_options
 from lmfuzz.cli.refining import distil, shrink
 from lmfuzz.cli.reporting import report
 from lmfuzz.cli.searching import diff, fuzz, image, resume
@@ -38,6 +39,10 @@ class _Commands(click.Group):
         except BrokenPipeError:  # click would exit with 1, which says that something was found
             discard()
             sys.exit(NOTHING if ctx.invoked_subcommand in ("list", "show") else INTERRUPTED)
+        except Exception as error:
+            if verbosity() > 0 and sentence(error)[1] != BUG:  # whose traceback is printed anyway
+                traceback.print_exc()
+            raise
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -55,6 +60,7 @@ def cli() -> None:
     """Search for inputs on which a model misbehaves: prompts, images, numbers."""
 
 
+cli.params += verbosity_options()
 for _command in (
     fuzz, diff, image, resume, show, replay, export, report, shrink, distil, sweep, watch, tokens, list_,
 ):  # fmt: skip

@@ -1,147 +1,171 @@
-"""The options of the command line, each under the name of the spec's key that it sets."""
+"""The options of the command line: those of a campaign are made from the fields of Spec."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
 
 import click
+from click.shell_completion import CompletionItem
 
-Option = Callable[[Any], Any]
+from lmfuzz.spec import FIND, RUN, SEARCH, TEST, Spec, option_name, setting
 
-_SPEC: dict[str, Option] = {
-    "seeds": click.option(
-        "--seeds", multiple=True, metavar="FILE|DIR", help="Seed prompts (default: bundled ones)."
-    ),
-    "images": click.option(
-        "--seeds", multiple=True, metavar="NAME|FILE|DIR",
-        help="digits (default), mnist, mnist:train or cifar10 (below LMFUZZ_DATA), IDX, CIFAR or PNG files.",
-    ),
-    "count": click.option(
-        "--count", type=int, metavar="N", help="Seeds to take (default: all; image diff: 100)."
-    ),
-    "shape": click.option(
-        "--shape", nargs=3, type=int, metavar="H W C",
-        help="Of the images, for a model that does not say so itself (default: 28 28 1).",
-    ),
-    "resolution": click.option(
-        "--resolution", metavar="byte|float", help="Values of pixels: 256 (default), or any."
-    ),
-    "objectives": click.option(
-        "--objective", "objectives", multiple=True, metavar="NAME[:ARG=VAL,...]",
-        help="What to look for; may be given several times (`lmfuzz list objectives`).",
-    ),
-    "search": click.option(
-        "--search", metavar="NAME", help="The strategy (default: directed; image diff: boundary)."
-    ),
-    "feature": click.option(
-        "--feature", metavar="NAME", help="Where in state space a row went (default: hidden_last)."
-    ),
-    "operators": click.option(
-        "--operator", "operators", multiple=True, metavar="NAME", help="Mutations (default: all that fit)."
-    ),
-    "dictionary": click.option(
-        "--dictionary", "--dict", "dictionary", metavar="FILE", help="In the format of libFuzzer."
-    ),
-    "linf": click.option("--linf", type=float, metavar="E", help="Largest change of a pixel, of 0 to 1."),
-    "edits": click.option("--edits", type=int, metavar="N", help="Largest change of a prompt, in edits."),
-    "per_seed": click.option(
-        "--per-seed", type=int, metavar="N", help="Search for each seed by itself, with N executions at most."
-    ),
-    "budget": click.option(
-        "--budget", metavar="AMOUNT", help="90s, 5m, 1.5h, or 200000x rows searched (default: 1m)."
-    ),
-    "stop_after": click.option("--stop-after", type=int, metavar="N", help="End after N findings."),
-    "seed": click.option("--seed", type=int, help="Of all random choices (default: 0)."),
-    "batch": click.option("--batch", type=int, help="Rows run at once (default: 64)."),
-    "max_new": click.option(
-        "--max-new", type=int, help="Symbols that the model writes per row (default: 50)."
-    ),
-    "temperature": click.option("--temperature", type=float, help="0 is greedy (default)."),
-    "decode_seed": click.option(
-        "--decode-seed", type=int, help="Of the noise, with a temperature (default: 0)."
-    ),
-    "stop": click.option("--stop", multiple=True, metavar="TEXT", help="An output ends where this begins."),
-    "min_length": click.option("--min-length", type=int, help="Symbols of a prompt, at least (default: 1)."),
-    "max_length": click.option("--max-length", type=int, help="Symbols of a prompt, at most (default: 64)."),
-    "unknown": click.option(
-        "--unknown", metavar="error|drop", help="Characters of seeds that the model does not know."
-    ),
-    "allow_pickle": click.option(
-        "--allow-pickle", is_flag=True, default=None, help="Read tensors of a pickled checkpoint."
-    ),
-    "level": click.option(
-        "--level", metavar="char|token", help="What mutations change, of a model of tokens (default: char)."
-    ),
-    "system": click.option("--system", metavar="TEXT", help="What the model is told before every prompt."),
-    "template": click.option(
-        "--template", metavar="auto|chat|raw", help="The tokenizer's own (default if it has one), or none."
-    ),
-    "layer": click.option(
-        "--layer", type=int, metavar="N", help="Block whose states count (default: what the head reads)."
-    ),
-    "device": click.option("--device", metavar="cpu|cuda|auto", help="Where the model runs (default: cpu)."),
-    "dtype": click.option(
-        "--dtype", metavar="NAME", help="float32 (default on a CPU), bfloat16, float16, or auto."
-    ),
-    "batch_tokens": click.option(
-        "--batch-tokens", type=int, metavar="N", help="Tokens run at once (default: what memory allows)."
-    ),
-    "threads": click.option(
-        "--threads", type=int, metavar="N", help="Of torch (default: 1; for 50 M parameters or more, all)."
-    ),
-    "trust_remote_code": click.option(
-        "--trust-remote-code", is_flag=True, default=None, help="Run the code that comes with a model."
-    ),
-    "confirm": click.option("--confirm", type=int, help="Re-runs per finding (default: 3)."),
-    "keep": click.option("--keep", type=int, help="Findings kept per bucket (default: 3)."),
-    "shrink": click.option(
-        "--shrink", is_flag=True, default=None, help="Make every finding minimal when it is kept."
-    ),
-    "radius": click.option(
-        "--radius", type=float, help="How far apart states must be to be new (default: measured)."
-    ),
-}  # fmt: skip
-
-TEXT = (
-    "seeds", "count", "objectives", "search", "feature", "operators", "dictionary", "edits", "per_seed",
-    "budget", "stop_after", "seed", "batch", "max_new", "temperature", "decode_seed", "stop", "min_length",
-    "max_length", "unknown", "allow_pickle", "confirm", "keep", "shrink", "radius", "level", "system",
-    "template", "layer", "device", "dtype", "batch_tokens", "threads", "trust_remote_code",
-)  # fmt: skip
+Decorator = Callable[[Any], Any]
+OUTPUT = "Output"
+GROUPS = (TEST, FIND, SEARCH, RUN)  # in the order of the help
 LOADING = ("device", "dtype", "threads", "batch_tokens", "trust_remote_code", "allow_pickle")
-BOX = ("linf", "resolution", "shape")
-IMAGE = (
-    "images", "count", "shape", "resolution", "objectives", "search", "feature", "operators", "linf",
-    "per_seed", "budget", "stop_after", "seed", "batch", "allow_pickle", "confirm", "keep", "shrink",
-    "radius",
-)  # fmt: skip
-
-CONFIG = click.option(
-    "--config", type=click.Path(path_type=Path), metavar="FILE", help="A TOML file with the same things."
-)
-OUTPUT = click.option(
-    "-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Default: runs/DATE-TIME."
-)
-TWIN = click.option("--twin", "recipe", metavar="RECIPE|MODEL", help="The twin, where TWIN is not given.")
-DOWNLOAD = click.option(
-    "--download", is_flag=True, help="Fetch mnist or cifar10 into LMFUZZ_DATA first where it is not there."
-)
-JSON = click.option(
-    "--json", "as_json", is_flag=True, help="Print a machine-readable summary as the last line."
-)
-TOP = click.option(
-    "--top", type=click.IntRange(min=0), default=20, metavar="N", help="Tokens to show (default: 20)."
-)
-ONLY_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with everything.")
+_NAMED = {"objectives": "objectives", "search": "searches", "feature": "features", "operators": "operators"}
+_PATHS = ("model", "twin", "seeds", "dictionary")
+_VERBOSITY = "lmfuzz.verbosity"  # in the meta of a click context: -1 quiet, 0, 1 verbose
 
 
-def spec(names: Iterable[str]) -> Option:
-    """A decorator that gives a command the options of these names, in this order."""
-    return several(*(_SPEC[name] for name in names))
+class Option(click.Option):
+    """An option that stands under a heading of the help."""
+
+    def __init__(self, *args: Any, group: str = OUTPUT, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.group = group
 
 
-def several(*options: Option) -> Option:
-    """A decorator that gives a command all these options, in this order."""
+def _set_verbosity(context: click.Context, option: click.Parameter, given: bool) -> None:
+    if given:
+        context.meta[_VERBOSITY] = 1 if option.name == "verbose" else -1
+
+
+def verbosity() -> int:
+    """Return how much the command that runs is to print: -1 for the results alone, 1 for more than usual."""
+    context = click.get_current_context(silent=True)
+    return 0 if context is None else context.meta.get(_VERBOSITY, 0)
+
+
+def verbosity_options() -> list[click.Parameter]:
+    """Return the options -q and -v, which every command takes."""
+    return [
+        Option(
+            ["-q", "--quiet"], is_flag=True, expose_value=False, callback=_set_verbosity,
+            help="Print only results and errors.",
+        ),
+        Option(
+            ["-v", "--verbose"], is_flag=True, expose_value=False, callback=_set_verbosity,
+            help="Print the settings and the model's identity too, and the traceback of every error.",
+        ),
+    ]  # fmt: skip
+
+
+class Command(click.Command):
+    """A command with -q and -v, whose help shows its options under headings."""
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.params += verbosity_options()
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, those of a group together."""
+        params = [param for param in self.get_params(ctx) if isinstance(param, click.Option)]
+        named = {param.name: param.group for param in params if isinstance(param, Option)}
+        others = OUTPUT if len(set(named.values())) > 1 else "Options"
+        groups: dict[str, list[tuple[str, str]]] = {group: [] for group in GROUPS}
+        for param in params:
+            if (record := param.get_help_record(ctx)) is not None:
+                group = named.get(param.name, others)
+                groups.setdefault(others if group == OUTPUT else group, []).append(record)
+        for group, records in ((group, records) for group, records in groups.items() if records):
+            with formatter.section(group):
+                formatter.write_dl(records)
+
+
+class _Text(click.ParamType[str]):
+    """Text that a shell can complete with ``choices``; the spec checks whether it is right."""
+
+    name = "text"
+
+    def __init__(self, choices: Callable[[], Iterable[str]], files: bool = False) -> None:
+        self.choices, self.files = choices, files
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Offer the choices that begin in this way, and files where these are meant."""
+        found = [CompletionItem(choice) for choice in self.choices() if choice.startswith(incomplete)]
+        return [*found, *([CompletionItem(incomplete, type="file")] if self.files else [])]
+
+
+def _names(kind: str) -> Iterable[str]:
+    from lmfuzz.plugins import registry  # only where it is used: it looks at installed packages
+
+    return registry.names(kind)  # type: ignore[arg-type]
+
+
+def _recipes() -> Iterable[str]:
+    from lmfuzz.plugins.recipes import RECIPES
+
+    return RECIPES
+
+
+def command(name: str | None = None) -> Decorator:
+    """Return a decorator that makes a function a Command."""
+    return click.command(name, cls=Command)
+
+
+def argument(key: str, required: bool = True) -> Decorator:
+    """Return a decorator that gives a command the setting ``key`` as an argument."""
+    choices = _recipes if key == "twin" else tuple[str, ...]
+    return click.argument(key, required=required, type=_Text(choices, files=True))
+
+
+def spec(
+    rows: Iterable[str], defaults: Mapping[str, Any] | None = None, keys: Iterable[str] | None = None
+) -> Decorator:
+    """Return a decorator that gives a command the options of a campaign.
+
+    rows: the kinds of settings, as ``Setting.rows`` names them. defaults: those of the command where they
+    differ from Spec's. keys: the settings, where not all of these kinds are meant.
+    """
+    wanted = keys or [key for key in Spec.model_fields if key not in ("model", "twin")]
+    return several(*(_option(key, defaults or {}) for key in wanted if setting(key).rows in rows))
+
+
+def _option(key: str, defaults: Mapping[str, Any]) -> Decorator:
+    """The option of one field of Spec; not given, it is None or ()."""
+    field, said = Spec.model_fields[key], setting(key)
+    annotation = next((a for a in get_args(field.annotation) if a is not NoneType), field.annotation)
+    kind: Any = field.annotation if get_origin(field.annotation) in (list, Literal) else annotation
+    words, more = [field.description or ""], dict[str, Any]()
+    if kind is bool:
+        more = {"is_flag": True, "default": None}
+    elif kind == list[int]:
+        more = {"nargs": 3, "type": int}
+    elif get_origin(kind) is Literal:
+        more = {"type": _Text(lambda: get_args(kind)), "metavar": "|".join(get_args(kind))}
+    elif kind in (int, float):
+        more = {"type": kind}
+    elif key in _NAMED:
+        more = {"type": _Text(lambda: _names(_NAMED[key]))}
+    elif key in _PATHS:
+        more = {"type": click.Path()}
+    if kind == list[str]:
+        more["multiple"] = True
+        words.append("Can be given more than once.")
+    if kind is not bool:
+        words.append(f"[default: {default_text(defaults.get(key, field.default), said.unset)}]")
+    names = said.option.split("/") if said.option else [option_name(key)]
+    shown = {"metavar": said.metavar} if said.metavar else {}
+    return click.option(*names, key, cls=Option, group=said.group, help=" ".join(words), **shown, **more)
+
+
+def default_text(value: Any, unset: str) -> str:
+    """Return what a default is called in the help: ``unset`` when it is empty."""
+    if value in (None, "", []):
+        return unset
+    if isinstance(value, list):
+        return (", " if isinstance(value[0], str) else " ").join(map(str, value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def several(*options: Decorator) -> Decorator:
+    """Return a decorator that gives a command all these options, in this order."""
 
     def add(command: Any) -> Any:
         for option in reversed(options):
@@ -149,3 +173,28 @@ def several(*options: Option) -> Option:
         return command
 
     return add
+
+
+def _output(*names: str, **more: Any) -> Decorator:
+    return click.option(*names, cls=Option, **more)
+
+
+CONFIG = _output(
+    "--config", group=TEST, type=click.Path(path_type=Path), metavar="FILE",
+    help="A TOML file with settings under the same names; options win over it.",
+)  # fmt: skip
+DIRECTORY = _output(
+    "-o", "--output", type=click.Path(path_type=Path), metavar="DIR",
+    help="The directory of the campaign. [default: runs/DATE-TIME]",
+)  # fmt: skip
+JSON = _output("--json", "as_json", is_flag=True, help="Print a machine-readable summary as the last line.")
+ONLY_JSON = _output("--json", "as_json", is_flag=True, help="Print one JSON object with everything instead.")
+TWIN = click.option(
+    "--twin", "recipe", cls=Option, group=TEST, metavar="RECIPE|MODEL",
+    type=_Text(_recipes, files=True), help="The twin, if it is not given as an argument.",
+)  # fmt: skip
+DOWNLOAD = click.option(
+    "--download", cls=Option, group=TEST, is_flag=True,
+    help="Download mnist or cifar10 into the folder LMFUZZ_DATA first if it is not there.",
+)  # fmt: skip
+LOADING_OPTIONS = spec(("", "text"), keys=LOADING)

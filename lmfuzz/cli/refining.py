@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lmfuzz.types import Finding
 
 
-@click.command()
+@options.command()
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.argument("finding", type=int, required=False)
 @options.ONLY_JSON
@@ -68,7 +68,7 @@ def _shrunk(number: int, finding: "Finding", shrinker: "Shrinker", store: "Store
     return replace(finding, minimal=small)
 
 
-@click.command()
+@options.command()
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option(
     "-o", "--output", "file", type=click.Path(path_type=Path), required=True, metavar="SEEDS",

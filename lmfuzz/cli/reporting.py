@@ -4,11 +4,12 @@ from pathlib import Path
 
 import click
 
+from lmfuzz.cli import options
 from lmfuzz.cli.console import say
 from lmfuzz.errors import UsageError
 
 
-@click.command()
+@options.command()
 @click.argument(
     "directories", metavar="DIRECTORY...", nargs=-1, required=True, type=click.Path(path_type=Path)
 )

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -13,6 +13,7 @@ import click
 from lmfuzz.cli import options
 from lmfuzz.cli.console import say, tell
 from lmfuzz.cli.exit_codes import DISK, FOUND, INTERRUPTED, NOTHING, USAGE, fail
+from lmfuzz.cli.options import verbosity
 from lmfuzz.cli.signals import stop_on_signal
 from lmfuzz.errors import UsageError, printable
 from lmfuzz.text import shell_quote
@@ -22,17 +23,17 @@ if TYPE_CHECKING:
     from lmfuzz.spec import Spec
     from lmfuzz.storage.store import Store, Unwritten
 
-_WHOLE = options.several(options.OUTPUT, options.JSON)  # of every command that begins a campaign
+_WHOLE = options.several(options.DIRECTORY, options.JSON)  # of every command that begins a campaign
 
 _NAN = {"objectives": ["nonfinite"], "search": "directed", "shape": [28, 28, 1]}
 _LABELS = {"objectives": ["disagreement"], "search": "boundary", "shape": [28, 28, 1], "count": 100}
 _TEXTS = {"objectives": ["disagreement"]}
 
 
-@click.command()
-@click.argument("model", required=False)
+@options.command()
+@options.argument("model", required=False)
 @options.CONFIG
-@options.spec((*options.TEXT, *options.BOX))
+@options.spec(("", "text", "box"))
 @_WHOLE
 def fuzz(config: Path | None, output: Path | None, as_json: bool, **given: Any) -> None:
     """Search for prompts on which MODEL misbehaves.
@@ -47,11 +48,11 @@ def fuzz(config: Path | None, output: Path | None, as_json: bool, **given: Any) 
     _begin(specs.resolve(specs.load(config) if config else {}, given), output, as_json)
 
 
-@click.command()
-@click.argument("model")
-@click.argument("twin", required=False)
+@options.command()
+@options.argument("model")
+@options.argument("twin", required=False)
 @options.TWIN
-@options.spec(options.TEXT)
+@options.spec(("", "text"), _TEXTS)
 @_WHOLE
 def diff(twin: str | None, recipe: str | None, output: Path | None, as_json: bool, **given: Any) -> None:
     """Search for prompts that MODEL and its TWIN answer differently, the model being sure.
@@ -67,10 +68,10 @@ def image() -> None:
     """Search for images on which a classifier misbehaves."""
 
 
-@image.command()
-@click.argument("model")
+@image.command(cls=options.Command)
+@options.argument("model")
 @options.DOWNLOAD
-@options.spec(options.IMAGE)
+@options.spec(("", "box"), _NAN)
 @_WHOLE
 def nan(download: bool, output: Path | None, as_json: bool, **given: Any) -> None:
     """Search for images that make MODEL compute NaN or infinity.
@@ -81,12 +82,12 @@ def nan(download: bool, output: Path | None, as_json: bool, **given: Any) -> Non
     _compare(_NAN, given, output, as_json)
 
 
-@image.command("diff")
-@click.argument("model")
-@click.argument("twin", required=False)
+@image.command("diff", cls=options.Command)
+@options.argument("model")
+@options.argument("twin", required=False)
 @options.TWIN
 @options.DOWNLOAD
-@options.spec(options.IMAGE)
+@options.spec(("", "box"), _LABELS)
 @_WHOLE
 def image_diff(
     twin: str | None, recipe: str | None, download: bool, output: Path | None, as_json: bool, **given: Any
@@ -147,6 +148,12 @@ def _begin(spec: "Spec", output: Path | None, as_json: bool, images: bool | None
     twin = f" and {spec.twin}" if spec.twin else ""
     seeds = plural(len(campaign.context.seeds), "seed")
     say(f"{model}{twin}, {seeds}, {', '.join(spec.objectives)}; seed {spec.seed}")
+    for key, value in spec.model_dump(exclude_defaults=True).items():
+        say(f"{key} = {value}", level=1)
+    say(
+        f"identity {campaign.target.identity}; channels {', '.join(sorted(campaign.target.channels))}",
+        level=1,
+    )
     for note in campaign.notes:
         say(note)
     campaign.calibrate()
@@ -158,7 +165,7 @@ def _begin(spec: "Spec", output: Path | None, as_json: bool, images: bool | None
     raise AssertionError("a run ends with an exit")
 
 
-@click.command()
+@options.command()
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("--budget", metavar="AMOUNT", help="A larger budget, what was spent before included.")
 @click.option("--stop-after", type=int, metavar="N", help="End after N findings, those before included.")
@@ -180,12 +187,14 @@ def resume(directory: Path, budget: str | None, stop_after: int | None, as_json:
 def _run(campaign: "Campaign", store: "Store", as_json: bool) -> NoReturn:
     """Run the campaign, print its summary, and exit as it ended."""
     from lmfuzz.analysis import summary as texts
+    from lmfuzz.campaign.campaign import Silent
     from lmfuzz.cli.progress import watch
     from lmfuzz.storage.store import Unwritten
     from lmfuzz.text import resume_command, strict_json
 
     full: Unwritten | None = None
-    with watch(campaign, sys.stdout) as view, stop_on_signal(campaign.stop):
+    quiet = nullcontext(Silent())
+    with quiet if verbosity() < 0 else watch(campaign, sys.stdout) as view, stop_on_signal(campaign.stop):
         try:
             campaign.run(store, view)
         except Unwritten as error:
@@ -198,7 +207,7 @@ def _run(campaign: "Campaign", store: "Store", as_json: bool) -> NoReturn:
     if interrupted or full:
         room = "make room, then " if full else ""
         click.echo(printable(f"{room}go on with: {resume_command(store.directory)}"))
-    elif campaign.kept:
+    elif campaign.kept and verbosity() >= 0:
         click.echo(printable(f"look at one with: lmfuzz show {shell_quote(store.directory)} 1"))
     click.echo(printable(f"the campaign is in {store.directory}"))
     if as_json:

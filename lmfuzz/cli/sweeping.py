@@ -6,12 +6,13 @@ from pathlib import Path
 
 import click
 
+from lmfuzz.cli import options
 from lmfuzz.cli.console import say, tell
 from lmfuzz.cli.exit_codes import INTERRUPTED, NOTHING, fail
 from lmfuzz.cli.signals import stop_on_signal
 
 
-@click.command()
+@options.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "--jobs", type=click.IntRange(min=1), metavar="N", help="Campaigns at a time (default: number of cores)."
@@ -58,7 +59,7 @@ def sweep(file: Path, jobs: int | None, output: Path | None) -> None:
     sys.exit(NOTHING)
 
 
-@click.command()
+@options.command()
 @click.argument("directory", type=click.Path(path_type=Path))
 def watch(directory: Path) -> None:
     """Follow the campaign in DIRECTORY, which runs in another terminal; only its database is read."""
