@@ -43,11 +43,11 @@ class Setting:
 
 
 def _setting(
-    default: Any, group: str, description: str, metavar: str = "", unset: str = "", *, option: str = "",
+    default: Any, group: str, metavar: str = "", *, unset: str = "", option: str = "",
     rows: Literal["", "text", "box"] = "", **checks: Any,
 ) -> Any:  # fmt: skip
-    """A field of Spec."""
-    field = Field(default=default, description=description, **checks)
+    """A field of Spec, described by the text below it."""
+    field = Field(default=default, **checks)
     field.metadata.append(Setting(group, option, metavar, unset, rows))
     return field
 
@@ -63,145 +63,94 @@ class Spec(BaseModel):
     as given, relative to the working directory; ``corpora:`` in front means bundled.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 
-    # fmt: off
-    model: str = _setting(
-        "", TEST, "The model to test: a checkpoint folder, a Hugging Face folder or name, or"
-        " file.py:factory.",
-        "MODEL", "the bundled model", option="MODEL",
-    )
-    twin: str = _setting(
-        "", TEST, "The model to compare it with, or a recipe that compresses it, such as int8.",
-        "TWIN", "none", option="TWIN",
-    )
-    seeds: list[str] = _setting(
-        [], TEST, "Inputs to start from: files and folders of prompts or images, or the name of a data set"
-        " (digits, mnist, mnist:train, cifar10).", "NAME|FILE|DIR", "bundled ones",
-    )
-    count: int | None = _setting(None, TEST, "The number of seeds to take.", "N", "all of them", ge=1)
-    min_length: int = _setting(
-        1, TEST, "The smallest number of symbols that a prompt may have.", "N", rows="text", ge=1
-    )
-    max_length: int = _setting(
-        64, TEST, "The largest number of symbols that a prompt may have.", "N", rows="text", ge=1, le=_LONGEST
-    )
-    unknown: Literal["error", "drop"] = _setting(
-        "error", TEST, "What to do with characters of seeds that the model does not know: stop with an error,"
-        " or drop them.", rows="text",
-    )
-    level: Literal["char", "token"] = _setting(
-        "char", TEST, "What mutations change in the prompts of a Hugging Face model.", rows="text"
-    )
-    system: str = _setting(
-        "",
-        TEST,
-        "The system prompt, which the model is given before every prompt.",
-        "TEXT",
-        "none",
-        rows="text",
-    )
-    template: Literal["auto", "chat", "raw"] = _setting(
-        "auto", TEST, "Whether prompts are put into the tokenizer's chat template; auto does so if there is"
-        " one.",
-        rows="text",
-    )
-    shape: list[int] = _setting(
-        [], TEST, "The height, width and channels of images, for a model that does not say them itself.",
-        "H W C", "what the model says", rows="box",
-    )
-    resolution: Literal["byte", "float"] = _setting(
-        "byte", TEST, "The values that a pixel can take: 256 of them, or any number.", rows="box"
-    )
-    allow_pickle: bool = _setting(False, TEST, "Read the tensors of a checkpoint that is a pickle.")
-    trust_remote_code: bool = _setting(
-        False, TEST, "Run the Python code that comes with a Hugging Face model.", rows="text"
-    )
+    model: str = _setting("", TEST, "MODEL", unset="the bundled model", option="MODEL")
+    """The model to test: a checkpoint folder, a Hugging Face folder or name, or file.py:factory."""
+    twin: str = _setting("", TEST, "TWIN", unset="none", option="TWIN")
+    """The model to compare it with, or a recipe that compresses it, such as int8."""
+    seeds: list[str] = _setting([], TEST, "NAME|FILE|DIR", unset="bundled ones")
+    """Inputs to start from: files and folders of prompts or images, or the name of a data set (digits,
+    mnist, mnist:train, cifar10).
+    """
+    count: int | None = _setting(None, TEST, "N", unset="all of them", ge=1)
+    """The number of seeds to take."""
+    min_length: int = _setting(1, TEST, "N", rows="text", ge=1)
+    """The smallest number of symbols that a prompt may have."""
+    max_length: int = _setting(64, TEST, "N", rows="text", ge=1, le=_LONGEST)
+    """The largest number of symbols that a prompt may have."""
+    unknown: Literal["error", "drop"] = _setting("error", TEST, rows="text")
+    """What to do with characters of seeds that the model does not know: stop with an error, or drop them."""
+    level: Literal["char", "token"] = _setting("char", TEST, rows="text")
+    """What mutations change in the prompts of a Hugging Face model."""
+    system: str = _setting("", TEST, "TEXT", unset="none", rows="text")
+    """The system prompt, which the model is given before every prompt."""
+    template: Literal["auto", "chat", "raw"] = _setting("auto", TEST, rows="text")
+    """Whether prompts are put into the tokenizer's chat template; auto does so if there is one."""
+    shape: list[int] = _setting([], TEST, "H W C", unset="what the model says", rows="box")
+    """The height, width and channels of images, for a model that does not say them itself."""
+    resolution: Literal["byte", "float"] = _setting("byte", TEST, rows="box")
+    """The values that a pixel can take: 256 of them, or any number."""
+    allow_pickle: bool = _setting(False, TEST)
+    """Read the tensors of a checkpoint that is a pickle."""
+    trust_remote_code: bool = _setting(False, TEST, rows="text")
+    """Run the Python code that comes with a Hugging Face model."""
     objectives: list[str] = _setting(
-        _OBJECTIVES, FIND, "A behaviour to look for, with its parameters; `lmfuzz list objectives` shows"
-        " all.",
-        "NAME[:ARG=VAL,...]", option="--objective", min_length=1,
+        _OBJECTIVES, FIND, "NAME[:ARG=VAL,...]", option="--objective", min_length=1
     )
-    confirm: int = _setting(3, FIND, "How often a hit is run again to confirm it.", "N", ge=1, le=1000)
-    keep: int = _setting(3, FIND, "The number of findings to keep in each bucket.", "N", ge=1)
-    shrink: bool = _setting(False, FIND, "Shrink every finding to a minimal one as soon as it is found.")
-    search: str = _setting(
-        "directed", SEARCH, "The search strategy; `lmfuzz list searches` shows all.", "NAME"
-    )
-    operators: list[str] = _setting(
-        [], SEARCH, "A mutation to use; `lmfuzz list operators` shows all.", "NAME", "all that fit the model",
-        option="--operator",
-    )
-    dictionary: str = _setting(
-        "", SEARCH, "A file of words that mutations insert, in libFuzzer's dictionary format.", "FILE",
-        "none", option="--dictionary/--dict", rows="text",
-    )
-    feature: str = _setting(
-        "hidden_last", SEARCH, "What coverage is measured in; `lmfuzz list features` shows all.", "NAME"
-    )
+    """A behaviour to look for, with its parameters; `lmfuzz list objectives` shows all."""
+    confirm: int = _setting(3, FIND, "N", ge=1, le=1000)
+    """How often a hit is run again to confirm it."""
+    keep: int = _setting(3, FIND, "N", ge=1)
+    """The number of findings to keep in each bucket."""
+    shrink: bool = _setting(False, FIND)
+    """Shrink every finding to a minimal one as soon as it is found."""
+    search: str = _setting("directed", SEARCH, "NAME")
+    """The search strategy; `lmfuzz list searches` shows all."""
+    operators: list[str] = _setting([], SEARCH, "NAME", unset="all that fit the model", option="--operator")
+    """A mutation to use; `lmfuzz list operators` shows all."""
+    dictionary: str = _setting("", SEARCH, "FILE", unset="none", option="--dictionary/--dict", rows="text")
+    """A file of words that mutations insert, in libFuzzer's dictionary format."""
+    feature: str = _setting("hidden_last", SEARCH, "NAME")
+    """What coverage is measured in; `lmfuzz list features` shows all."""
     radius: float | None = _setting(
-        None, SEARCH, "The distance at which two states count as different.", "R", "measured on the seeds",
-        gt=0, allow_inf_nan=False,
+        None, SEARCH, "R", unset="measured on the seeds", gt=0, allow_inf_nan=False
     )
-    edits: int | None = _setting(
-        None, SEARCH, "The largest number of edits by which a prompt may differ from its seed.", "N",
-        "no bound",
-        rows="text", ge=1,
-    )
-    linf: float | None = _setting(
-        None, SEARCH, "The largest change of any number of the input; pixels go from 0 to 1.", "E",
-        "no bound",
-        rows="box", gt=0, allow_inf_nan=False,
-    )
-    per_seed: int | None = _setting(
-        None, SEARCH, "Search from each seed separately, and spend at most N executions on each.", "N",
-        "all seeds together", ge=1,
-    )
-    budget: str = _setting(
-        "1m",
-        SEARCH,
-        "How long to search: a time such as 90s, 5m or 1.5h, or executions such as 200000x.",
-        "AMOUNT",
-    )
-    stop_after: int | None = _setting(
-        None, SEARCH, "The number of findings after which to stop.", "N", "no limit", ge=1
-    )
-    seed: int = _setting(0, SEARCH, "The seed of all random choices of the search.", "N", ge=0, le=_LARGEST)
-    batch: int = _setting(64, RUN, "The number of inputs that the model runs at once.", "N", ge=1, le=65536)
-    max_new: int = _setting(
-        50, RUN, "The largest number of symbols that the model writes after a prompt.", "N", rows="text",
-        ge=1, le=100_000,
-    )
-    temperature: float = _setting(
-        0.0, RUN, "The sampling temperature; 0 decodes greedily.", "T", rows="text", ge=0, le=100,
-        allow_inf_nan=False,
-    )
-    decode_seed: int = _setting(
-        0,
-        RUN,
-        "The seed of the sampling noise, for a temperature above 0.",
-        "N",
-        rows="text",
-        ge=0,
-        le=_LARGEST,
-    )
-    stop: list[str] = _setting([], RUN, "A text at which an output ends.", "TEXT", "none", rows="text")
-    layer: int = _setting(
-        0, RUN, "The block whose hidden states are recorded; 0 is what the output head reads.", "N",
-        rows="text", ge=0,
-    )
-    device: str = _setting("cpu", RUN, "The device that the model runs on.", "cpu|cuda|auto", rows="text")
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] = _setting(
-        "auto", RUN, "The data type of the model's weights; auto is float32 on a CPU.", rows="text"
-    )
-    batch_tokens: int | None = _setting(
-        None, RUN, "The largest number of tokens in a batch.", "N", "what memory allows", rows="text", ge=1
-    )
+    """The distance at which two states count as different."""
+    edits: int | None = _setting(None, SEARCH, "N", unset="no bound", rows="text", ge=1)
+    """The largest number of edits by which a prompt may differ from its seed."""
+    linf: float | None = _setting(None, SEARCH, "E", unset="no bound", rows="box", gt=0, allow_inf_nan=False)
+    """The largest change of any number of the input; pixels go from 0 to 1."""
+    per_seed: int | None = _setting(None, SEARCH, "N", unset="all seeds together", ge=1)
+    """Search from each seed separately, and spend at most N executions on each."""
+    budget: str = _setting("1m", SEARCH, "AMOUNT")
+    """How long to search: a time such as 90s, 5m or 1.5h, or executions such as 200000x."""
+    stop_after: int | None = _setting(None, SEARCH, "N", unset="no limit", ge=1)
+    """The number of findings after which to stop."""
+    seed: int = _setting(0, SEARCH, "N", ge=0, le=_LARGEST)
+    """The seed of all random choices of the search."""
+    batch: int = _setting(64, RUN, "N", ge=1, le=65536)
+    """The number of inputs that the model runs at once."""
+    max_new: int = _setting(50, RUN, "N", rows="text", ge=1, le=100000)
+    """The largest number of symbols that the model writes after a prompt."""
+    temperature: float = _setting(0.0, RUN, "T", rows="text", ge=0, le=100, allow_inf_nan=False)
+    """The sampling temperature; 0 decodes greedily."""
+    decode_seed: int = _setting(0, RUN, "N", rows="text", ge=0, le=_LARGEST)
+    """The seed of the sampling noise, for a temperature above 0."""
+    stop: list[str] = _setting([], RUN, "TEXT", unset="none", rows="text")
+    """A text at which an output ends."""
+    layer: int = _setting(0, RUN, "N", rows="text", ge=0)
+    """The block whose hidden states are recorded; 0 is what the output head reads."""
+    device: str = _setting("cpu", RUN, "cpu|cuda|auto", rows="text")
+    """The device that the model runs on."""
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = _setting("auto", RUN, rows="text")
+    """The data type of the model's weights; auto is float32 on a CPU."""
+    batch_tokens: int | None = _setting(None, RUN, "N", unset="what memory allows", rows="text", ge=1)
+    """The largest number of tokens in a batch."""
     threads: int | None = _setting(
-        None, RUN, "The number of threads that PyTorch uses.", "N",
-        "1, or all for 50 million parameters or more", rows="text", ge=1, le=1024,
+        None, RUN, "N", unset="1, or all for 50 million parameters or more", rows="text", ge=1, le=1024
     )
-    # fmt: on
+    """The number of threads that PyTorch uses."""
 
     @field_validator("budget")
     @classmethod

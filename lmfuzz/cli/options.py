@@ -130,7 +130,7 @@ def _option(key: str, defaults: Mapping[str, Any]) -> Decorator:
     field, said = Spec.model_fields[key], setting(key)
     annotation = next((a for a in get_args(field.annotation) if a is not NoneType), field.annotation)
     kind: Any = field.annotation if get_origin(field.annotation) in (list, Literal) else annotation
-    words, more = [field.description or ""], dict[str, Any]()
+    words, more = [" ".join((field.description or "").split())], dict[str, Any]()
     if kind is bool:
         more = {"is_flag": True, "default": None}
     elif kind == list[int]:
