@@ -70,8 +70,8 @@ class Spec(BaseModel):
     twin: str = _setting("", TEST, "TWIN", unset="none", option="TWIN")
     """The model to compare it with, or a recipe that compresses it, such as int8."""
     seeds: list[str] = _setting([], TEST, "NAME|FILE|DIR", unset="bundled ones")
-    """Inputs to start from: files and folders of prompts or images, or the name of a data set (digits,
-    mnist, mnist:train, cifar10).
+    """Inputs to start from: files and folders of prompts or images, the name of a data set (digits, mnist,
+    mnist:train, cifar10), or a prompt itself (text:PROMPT).
     """
     count: int | None = _setting(None, TEST, "N", unset="all of them", ge=1)
     """The number of seeds to take."""

@@ -49,6 +49,14 @@ def test_json_lines_may_hold_newlines(tmp_path: Path) -> None:
     assert prompts(path) == ["one\ntwo", "   "]
 
 
+def test_a_prompt_itself_can_be_a_seed() -> None:
+    assert prompts("text:a b", "text:b\nc") == ["a b", "b\nc"]
+    assert said("text:zAp") == (
+        "the seed 'zAp': character 'A' is not in the model's alphabet; --unknown drop drops such characters"
+    )
+    assert said("text:") == "the seed '': the prompt has 0 characters, at least 2 are needed (--min-length)"
+
+
 def test_a_folder_is_its_seed_files_in_order_of_names(tmp_path: Path) -> None:
     for name in ("b.txt", "a.jsonl", "c.txt"):
         prompt = name.replace(".", " ")

@@ -14,6 +14,7 @@ from lmfuzz.inputs.spaces import BoxSpace, TextSpace
 from lmfuzz.types import Batch, FloatArray
 
 BUNDLED = f"{PREFIX}seeds"
+TEXT = "text:"  # begins a seed that is a prompt itself, not a file
 SAMPLES = 64  # random rows that a function of numbers is started from
 Unknown = Literal["error", "drop"]
 
@@ -39,6 +40,7 @@ def read(paths: Sequence[str], space: TextSpace, unknown: Unknown = "error", bun
     A file holds one prompt per line, exactly as it stands (``\n`` is a backslash and an n); blank
     lines are skipped. In a .jsonl file every line is an object whose ``prompt`` is the text, which
     may then hold newlines. Of a folder its .txt and .jsonl files are read, in the order of names.
+    ``text:Who goes`` is the prompt itself.
 
     Characters outside the alphabet are an error, or dropped where ``unknown`` is "drop"; a row that
     is too short without them is left out. Bundled rows which do not fit the space are left out.
@@ -128,6 +130,9 @@ def _unit(space: TextSpace) -> str:
 def _prompts(paths: Iterable[str]) -> Iterator[tuple[str, str]]:
     """Every prompt with the place it stands at, ``file, line N``."""
     for text in paths:
+        if text.startswith(TEXT):
+            yield f"the seed {text.removeprefix(TEXT)!r}", text.removeprefix(TEXT)
+            continue
         for file in _files(resource(text)):
             empty = True
             for number, line in enumerate(_lines(file), start=1):
