@@ -13,11 +13,8 @@ import lmfuzz
 from lmfuzz import files
 from lmfuzz.budget import Budget
 from lmfuzz.errors import UsageError, nearest
-from lmfuzz.inputs.bundled import resource
 from lmfuzz.plugins.coerce import complaint
 from lmfuzz.plugins.grammar import parse
-
-__all__ = ["Spec", "load", "read", "resolve", "resource", "write"]
 
 _RECORDS = ("made_with", "target")  # tables of a campaign.toml that say what it ran on
 _OPTIONS = {"objectives": "objective", "operators": "operator"}  # given once for each

@@ -9,10 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from lmfuzz.coverage import FEATURES
 from lmfuzz.errors import UsageError
-from lmfuzz.plugins import registry as plugins
+from lmfuzz.inputs.bundled import resource
+from lmfuzz.objectives import OBJECTIVES
 from lmfuzz.plugins.grammar import parse
-from lmfuzz.spec import Spec, load, resolve, resource, write
+from lmfuzz.search import SEARCHES
+from lmfuzz.spec import Spec, load, resolve, write
 
 texts = st.text(st.characters(codec="utf-8"), max_size=12)
 specs = st.builds(
@@ -54,9 +57,9 @@ def test_what_is_not_said_is_the_default() -> None:
     spec = resolve({}, {})
     assert spec == Spec()
     assert spec.objectives == ["repetition", "phrases:file=corpora:words/blacklist.txt"]
-    assert {parse(text).name for text in spec.objectives} <= set(plugins._BUILT_IN["objectives"])
-    assert spec.search in plugins._BUILT_IN["searches"]
-    assert spec.feature in plugins._BUILT_IN["features"]
+    assert {parse(text).name for text in spec.objectives} <= set(OBJECTIVES.table)
+    assert spec.search in SEARCHES.table
+    assert spec.feature in FEATURES.table
     assert resource("corpora:words/blacklist.txt").is_file()
 
 

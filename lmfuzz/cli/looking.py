@@ -119,19 +119,25 @@ def tokens(top: int, as_json: bool, **given: Any) -> None:
 
 
 @click.command("list")
-@click.argument("kind", required=False, metavar="[objectives|operators|searches|features|targets]")
+@click.argument("kind", required=False, metavar="[objectives|operators|searches|features|targets|recipes]")
 def list_(kind: str | None) -> None:
     """List what there is to choose from, with parameters."""
-    from lmfuzz.plugins import registry as plugins
+    from lmfuzz.coverage import FEATURES
+    from lmfuzz.objectives import OBJECTIVES
+    from lmfuzz.operators import OPERATORS
+    from lmfuzz.search import SEARCHES
+    from lmfuzz.targets import TARGETS
+    from lmfuzz.targets.twins.recipes import RECIPES
 
-    if kind is not None and kind not in plugins.KINDS:
-        known = nearest(kind, plugins.KINDS) or f"; there are {', '.join(plugins.KINDS)}"
+    kinds = {k.plural: k for k in (OBJECTIVES, OPERATORS, SEARCHES, FEATURES, TARGETS, RECIPES)}
+    if kind is not None and kind not in kinds:
+        known = nearest(kind, kinds) or f"; there are {', '.join(kinds)}"
         raise UsageError(f"there is no list of {kind!r}{known}")
-    for each in plugins.KINDS:
-        entries = plugins.describe(each) if kind in (None, each) else []
-        if not entries and kind != each:
+    for name in [kind] if kind else kinds:
+        entries = kinds[name].describe()
+        if not entries and kind is None:
             continue
-        click.secho(each, bold=True)
+        click.secho(name, bold=True)
         for entry in entries:
             click.echo(f"  {entry.name:<13} {entry.line}")
             for p in entry.parameters:

@@ -11,6 +11,7 @@ import numpy as np
 
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.bundled import resource
+from lmfuzz.protocols import ForTexts
 from lmfuzz.types import Batch, Evidence, FloatArray, Trace
 
 SHOWN = 160  # characters of what a rule says in the evidence
@@ -50,7 +51,7 @@ class Rule(Protocol):
         """Whether an answer may still satisfy, or not, depending on how it goes on."""
 
 
-class Format:
+class Format(ForTexts):
     """The answer does not satisfy a JSON ``schema`` (a file), or does not match a ``pattern`` as a whole.
 
     White space around the answer is left out, and so is, if ``fenced``, a fence of three backticks (with

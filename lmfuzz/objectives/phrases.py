@@ -8,13 +8,14 @@ import numpy as np
 
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.bundled import resource
+from lmfuzz.protocols import ForTexts
 from lmfuzz.types import Batch, Evidence, FloatArray, Trace
 
 _BARELY = -1e-3  # margin of a phrase that the model would write but for where the output ends
 _ECHO = -1.0  # a phrase that stands in the prompt gets no better margin than this
 
 
-class Phrases:
+class Phrases(ForTexts):
     """The output holds a phrase from a list; graded by how far the model was from writing it.
 
     One column per phrase. The margin is 1 where the phrase stands in the output, otherwise the gap in

@@ -9,7 +9,7 @@ import numpy as np
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.operators.pieces import PerSpace, Piece, places, put
-from lmfuzz.protocols import MutationContext
+from lmfuzz.protocols import ForTexts, MutationContext
 from lmfuzz.types import Batch
 
 ENTRY = re.compile(r'(?:[^\s"=#]+\s*=\s*)?"((?:[^"\\]|\\.)*)"')  # name="...", name@level="..." or "..."
@@ -55,7 +55,7 @@ def _unescaped(escape: re.Match[str]) -> str:
     raise ValueError(f'{escape[0]} is not an escape; write \\\\, \\" or \\xNN')
 
 
-class Dictionary:
+class Dictionary(ForTexts):
     """Inserts an entry of a libFuzzer or AFL dictionary, or writes it over what is there.
 
     The entries are those of ``file`` and the plain texts ``entries``. Those that the model's alphabet

@@ -33,7 +33,7 @@ def words(annotation: Any, many: bool = False) -> str:
     if origin is Annotated:
         return words(arguments[0], many)
     if origin is Literal:
-        return " or ".join(repr(argument) for argument in arguments)
+        return " or ".join(", ".join(map(repr, arguments)).rsplit(", ", 1))
     if origin in (Union, types.UnionType):
         return " or ".join(words(a, many) for a in arguments if a is not type(None))
     if origin in _LISTS:

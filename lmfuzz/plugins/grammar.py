@@ -14,7 +14,7 @@ The grammar, with nothing ever evaluated:
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NoReturn, TypeAlias
@@ -48,6 +48,11 @@ class Call:
         parts = f"({', '.join(map(str, self.parts))})" if self.parts else ""
         values = [f"{name}={spell(value)}" if name else _json(value) for name, value in self.parameters]
         return self.name + parts + (":" + ",".join(values) if values else "")
+
+    def map_texts(self, change: Callable[[str], str]) -> "Call":
+        """Return the call in which ``change`` was applied to every parameter that is a text."""
+        values = [(name, change(v) if isinstance(v, str) else v) for name, v in self.parameters]
+        return Call(self.name, tuple(values), tuple(part.map_texts(change) for part in self.parts))
 
 
 def parse(text: str) -> Call:

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 
 from lmfuzz.inputs.corpus import Corpus
-from lmfuzz.protocols import Search, SearchContext
+from lmfuzz.protocols import Search, SearchContext, SearchTraits
+from lmfuzz.search.adapt import traits_of
 from lmfuzz.search.seed_outcomes import SeedOutcomes
 from lmfuzz.types import Batch, BoolArray, FloatArray, IntArray, State, Trace, join, take
-
-EACH = 16  # rows per seed and batch, for a search that does not say how many it wants
 
 
 class Share:
@@ -54,13 +53,15 @@ class Part:
 class PerSeed:
     """One search per seed, all of them advanced in the same batches, until it hits or its queries are spent.
 
-    make: makes a search from a context whose only seed is one of the campaign's. A search may say how many
-    rows it wants at once, as ``each``: a walk takes one step after the other.
+    make: makes a search from a context whose only seed is one of the campaign's. Each is asked for as many
+    rows at once as its traits say: a walk takes one step after the other.
     """
+
+    traits = SearchTraits(per_seed=True)
 
     def __init__(self, context: SearchContext, make: Callable[[SearchContext], Search]) -> None:
         self._context, self._make = context, make
-        self.trials = SeedOutcomes(context)
+        self.outcomes = SeedOutcomes(context)
         self.focus: Sequence[int] = ()
         self._parts: dict[int, Part] = {}
         self._turn = 0  # the seed whose turn it is
@@ -71,12 +72,12 @@ class PerSeed:
     def ask(self, size: int) -> Batch:
         """Rows of as many seeds as there is room for, in turns; none when every seed is done."""
         self._asked, room, focus = [], size, set[int]()
-        seeds, left = self.trials.open, self.trials.left
+        seeds, left = self.outcomes.open, self.outcomes.left
         for seed in np.roll(seeds, -int(np.searchsorted(seeds, self._turn))).tolist():
             if seed not in self._parts:
                 self._parts[seed] = self._part(seed)
             part = self._parts[seed]
-            most = min(getattr(part.search, "each", EACH), size, int(left[seed]))
+            most = min(traits_of(part.search).each, size, int(left[seed]))
             if most > room:
                 break
             rows = part.search.ask(most)
@@ -99,23 +100,23 @@ class PerSeed:
 
     def tell(self, batch: Batch, trace: Trace, margins: FloatArray, novel: BoolArray) -> None:
         """Let each seed's search learn from its own rows."""
-        self.trials.note(batch, margins)
+        self.outcomes.note(batch, margins)
         start = 0
         for seed, rows in self._asked:
             own = slice(start, start + len(rows))
             self._parts[seed].search.tell(rows, take(trace, own), margins[own], novel[own])
             start += len(rows)
-        for seed in {seed for seed, _ in self._asked} - set(self.trials.open.tolist()):
+        for seed in {seed for seed, _ in self._asked} - set(self.outcomes.open.tolist()):
             del self._parts[seed]  # it is done
 
     def state(self) -> State:
         """Every search under way, and what became of the seeds."""
         parts = [[seed, part.share.ids, part.search.state()] for seed, part in self._parts.items()]
-        return {"trials": self.trials.state(), "turn": self._turn, "parts": parts}
+        return {"trials": self.outcomes.state(), "turn": self._turn, "parts": parts}
 
     def restore(self, state: State) -> None:
         """Go on from ``state``."""
-        self.trials.restore(state["trials"])
+        self.outcomes.restore(state["trials"])
         self._turn = state["turn"]
         for seed, ids, inner in state["parts"]:
             self._parts[seed] = self._part(seed, ids)

@@ -9,9 +9,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lmfuzz.errors import UsageError
+from lmfuzz.objectives import OBJECTIVES
 from lmfuzz.objectives.combine import ObjectiveSet
 from lmfuzz.objectives.format import Format, begins_json
-from lmfuzz.plugins import registry as plugins
+from lmfuzz.plugins.grammar import parse
 from lmfuzz.types import Batch
 
 NAN = np.nan
@@ -332,7 +333,7 @@ def test_violations_do_not_depend_on_grades():
 
 
 def test_it_is_known_by_name():
-    built = plugins.build("objectives", plugins.parse('format:pattern="a|b"'))
+    built = OBJECTIVES.build(parse('format:pattern="a|b"'))
     assert type(built) is Format
     assert built.needs == {"text", "ended"}
     assert built.grades == (frozenset({"logprob"}),)
