@@ -86,6 +86,8 @@ class ForTokens:
 class ForKnownTokens(ForTokens):
     """A base of operators that go by what a model knows of its tokens, the lexicon of a MutationContext."""
 
+    needs_lexicon: ClassVar[bool] = True
+
 
 class ForBoxes:
     """A base of operators on rows of numbers, images among them."""

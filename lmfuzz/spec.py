@@ -13,6 +13,7 @@ import lmfuzz
 from lmfuzz import files
 from lmfuzz.budget import Budget
 from lmfuzz.errors import UsageError, nearest
+from lmfuzz.inputs.reading import read_text
 from lmfuzz.plugins.coerce import complaint
 from lmfuzz.plugins.grammar import parse
 
@@ -113,20 +114,11 @@ class Spec(BaseModel):
 
 def read(path: Path) -> dict[str, Any]:
     """What a TOML file holds; UsageError when it is missing, not UTF-8 or not TOML (with line and column)."""
+    text = read_text(path, "TOML file")
     try:
-        data = path.read_bytes()
-        return tomllib.loads(data.decode("utf-8-sig"))
-    except FileNotFoundError:
-        raise UsageError(f"there is no file {path}") from None
-    except IsADirectoryError:
-        raise UsageError(f"{path} is a folder, not a TOML file") from None
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise UsageError(f"{path}, line {line}: not UTF-8; save the file as UTF-8") from None
+        return tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise UsageError(f"{path} is not TOML: {_place(str(error), data)}") from None
+        raise UsageError(f"{path} is not TOML: {_place(str(error), text)}") from None
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -200,8 +192,8 @@ def _plain(value: Any) -> Any:
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
-def _place(message: str, data: bytes) -> str:
+def _place(message: str, text: str) -> str:
     """The parser's sentence, with line and column also where it says 'at end of document'."""
-    lines = data.decode("utf-8-sig").rstrip().split("\n")
+    lines = text.rstrip().split("\n")
     end = f"at line {len(lines)}, column {len(lines[-1]) + 1}"
     return message.replace("at end of document", end)

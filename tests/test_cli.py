@@ -168,7 +168,7 @@ def test_wrong_usage_is_one_sentence_and_writes_nothing(sh: Shell) -> None:
         ("--unknown", "keep"): "--unknown must be 'error' or 'drop', not \"keep\"",
         ("--sed", "3"): "No such option",
         ("--dict", "absent.dict"): "absent.dict",
-        ("--config", "absent.toml"): "there is no file absent.toml",
+        ("--config", "absent.toml"): "there is no TOML file absent.toml",
         ("--min-length", "9", "--max-length", "8"): "min_length is 9, more than max_length",
     }.items():
         assert sentence in sh.refused(*base, *more)

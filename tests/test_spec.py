@@ -144,7 +144,7 @@ def test_wrong_options_are_named_as_options() -> None:
         ("batch = 1\nseed = = 2", "{} is not TOML: Invalid value (at line 2, column 8)"),
         ("batch = 1\r\nseeds = [\r\n", "{} is not TOML: Invalid value (at line 2, column 10)"),
         ("batch = 1\nbatch = 2", "{} is not TOML: Cannot overwrite a value (at line 2, column 10)"),
-        (b"batch = 1\nmodel = '\xff'", "{}, line 2: not UTF-8; save the file as UTF-8"),
+        (b"batch = 1\nmodel = '\xff'", "{}, line 2: byte 0xff is not UTF-8; save the file as UTF-8"),
     ],
 )
 def test_wrong_files_get_a_sentence(tmp_path: Path, text: str | bytes, sentence: str) -> None:
@@ -153,7 +153,7 @@ def test_wrong_files_get_a_sentence(tmp_path: Path, text: str | bytes, sentence:
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    assert said(load, tmp_path / "none.toml") == f"there is no file {tmp_path}/none.toml"
+    assert said(load, tmp_path / "none.toml") == f"there is no TOML file {tmp_path}/none.toml"
     assert said(load, tmp_path) == f"{tmp_path} is a folder, not a TOML file"
 
 

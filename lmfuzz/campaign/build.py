@@ -14,22 +14,10 @@ from lmfuzz.inputs.seeds import BUNDLED, Seeds, read, read_box
 from lmfuzz.inputs.spaces import BoxSpace, Space, TextSpace
 from lmfuzz.objectives import OBJECTIVES
 from lmfuzz.objectives.combine import ObjectiveSet
-from lmfuzz.objectives.detectors import distinct
+from lmfuzz.objectives.detectors import named
 from lmfuzz.operators import OPERATORS, suits
 from lmfuzz.plugins.grammar import Call, parse
-from lmfuzz.protocols import (
-    Bound,
-    Feature,
-    ForKnownTokens,
-    ForTexts,
-    Lexicon,
-    LooksForSecret,
-    LooksForTokens,
-    Operator,
-    Search,
-    SearchContext,
-    Target,
-)
+from lmfuzz.protocols import Bound, Feature, Lexicon, Operator, Search, SearchContext, Target
 from lmfuzz.search import SEARCHES
 from lmfuzz.search.adapt import traits_of
 from lmfuzz.search.per_seed import PerSeed
@@ -57,20 +45,13 @@ def objectives(spec: Spec, space: Space | None = None) -> ObjectiveSet:
 
     space: what they are to judge, where it is known: disagreement means another thing of texts.
     """
-    parts: dict[str, object] = {}
-    for call in map(_call, spec.objectives):
-        name = distinct(call.name.rpartition(":")[2], parts)
-        parts[name] = OBJECTIVES.build(_of_texts(call) if isinstance(space, TextSpace) else call)
-    return ObjectiveSet(parts)
+    calls = list(map(read_call, spec.objectives))
+    meant = map(_of_texts, calls) if isinstance(space, TextSpace) else calls
+    names = [call.name.rpartition(":")[2] for call in calls]
+    return ObjectiveSet(named(zip(names, map(OBJECTIVES.build, meant), strict=True)))
 
 
-def feature(spec: Spec) -> Feature:
-    """The feature of the spec."""
-    made: Feature = FEATURES.build(_call(spec.feature))
-    return made
-
-
-def _call(text: str) -> Call:
+def read_call(text: str) -> Call:
     """The call that a text of the spec spells, with the paths of bundled files for their names."""
     return parse(text).map_texts(expand)
 
@@ -84,29 +65,17 @@ def check_objectives(spec: Spec, target: Target, panel: ObjectiveSet) -> None:
     that the target is not told, or for more tokens than an output has.
     """
     told = getattr(target, "told", None)
-    for name, part in panel.objectives.items():
-        if told is not None and isinstance(part, LooksForSecret) and part.secret not in told:
-            raise UsageError(f"{name} looks for {part.secret!r}, which --system does not hold; put it there")
-        if isinstance(part, LooksForTokens) and part.tokens > spec.max_new:
-            raise UsageError(
-                f"{name} looks for {part.tokens} tokens in a row, and an output has {spec.max_new}; give it"
-                " fewer (tokens=...), or a larger --max-new"
-            )
-        if isinstance(part, ForTexts) and isinstance(target.space, BoxSpace):
-            raise UsageError(
-                f"{name} looks at texts, and this model takes numbers; name what to look for with "
-                "--objective, such as nonfinite or a detector of your own"
-            )
+    panel.must_fit(target.space, told, spec.max_new)
 
 
 def check_names(spec: Spec) -> None:
     """UsageError for what can be seen to be wrong before a model is loaded, which may take minutes."""
-    SEARCHES.check(_call(spec.search))
-    FEATURES.check(_call(spec.feature))
-    for call in map(_call, spec.objectives):
+    SEARCHES.check(read_call(spec.search))
+    FEATURES.check(read_call(spec.feature))
+    for call in map(read_call, spec.objectives):
         OBJECTIVES.check(_of_texts(call))  # that has the parameters of both
-    for call in map(_call, spec.operators):
-        OPERATORS.check(call)
+    for text in spec.operators:
+        OPERATORS.check(read_call(text))
     if recipes.is_recipe(spec.twin):
         recipes.read(spec.twin)
 
@@ -136,10 +105,7 @@ def operators(spec: Spec, target: Target) -> dict[str, Operator]:
 
 
 def _fits(name: str, target: Target) -> bool:
-    """Whether an operator is for rows such as the target's, and the target knows what it must."""
-    operator = OPERATORS.find(name)
-    by_lexicon = isinstance(operator, type) and issubclass(operator, ForKnownTokens)
-    return suits(operator, target.space) and (not by_lexicon or lexicon(target) is not None)
+    return suits(OPERATORS.find(name), target.space, lexicon(target))
 
 
 def lexicon(target: Target) -> Lexicon | None:
@@ -191,7 +157,7 @@ def bound(spec: Spec, space: Space, start: Batch) -> Bound | None:
 
 def search(spec: Spec, context: SearchContext) -> Search:
     """The search of the spec, for each seed by itself where the spec or the search wants that."""
-    call = _call(spec.search)
+    call = read_call(spec.search)
 
     def make(context: SearchContext) -> Search:
         made: Search = SEARCHES.build(call, context)

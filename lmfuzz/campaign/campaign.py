@@ -20,6 +20,7 @@ from lmfuzz.campaign.counters import Tally
 from lmfuzz.campaign.executor import LocalExecutor
 from lmfuzz.campaign.findings import Findings
 from lmfuzz.campaign.shrink import Shrinker
+from lmfuzz.coverage import FEATURES
 from lmfuzz.coverage.archive import Archive
 from lmfuzz.coverage.calibrate import Calibration, measure
 from lmfuzz.coverage.per_seed import Apart, Archives
@@ -72,7 +73,7 @@ class Campaign:
         self.spec = spec
         assembly.check_names(spec)
         panel = None if spec.twin else assembly.objectives(spec)  # before a model is loaded for minutes
-        self.feature: Feature = assembly.feature(spec)
+        self.feature: Feature = FEATURES.build(assembly.read_call(spec.feature))
         self.target = target or assembly.load_target(spec)
         self.panel = panel or assembly.objectives(spec, self.target.space)
         assembly.check_objectives(spec, self.target, self.panel)
@@ -102,14 +103,9 @@ class Campaign:
         self._grade()
         self.wants = frozenset({"origin"}).union(*(names for _, names in wanted))
         self.findings = Findings(
-            self.panel,
-            self.executor,
-            self.judged_by,
-            seeds,
-            spec.confirm,
-            spec.keep,
+            self.panel, self.executor, self.judged_by, seeds, spec.confirm, spec.keep,
             self.outcomes is not None,
-        )
+        )  # fmt: skip
         if spec.shrink:
             made = Shrinker(
                 self.panel, self.executor, self.judged_by, self.space, seeds, spec.batch, spec.edits

@@ -140,7 +140,7 @@ def list_(kind: str | None) -> None:
         click.secho(name, bold=True)
         for entry in entries:
             click.echo(f"  {entry.name:<13} {entry.line}")
-            for p in entry.parameters:
-                click.echo(f"  {'':<13}   {p.name} ({p.type}{f', default {p.default}' if p.default else ''})")
+            for parameter in entry.parameters:
+                click.echo(f"  {'':<13}   {parameter}")
         if not entries:
             click.echo("  none are installed; a file or module of your own works too: file.py:name")

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from lmfuzz.errors import INTERRUPTS, Unfit, UsageError, one_line
+from lmfuzz.inputs.spaces import BoxSpace, Space
 from lmfuzz.objectives.detectors import Detector, as_detector, distinct
-from lmfuzz.protocols import Objective
+from lmfuzz.protocols import ForTexts, LooksForSecret, LooksForTokens, Objective
 from lmfuzz.types import Array, Batch, Evidence, FloatArray, State, Trace, take
 
 DISTINCT = 3  # tracebacks kept per objective
@@ -204,6 +205,25 @@ class ObjectiveSet:
                     raise
                 except BaseException as error:
                     self._note(part, error)
+
+    def must_fit(self, space: Space, told: str | None, steps: int) -> None:
+        """Raise UsageError when an objective could never hit.
+
+        It looks at texts and the ``space`` has none, or for a secret that is not in what the target is
+        ``told`` (None: nobody knows), or for more tokens than the ``steps`` of an output.
+        """
+        for name, part in self.objectives.items():
+            why = ""
+            if told is not None and isinstance(part, LooksForSecret) and part.secret not in told:
+                why = f"looks for {part.secret!r}, which --system does not hold; put it there"
+            elif isinstance(part, LooksForTokens) and part.tokens > steps:
+                why = f"looks for {part.tokens} tokens in a row, and an output has {steps}; give it fewer"
+                why += " (tokens=...), or a larger --max-new"
+            elif isinstance(part, ForTexts) and isinstance(space, BoxSpace):
+                why = "looks at texts, and this model takes numbers; name what to look for with --objective,"
+                why += " such as nonfinite or a detector of your own"
+            if why:
+                raise UsageError(f"{name} {why}")
 
     @property
     def noise_needs(self) -> frozenset[str]:

@@ -137,11 +137,11 @@ def distinct(name: str, taken: Collection[str]) -> str:
     return next(other for k in range(2, len(taken) + 3) if (other := f"{name}#{k}") not in taken)
 
 
-def named(objectives: Iterable[object]) -> dict[str, object]:
-    """Return objectives by distinct names of their own, in order."""
+def named(objectives: Iterable[tuple[str, object]]) -> dict[str, object]:
+    """Return objectives by name, in order; '' stands for their own, and one given twice gets a number."""
     found: dict[str, object] = {}
-    for objective in objectives:
-        found[distinct(own_name(objective), found)] = objective
+    for name, objective in objectives:
+        found[distinct(name or own_name(objective), found)] = objective
     return found
 
 

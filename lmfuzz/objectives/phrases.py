@@ -8,6 +8,7 @@ import numpy as np
 
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.bundled import resource
+from lmfuzz.inputs.reading import read_text
 from lmfuzz.protocols import ForTexts
 from lmfuzz.types import Batch, Evidence, FloatArray, Trace
 
@@ -83,12 +84,7 @@ class Phrases(ForTexts):
 
 def _read(path: Path) -> list[str]:
     """The phrases of a UTF-8 file, one per line; blank lines and lines starting with # are left out."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError:
-        raise UsageError(f"word list {path} does not exist") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"word list {path} cannot be read as UTF-8 text: {error}") from None
+    lines = read_text(path, "word list").splitlines()
     phrases = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     if not phrases:
         raise UsageError(f"word list {path} holds no phrase")

@@ -4,7 +4,7 @@ from typing import Any
 
 from lmfuzz.inputs.spaces import Space
 from lmfuzz.plugins.registry import Kind
-from lmfuzz.protocols import Operator
+from lmfuzz.protocols import Lexicon, Operator
 
 _BUILT_IN = {
     "insert": "characters:Insert", "delete": "characters:Delete", "substitute": "characters:Substitute",
@@ -23,7 +23,7 @@ _BUILT_IN = {
 OPERATORS = Kind("operator", "operators", __name__, Operator, _BUILT_IN, itself=(2,))
 
 
-def suits(operator: Any, space: Space) -> bool:
-    """Return whether an operator, or a class of them, is for rows of this space; if it does not say: yes."""
-    rows = getattr(operator, "rows", None)
-    return not isinstance(rows, str) or rows in space.rows
+def suits(operator: Any, space: Space, lexicon: Lexicon | None) -> bool:
+    """Return whether an operator, or a class of them, is for such rows; what does not say so is for all."""
+    rows, by_lexicon = getattr(operator, "rows", None), getattr(operator, "needs_lexicon", False)
+    return (not isinstance(rows, str) or rows in space.rows) and not (by_lexicon is True and lexicon is None)

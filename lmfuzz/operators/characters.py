@@ -5,16 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmfuzz.inputs.spaces import TextSpace
-from lmfuzz.operators.pieces import (
-    PerSpace,
-    Piece,
-    below,
-    concatenate,
-    erase,
-    places,
-    put,
-    spans,
-)
+from lmfuzz.operators.pieces import PerSpace, Piece, below, concatenate, erase, places, put, spans
 from lmfuzz.plugins.bounds import Count
 from lmfuzz.protocols import ForTexts, MutationContext
 from lmfuzz.types import Batch, IntArray

@@ -13,7 +13,6 @@ from lmfuzz.protocols import ForTexts, MutationContext, Operator
 from lmfuzz.types import Batch
 
 GROUP = 32  # rows that share the choice of an operator: fewer mean more variety in a batch, and more time
-
 Depth = Annotated[int, Field(ge=0, le=10)]
 
 
@@ -30,12 +29,7 @@ class Havoc(ForTexts):
     is a file whose entries are used, too, in about one change of four.
     """
 
-    def __init__(
-        self,
-        depth: Depth = 2,
-        dictionary: str = "",
-        parts: Sequence[Operator] = (),
-    ) -> None:
+    def __init__(self, depth: Depth = 2, dictionary: str = "", parts: Sequence[Operator] = ()) -> None:
         self.depth = depth
         self._operators = list(parts) or stack()
         if dictionary:

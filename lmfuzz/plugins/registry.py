@@ -24,21 +24,12 @@ _Parameters = Mapping[str, inspect.Parameter]
 
 
 @dataclass(frozen=True, slots=True)
-class Parameter:
-    """One parameter of a plug-in, in words; ``default`` is '' when it must be given."""
-
-    name: str
-    type: str
-    default: str
-
-
-@dataclass(frozen=True, slots=True)
 class Entry:
-    """What a list of plug-ins says of one of them."""
+    """What a list of plug-ins says of one; parameters are such as ``times (whole number, default 4)``."""
 
     name: str
-    parameters: tuple[Parameter, ...]
     line: str
+    parameters: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -53,7 +44,6 @@ class Kind:
         table: built-in name -> ``module:Class`` in the package.
         leading: how many arguments a constructor is given before its parameters.
         itself: a function that needs so many arguments is not a constructor, but a plug-in itself.
-        light: whether those of installed packages may be imported only to be listed.
     """
 
     noun: str
@@ -63,7 +53,6 @@ class Kind:
     table: Mapping[str, str]
     leading: int = 0
     itself: tuple[int, ...] = ()
-    light: bool = True
 
     def names(self) -> list[str]:
         """Return the built-in names, then those of installed packages."""
@@ -117,16 +106,19 @@ class Kind:
             self.check(part)
 
     def describe(self) -> list[Entry]:
-        """Return what there is, with parameters; what is broken has a line that says so."""
+        """Return what there is, with parameters; what is broken has a line that says so.
+
+        A kind without built-in ones is not imported (targets may need torch): lines say where they come from.
+        """
         installed = self._installed()
-        if not self.light:
-            return [Entry(name, (), f"{p.value}, from {_source(p)}") for name, p in installed.items()]
+        if not self.table:
+            return [Entry(name, f"{point.value}, from {_source(point)}") for name, point in installed.items()]
         entries = [self.entry(name) for name in self.table]
         for name in installed:
             try:
                 entries.append(self.entry(name))
             except Exception as error:  # a stranger's mistake must not hide the others
-                entries.append(Entry(name, (), f"broken: {error}"))
+                entries.append(Entry(name, f"broken: {error}"))
         return entries
 
     def entry(self, name: str) -> Entry:
@@ -135,7 +127,7 @@ class Kind:
         parameters, _ = self._parameters(make, None)
         shown = [p for p in parameters.values() if p.kind not in _OPEN and p.name != _PARTS]
         line = (inspect.getdoc(make) or "").partition("\n")[0]
-        return Entry(name, tuple(map(_described, shown)), line)
+        return Entry(name, line, tuple(map(_described, shown)))
 
     def _installed(self) -> dict[str, EntryPoint]:
         points = sorted(entry_points(group=f"lmfuzz.{self.plural}"), key=lambda point: point.name)
@@ -164,10 +156,11 @@ class Kind:
         return {name: p for name, p in parameters.items() if not (itself and name in own)}, itself
 
 
-def _described(parameter: inspect.Parameter) -> Parameter:
-    none = parameter.default is parameter.empty
-    default = "" if none else json.dumps(parameter.default, ensure_ascii=False, default=str)
-    return Parameter(parameter.name, words(parameter.annotation).removeprefix("a "), default)
+def _described(parameter: inspect.Parameter) -> str:
+    default, right = parameter.default, words(parameter.annotation).removeprefix("a ")
+    if default is not parameter.empty:
+        right += f", default {json.dumps(default, ensure_ascii=False, default=str)}"
+    return f"{parameter.name} ({right})"
 
 
 def needed(parameters: _Parameters) -> list[str]:
@@ -178,20 +171,16 @@ def needed(parameters: _Parameters) -> list[str]:
 def signature(make: Any) -> _Parameters:
     """Return what can be given to something callable; nothing is known of what is made in C."""
     try:
-        found = inspect.signature(make, eval_str=True)
+        return inspect.signature(make, eval_str=True).parameters
     except ValueError:
         return {}
     except (NameError, AttributeError):  # annotations that exist for type checkers only
-        found = inspect.signature(make)
-    return {
-        name: p.replace(annotation=Any) if p.annotation is p.empty else p
-        for name, p in found.parameters.items()
-    }
+        return inspect.signature(make).parameters
 
 
 def _arguments(call: Call, parameters: _Parameters) -> dict[str, Any]:
     """The call's parameters by name, converted; UsageError for unknown, missing and wrong ones."""
-    known = [name for name, p in parameters.items() if name != _PARTS and p.kind not in _OPEN]
+    known = {name: p.annotation for name, p in parameters.items() if name != _PARTS and p.kind not in _OPEN}
     free = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     if call.parts and _PARTS not in parameters:
         raise UsageError(f"{call.name} is not made of others; leave out what stands in parentheses")
@@ -204,18 +193,15 @@ def _arguments(call: Call, parameters: _Parameters) -> dict[str, Any]:
             raise UsageError(f"{call.name}: {name} is given twice, first without its name")
         if name not in known and (not free or name in ("", _PARTS)):
             which = f"no parameter {given!r}" if given else "no parameters"
-            close = nearest(given, known)
-            raise UsageError(
-                f"{call.name} has {which}{f'{close} It' if close else '; it'} takes {', '.join(known) or 'none'}"
-            )
+            so = f"{close} It" if (close := nearest(given, known)) else "; it"
+            raise UsageError(f"{call.name} has {which}{so} takes {', '.join(known) or 'none'}")
         try:
-            arguments[name] = convert(value, parameters[name].annotation if name in known else Any)
+            arguments[name] = convert(value, known.get(name, Any))
         except ValueError as error:
             raise UsageError(f"{call.name}: {name} {error}") from None
     for name in needed(parameters):
         if name not in arguments and name != _PARTS:
-            right = words(parameters[name].annotation)
-            raise UsageError(f"{call.name} needs {name} ({right}): {call.name}:{name}=...")
+            raise UsageError(f"{call.name} needs {name} ({words(known[name])}): {call.name}:{name}=...")
     return arguments
 
 

@@ -3,4 +3,4 @@
 from lmfuzz.plugins.registry import Kind
 from lmfuzz.protocols import Target
 
-TARGETS = Kind("target", "targets", __name__, Target, {}, light=False)  # they may need torch
+TARGETS = Kind("target", "targets", __name__, Target, {})

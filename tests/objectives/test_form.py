@@ -147,7 +147,7 @@ def test_a_bad_schema_is_told_in_one_sentence(tmp_path, schema, words):
 def test_a_schema_that_cannot_be_read_is_told(tmp_path):
     with pytest.raises(UsageError, match=r"there is no schema .*lost\.json"):
         Format(schema=str(tmp_path / "lost.json"))
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(UsageError, match="is a folder, not a schema"):
         Format(schema=str(tmp_path))
     (tmp_path / "latin.json").write_bytes(b'"caf\xe9"')
     with pytest.raises(UsageError, match="is not UTF-8"):

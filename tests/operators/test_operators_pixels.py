@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from registered import making, registered
 
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.spaces import BoxSpace, TextSpace
@@ -28,26 +29,14 @@ from lmfuzz.operators.pixels import (
 from lmfuzz.protocols import MutationContext, Operator
 from lmfuzz.types import Batch
 
-ON_BOXES: Mapping[str, Callable[[], Operator]] = {"noise": Noise, "step": Step, "mix": Mix}
+VARIANTS = (
+    "mean_blur:largest=31", "gaussian_blur:largest=31", "median_blur:largest=31", "move:replicate=false",
+    "move:most=1000,replicate=false", "rotate:most=180,replicate=false",
+)  # fmt: skip
+ON_BOXES = registered("box")
 ON_IMAGES: Mapping[str, Callable[[], Operator]] = {
-    "gaussian_noise": GaussianNoise,
-    "salt_pepper": SaltPepper,
-    "multiplicative": Multiplicative,
-    "pixels": Pixels,
-    "mean_blur": MeanBlur,
-    "mean_blur, large": lambda: MeanBlur(largest=31),
-    "gaussian_blur": GaussianBlur,
-    "gaussian_blur, large": lambda: GaussianBlur(largest=31),
-    "median_blur": MedianBlur,
-    "median_blur, large": lambda: MedianBlur(largest=31),
-    "brightness": Brightness,
-    "contrast": Contrast,
-    "move": Move,
-    "move, filled": lambda: Move(replicate=False),
-    "move, far": lambda: Move(most=1000, replicate=False),
-    "rotate": Rotation,
-    "rotate, filled": lambda: Rotation(most=180, replicate=False),
-    "cutout": CutOut,
+    **registered("image"),
+    **{text: making(text) for text in VARIANTS},
 }
 OPERATORS = {**ON_BOXES, **ON_IMAGES}
 BYTES = 1 / 255
@@ -158,7 +147,7 @@ def test_is_described_in_its_first_line(name):
 @every_operator
 def test_what_is_no_image_is_refused_in_a_sentence_or_changed(name):
     operator, space = OPERATORS[name](), BoxSpace((4, 2))
-    assert suits(operator, space) is (name in ON_BOXES)
+    assert suits(operator, space, None) is (name in ON_BOXES)
     if name in ON_BOXES:
         assert (operator(rows_of(space, 40, 0), near(space)).data != rows_of(space, 40, 0).data).any()
     else:
@@ -308,7 +297,7 @@ def test_pixels_sets_at_most_so_many_values_to_bytes(most):
 
 
 blurs = pytest.mark.parametrize(
-    "name", ["mean_blur", "gaussian_blur", "median_blur", "mean_blur, large", "median_blur, large"]
+    "name", ["mean_blur", "gaussian_blur", "median_blur", "mean_blur:largest=31", "median_blur:largest=31"]
 )
 
 

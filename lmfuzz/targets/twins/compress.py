@@ -60,7 +60,7 @@ def make_twin(module: nn.Module, recipe: str) -> Twin:
     UsageError when there is no such recipe, it cannot be followed, or it changes no tensor.
     """
     chosen = read(recipe)
-    if chosen.at_run_time and isinstance(module, torch.jit.ScriptModule):
+    if isinstance(chosen, recipes.AtRunTime) and isinstance(module, torch.jit.ScriptModule):
         raise UsageError(f"{chosen} changes how layers run, which TorchScript forbids; give a Python module")
     if packed := {type(weight.data) for weight in module.parameters()} - {Tensor}:
         packs = _listed(sorted(one.__name__ for one in packed))
@@ -214,7 +214,7 @@ def _narrow(twin: nn.Module, dtype: torch.dtype) -> None:
 def _framed(twin: nn.Module, recipe: Recipe) -> nn.Module:
     """The twin as its caller needs it; the decoder of CharRNNs looks after precisions itself."""
     if isinstance(twin, CharRNN):  # the decoder would step by its weights alone
-        return Called(twin) if recipe.at_run_time else twin
+        return Called(twin) if isinstance(recipe, recipes.AtRunTime) else twin
     if isinstance(recipe, recipes.Cast):
         if isinstance(twin, torch.jit.ScriptModule):  # takes no hooks
             twin = Called(twin)

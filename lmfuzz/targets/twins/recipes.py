@@ -21,7 +21,7 @@ class Recipe:
     """A compression; ``str()`` is its canonical text, which the identities of twins hold.
 
     seeks: what it looks for. label, how: what it is called, and what becomes of the tensors, for a person;
-    ``{kept}`` is the precision that they keep. at_run_time: whether it changes how layers run.
+    ``{kept}`` is the precision that they keep.
     """
 
     seeks: ClassVar[str] = (
@@ -29,14 +29,12 @@ class Recipe:
     )
     label: ClassVar[str]
     how: ClassVar[str] = "rounded, computed in {kept}"
-    at_run_time: ClassVar[bool] = False
 
     def __str__(self) -> str:
-        values = [(f.name, f.default, getattr(self, f.name)) for f in fields(self)]
         given = [
-            str(value) if default is MISSING else f"{name}={value}"
-            for name, default, value in values
-            if value != default
+            str(value) if field.default is MISSING else f"{field.name}={value}"
+            for field in fields(self)
+            if (value := getattr(self, field.name)) != field.default
         ]
         return ":".join([type(self).__name__.lower(), *given])
 
@@ -63,6 +61,10 @@ class BF16(Cast):
     """Weights and activations in bfloat16."""
 
     dtype, label = "bfloat16", "bf16"
+
+
+class AtRunTime(Recipe):
+    """What changes how layers run."""
 
 
 @dataclass(frozen=True)
@@ -96,16 +98,15 @@ class Prune(Recipe):
 
 
 @dataclass(frozen=True)
-class TFLite(Recipe):
+class TFLite(AtRunTime):
     """TFLite's hybrid int8: large weights per tensor, inputs per example."""
 
     activations: Literal["symmetric", "asymmetric"] = "symmetric"
     seeks = f"Linear, Conv2d and GPT-2's Conv1D layers with {SMALLEST} weights or more"
     label, how = "TFLite's hybrid int8", "rounded per tensor, their inputs per example ({activations})"
-    at_run_time = True
 
 
-class Dynamic(Recipe):
+class Dynamic(AtRunTime):
     """torch's int8 kernels for Linear, LSTM and GRU, whose inputs share one range per batch.
 
     A row's result then depends on its neighbours.
@@ -113,17 +114,15 @@ class Dynamic(Recipe):
 
     seeks = "Linear, LSTM, GRU and GPT-2's Conv1D layers inside the module"
     label, how = "torch's dynamic int8", "rounded, their inputs at run time over the whole batch"
-    at_run_time = True
 
 
 @dataclass(frozen=True)
-class TorchAO(Recipe):
+class TorchAO(AtRunTime):
     """torchao's kernels for Linear: weights in 8 bits, inputs, too (int8dq), or weights in 4 (int4)."""
 
     scheme: Literal["int8", "int8dq", "int4"] = "int8"
     seeks = "Linear and GPT-2's Conv1D layers"
     label = "torchao's {scheme}"
-    at_run_time = True
 
     def words(self, kept: str) -> tuple[str, str]:
         """Return what it is called, and what its scheme does."""
@@ -132,16 +131,10 @@ class TorchAO(Recipe):
 
 
 _BUILT_IN = {
-    "fp16": "recipes:FP16",
-    "bf16": "recipes:BF16",
-    "int8": "recipes:Int8",
-    "int4": "recipes:Int4",
-    "round": "recipes:Round",
-    "prune": "recipes:Prune",
-    "tflite": "recipes:TFLite",
-    "dynamic": "recipes:Dynamic",
-    "torchao": "recipes:TorchAO",
-}
+    "fp16": "recipes:FP16", "bf16": "recipes:BF16", "int8": "recipes:Int8", "int4": "recipes:Int4",
+    "round": "recipes:Round", "prune": "recipes:Prune", "tflite": "recipes:TFLite",
+    "dynamic": "recipes:Dynamic", "torchao": "recipes:TorchAO",
+}  # fmt: skip
 RECIPES = Kind("recipe", "recipes", "lmfuzz.targets.twins", Recipe, _BUILT_IN)
 
 
