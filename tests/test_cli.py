@@ -113,6 +113,38 @@ def test_a_finding_that_cannot_be_judged_is_not_fixed(sh: Shell) -> None:
     assert "finding 1: could not be judged (NaN)" in result.out
 
 
+OLD = """
+from lmfuzz.search.random import Random
+
+def wordy(text, least=3):
+    'Many words.'
+    return len(text.split()) - least
+
+def same(rows, context):
+    return rows
+
+class Search:
+    focus, needs, each = (), frozenset({"tokens"}), 3
+
+    def __init__(self, context):
+        self._inner = Random(context)
+
+    def ask(self, size): return self._inner.ask(size)
+    def tell(self, batch, trace, margins, novel): assert "tokens" in trace
+    def state(self): return self._inner.state()
+    def restore(self, state): self._inner.restore(state)
+"""
+
+
+def test_plug_ins_of_0_3_0_and_functions_of_a_text_are_taken_from_a_file(sh: Shell) -> None:
+    Path("old.py").write_text(OLD)
+    own = ("--search", "old.py:Search", "--operator", "old.py:same", "--operator", "insert")
+    found = sh.fuzz("--objective", "old.py:wordy:least=2", *own, "-o", "c", budget="600x")
+    assert found.code == 1, found
+    assert "wordy" in sh("show", "c").out
+    assert "Many words." in sh("show", "c", "1").out
+
+
 def test_a_campaign_is_resumed_to_a_larger_budget_only(sh: Shell) -> None:
     sh.fuzz("-o", "c", budget="1500x")
     assert sh.refused("resume", "c") == (
