@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
 from lmfuzz.errors import UsageError
-from lmfuzz.inputs.spaces import BoxSpace, Space, TextSpace
+from lmfuzz.inputs.spaces import BoxSpace, Rows, Space, TextSpace
 from lmfuzz.types import Batch, BoolArray, Evidence, Finding, FloatArray, IntArray, State, Trace
 
 if TYPE_CHECKING:
@@ -71,15 +71,48 @@ class MutationContext:
         raise UsageError("an operator on numbers cannot change texts; take others with --operator")
 
 
+class ForTexts:
+    """A base of operators on texts, and of objectives that judge texts alone."""
+
+    rows: ClassVar[Rows] = "text"
+
+
+class ForTokens:
+    """A base of operators on texts whose symbols are tokens."""
+
+    rows: ClassVar[Rows] = "tokens"
+
+
+class ForKnownTokens(ForTokens):
+    """A base of operators that go by what a model knows of its tokens, the lexicon of a MutationContext."""
+
+    needs_lexicon: ClassVar[bool] = True
+
+
+class ForBoxes:
+    """A base of operators on rows of numbers, images among them."""
+
+    rows: ClassVar[Rows] = "box"
+
+
+class ForImages:
+    """A base of operators on images."""
+
+    rows: ClassVar[Rows] = "image"
+
+
 class Operator(Protocol):
-    """One way to change a row."""
+    """One way to change a row.
+
+    A class of operators says as its attribute ``rows`` for which they are; what does not is for all.
+    """
 
     def __call__(self, rows: Batch, context: MutationContext) -> Batch:
         """Changed copies of ``rows``, all of them legal, in the same order and number."""
 
 
 class Feature(Protocol):
-    """Where in state space did each row go?"""
+    """Where in state space did each row go? See FixesRadius."""
 
     needs: frozenset[str]
 
@@ -90,8 +123,19 @@ class Feature(Protocol):
         """Points float32 (B, D); a row that is not finite gets a point that is not finite."""
 
 
+@runtime_checkable
+class FixesRadius(Protocol):
+    """A feature that says how far apart states are, unless its radius is None: then it is calibrated."""
+
+    radius: float | None
+
+
 class Objective(Protocol):
-    """Did a row misbehave, or how far from it was it?"""
+    """Did a row misbehave, or how far from it was it?
+
+    What users give need not have more than ``__call__``: see objectives.detectors. One that can judge texts
+    alone is ForTexts; see also NeedsNoiseFloor, LooksForSecret and LooksForTokens.
+    """
 
     needs: frozenset[str]  # channels to judge by, always there
     targets: tuple[str, ...]  # what each column of the margins is about; N of them
@@ -106,6 +150,30 @@ class Objective(Protocol):
 
     def evidence(self, batch: Batch, trace: Trace, row: int, column: int) -> Evidence:
         """Why ``margins[row, column]`` was > 0."""
+
+
+@runtime_checkable
+class NeedsNoiseFloor(Protocol):
+    """An objective that must know how much the model differs from itself in other batches."""
+
+    noise: float  # in units of its margin
+
+    def measure_noise(self, one: Trace, other: Trace) -> None:
+        """Learn ``noise`` from what the same rows showed in two batchings."""
+
+
+@runtime_checkable
+class LooksForSecret(Protocol):
+    """An objective that looks for a text which the model must have been told."""
+
+    secret: str
+
+
+@runtime_checkable
+class LooksForTokens(Protocol):
+    """An objective that looks for so many tokens in a row."""
+
+    tokens: int
 
 
 class Gradients(Protocol):
@@ -142,9 +210,25 @@ class SearchContext:
     lexicon: Lexicon | None = None  # None: rows are no tokens, or nobody knows about them
 
 
+@dataclass(frozen=True)
+class SearchTraits:
+    """What a class of searches says of itself.
+
+    Args:
+        needs: channels that it must be told.
+        per_seed: whether it searches for each seed by itself; it then is a search.adapt.TracksSeeds.
+        each: how many rows it wants at once where it is run for each seed by itself.
+    """
+
+    needs: frozenset[str] = frozenset()
+    per_seed: bool = False
+    each: int = 16
+
+
 class Search(Protocol):
     """The strategy: which rows to try next, what to learn from the answers."""
 
+    traits: SearchTraits = SearchTraits()
     focus: Sequence[int]  # the columns whose distances it wants to know of the rows last asked for
 
     def ask(self, size: int) -> Batch:

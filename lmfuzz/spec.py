@@ -14,11 +14,9 @@ import lmfuzz
 from lmfuzz import files
 from lmfuzz.budget import Budget
 from lmfuzz.errors import UsageError, nearest
-from lmfuzz.inputs.bundled import resource
+from lmfuzz.inputs.reading import read_text
 from lmfuzz.plugins.coerce import complaint
 from lmfuzz.plugins.grammar import parse
-
-__all__ = ["Spec", "load", "read", "resolve", "resource", "write"]
 
 _RECORDS = ("made_with", "target")  # tables of a campaign.toml that say what it ran on
 _LARGEST = 2**63 - 1
@@ -199,20 +197,11 @@ def option_name(key: str) -> str:
 
 def read(path: Path) -> dict[str, Any]:
     """What a TOML file holds; UsageError when it is missing, not UTF-8 or not TOML (with line and column)."""
+    text = read_text(path, "TOML file")
     try:
-        data = path.read_bytes()
-        return tomllib.loads(data.decode("utf-8-sig"))
-    except FileNotFoundError:
-        raise UsageError(f"there is no file {path}") from None
-    except IsADirectoryError:
-        raise UsageError(f"{path} is a folder, not a TOML file") from None
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise UsageError(f"{path}, line {line}: not UTF-8; save the file as UTF-8") from None
+        return tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise UsageError(f"{path} is not TOML: {_place(str(error), data)}") from None
+        raise UsageError(f"{path} is not TOML: {_place(str(error), text)}") from None
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -286,8 +275,8 @@ def _plain(value: Any) -> Any:
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
-def _place(message: str, data: bytes) -> str:
+def _place(message: str, text: str) -> str:
     """The parser's sentence, with line and column also where it says 'at end of document'."""
-    lines = data.decode("utf-8-sig").rstrip().split("\n")
+    lines = text.rstrip().split("\n")
     end = f"at line {len(lines)}, column {len(lines[-1]) + 1}"
     return message.replace("at end of document", end)

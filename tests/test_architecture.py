@@ -129,3 +129,9 @@ print("loaded:", *sorted(sys.modules.keys() & set({HEAVY!r})))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1].split() == ["loaded:"]
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("plugins/")])
+def test_the_plug_in_machinery_knows_nothing_of_what_it_finds(name: str) -> None:
+    own = {one for one in imports(ROOT / name) if one.partition(".")[0] == "lmfuzz"}
+    assert not [one for one in own if not one.startswith(("lmfuzz.errors", "lmfuzz.plugins"))]

@@ -10,7 +10,7 @@ from lmfuzz.plugins.grammar import Call, Value, parse, spell
 scalars = (
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
 )
-values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3).map(tuple), max_leaves=5)
+values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3), max_leaves=5)
 identifiers = st.from_regex(r"[a-zA-Z_][a-zA-Z_0-9]{0,8}", fullmatch=True)
 called = st.one_of(
     identifiers,
@@ -40,7 +40,6 @@ def test_a_call_written_out_reads_back_the_same(call: Call) -> None:
     again = parse(str(call))
     assert again == call
     assert repr(again) == repr(call)  # also 1, 1.0 and True, which are equal, are told apart
-    assert hash(again) == hash(call)
 
 
 @settings(derandomize=True, deadline=None, max_examples=500)
@@ -58,7 +57,7 @@ def test_any_text_is_a_call_or_a_sentence(text: str) -> None:
     [
         ("repetition", Call("repetition")),
         (" repetition : times = 4 ", Call("repetition", (("times", 4),))),
-        ("x:a=1,b=two words,c=[1, 2]", Call("x", (("a", 1), ("b", "two words"), ("c", (1, 2))))),
+        ("x:a=1,b=two words,c=[1, 2]", Call("x", (("a", 1), ("b", "two words"), ("c", [1, 2])))),
         ('regex:"\\\\d+"', Call("regex", (("", "\\d+"),))),
         (r"regex:pattern=\d{2,3},x=1", Call("regex", (("pattern", r"\d{2,3}"), ("x", 1)))),
         (r"regex:pattern=\(,x=1", Call("regex", (("pattern", r"\("), ("x", 1)))),
@@ -82,7 +81,7 @@ def test_any_text_is_a_call_or_a_sentence(text: str) -> None:
                 (),
                 (
                     Call("repetition", (("times", 4), ("period", 9))),
-                    Call("phrases", (("words", ("murder",)),)),
+                    Call("phrases", (("words", ["murder"]),)),
                 ),
             ),
         ),

@@ -123,7 +123,7 @@ def test_crossing_words_with_a_model_of_another_kind(sh, folder, seeds, tmp_path
             "looks for 20 tokens in a row, and an output has 5",
         ),
         (("fuzz", str(folder), "--search", "directd"), "did you mean 'directed'?"),
-        (("diff", str(folder), "--twin", "prune:2"), "share must be a number between 0 and 1"),
+        (("diff", str(folder), "--twin", "prune:2"), "share must be less than 1, not 2"),
     ):
         (tmp_path / "long.txt").write_text("word " * 200)
         result = sh(*arguments, "-o", "nothing")

@@ -10,7 +10,6 @@ from shell import MODEL, Result, Shell, forget_files
 
 import lmfuzz
 from lmfuzz.cli import searching
-from lmfuzz.plugins.registry import KINDS
 from lmfuzz.storage import store as stores
 from lmfuzz.storage.store import Store, Unwritten
 from lmfuzz.text import plural
@@ -114,6 +113,38 @@ def test_a_finding_that_cannot_be_judged_is_not_fixed(sh: Shell) -> None:
     assert "finding 1: could not be judged (NaN)" in result.out
 
 
+OLD = """
+from lmfuzz.search.random import Random
+
+def wordy(text, least=3):
+    'Many words.'
+    return len(text.split()) - least
+
+def same(rows, context):
+    return rows
+
+class Search:
+    focus, needs, each = (), frozenset({"tokens"}), 3
+
+    def __init__(self, context):
+        self._inner = Random(context)
+
+    def ask(self, size): return self._inner.ask(size)
+    def tell(self, batch, trace, margins, novel): assert "tokens" in trace
+    def state(self): return self._inner.state()
+    def restore(self, state): self._inner.restore(state)
+"""
+
+
+def test_plug_ins_of_0_3_0_and_functions_of_a_text_are_taken_from_a_file(sh: Shell) -> None:
+    Path("old.py").write_text(OLD)
+    own = ("--search", "old.py:Search", "--operator", "old.py:same", "--operator", "insert")
+    found = sh.fuzz("--objective", "old.py:wordy:least=2", *own, "-o", "c", budget="600x")
+    assert found.code == 1, found
+    assert "wordy" in sh("show", "c").out
+    assert "Many words." in sh("show", "c", "1").out
+
+
 def test_a_campaign_is_resumed_to_a_larger_budget_only(sh: Shell) -> None:
     sh.fuzz("-o", "c", budget="1500x")
     assert sh.refused("resume", "c") == (
@@ -159,14 +190,17 @@ def test_wrong_usage_is_one_sentence_and_writes_nothing(sh: Shell) -> None:
         ("--search", "guided"): "unknown search 'guided'",
         ("--operator", "inser"): "did you mean 'insert'?",
         ("--feature", "hidden"): "unknown feature 'hidden'",
-        ("--feature", "trajectory:clusters=100000"): "clusters must be between 1 and 1024, not 100000",
+        (
+            "--feature",
+            "trajectory:clusters=100000",
+        ): "clusters must be less than or equal to 1024, not 100000",
         ("--budget", "soon"): "budget 'soon' is neither a time",
         ("--seed", "x"): "'x' is not a valid integer",
         ("--batch", "0"): "--batch must be greater than or equal to 1, not 0",
         ("--unknown", "keep"): "--unknown must be 'error' or 'drop', not \"keep\"",
         ("--sed", "3"): "No such option",
         ("--dict", "absent.dict"): "absent.dict",
-        ("--config", "absent.toml"): "there is no file absent.toml",
+        ("--config", "absent.toml"): "there is no TOML file absent.toml",
         ("--min-length", "9", "--max-length", "8"): "min_length is 9, more than max_length",
     }.items():
         assert sentence in sh.refused(*base, *more)
@@ -275,12 +309,12 @@ def test_no_error_of_the_machine_says_that_something_was_found(
     def broken(kind: str) -> None:
         raise error
 
-    monkeypatch.setattr("lmfuzz.plugins.registry.describe", broken)
+    monkeypatch.setattr("lmfuzz.plugins.registry.Kind.describe", broken)
     assert sh.refused("list", code=code) == sentence
 
 
 def test_a_bug_is_70_with_its_traceback(sh: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lmfuzz.plugins.registry.describe", lambda kind: 1 // 0)
+    monkeypatch.setattr("lmfuzz.plugins.registry.Kind.describe", lambda kind: 1 // 0)
     done = sh("list")
     assert done.code == 70
     assert done.err.startswith("Traceback ")
@@ -357,7 +391,7 @@ def test_lists_name_everything_with_parameters(sh: Shell) -> None:
     assert done.code == 0
     for word in ("repetition", "times (whole number, default 4)", "havoc", "tensorfuzz", "hidden_last"):
         assert word in done.out
-    for kind in KINDS:
+    for kind in ("objectives", "operators", "searches", "features", "targets", "recipes"):
         assert sh("list", kind).out.splitlines()[0] == kind
     assert "hidden_last" not in sh("list", "objectives").out
 

@@ -4,16 +4,23 @@ import importlib
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lmfuzz.coverage import FEATURES
 from lmfuzz.errors import UsageError
-from lmfuzz.inputs import bundled as resources
-from lmfuzz.plugins import registry as plugins
+from lmfuzz.inputs import bundled
+from lmfuzz.objectives import OBJECTIVES
+from lmfuzz.operators import OPERATORS
 from lmfuzz.plugins.grammar import parse
-from lmfuzz.plugins.registry import Entry, Parameter, build, describe, find, names, resolve
+from lmfuzz.plugins.modules import resolve
+from lmfuzz.plugins.registry import Entry, Kind
+from lmfuzz.search import SEARCHES
+from lmfuzz.targets import TARGETS
+from lmfuzz.targets.twins.recipes import RECIPES
 
 
 class Fake:
@@ -85,25 +92,38 @@ def shout(batch: object, trace: object, loud: int = 2) -> tuple[object, object, 
     return batch, trace, loud
 
 
-FAKES = {"fake": "Fake", "strict": "Strict", "both": "Both", "loose": "Loose", "shout": "shout"}
+def louder(text: str, least: int = 2) -> bool:
+    """Detect in the text alone."""
+    return text.count("!") >= least
+
+
+def shouting(least: int) -> object:
+    """Make a detector."""
+    return Fake(least)
+
+
+KINDS = (OBJECTIVES, OPERATORS, SEARCHES, FEATURES, TARGETS, RECIPES)
+FAKES = {
+    "fake": "Fake", "strict": "Strict", "both": "Both", "loose": "Loose", "shout": "shout",
+    "louder": "louder", "shouting": "shouting",
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
 def _fakes(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = Fake.__module__
-    table = {kind: dict(entries) for kind, entries in plugins._BUILT_IN.items()}
-    table["objectives"] |= {name: f"{module}:{attribute}" for name, attribute in FAKES.items()}
-    table["searches"] |= {"stroll": f"{module}:Walk", "sleeper": f"{module}:Sleeper"}
-    monkeypatch.setattr(plugins, "_BUILT_IN", table)
+    for kind, fakes in ((OBJECTIVES, FAKES), (SEARCHES, {"stroll": "Walk", "sleeper": "Sleeper"})):
+        monkeypatch.setitem(sys.modules, f"{kind.package}.fakes", sys.modules[__name__])
+        for name, attribute in fakes.items():
+            monkeypatch.setitem(kind.table, name, f"fakes:{attribute}")
 
 
 def made(text: str) -> Any:
-    return build("objectives", parse(text))
+    return OBJECTIVES.build(parse(text))
 
 
-def refused(text: str, kind: plugins.Kind = "objectives") -> str:
+def refused(text: str, kind: Kind = OBJECTIVES) -> str:
     with pytest.raises(UsageError) as error:
-        build(kind, parse(text))
+        kind.build(parse(text))
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -156,34 +176,98 @@ def test_a_function_of_two_arguments_is_the_objective_itself() -> None:
     assert "it takes loud" in refused("shout:batch=1")
 
 
+def test_a_function_of_one_argument_is_the_objective_unless_it_is_given_that() -> None:
+    assert made("louder") is louder
+    assert made("louder:least=1")("!")
+    assert made("shouting:least=5").times == 5
+    assert made("shouting:5").times == 5
+    assert made("shouting") is shouting
+    assert refused("louder:lest=1").startswith("louder has no parameter 'lest'; did you mean 'least'?")
+
+
 def test_searches_get_their_setting_and_must_keep_their_promises() -> None:
     setting = object()
-    search = build("searches", parse("stroll:steps=5"), setting)
+    search = SEARCHES.build(parse("stroll:steps=5"), setting)
     assert (search.setting, search.steps) == (setting, 5)
     with pytest.raises(UsageError, match=r"it takes steps$"):
-        build("searches", parse("stroll:setting=5"), setting)
+        SEARCHES.build(parse("stroll:setting=5"), setting)
     with pytest.raises(UsageError, match="sleeper makes Sleeper, which is no search: it lacks restore"):
-        build("searches", parse("sleeper"), setting)
+        SEARCHES.build(parse("sleeper"), setting)
 
 
 def test_text_that_starts_with_corpora_is_the_path_of_a_bundled_file() -> None:
-    path = Path(made("strict:pattern=x,file=corpora:words/blacklist.txt").file)
+    call = parse("both(strict:pattern=x,file=corpora:words/blacklist.txt)").map_texts(bundled.expand)
+    path = Path(OBJECTIVES.build(call).parts[0].file)
     assert path.is_file()
     assert path.name == "blacklist.txt"
-    assert refused("strict:pattern=x,file=corpora:words/blaklist.txt") == (
+    with pytest.raises(UsageError) as error:
+        parse("strict:pattern=x,file=corpora:words/blaklist.txt").map_texts(bundled.expand)
+    assert str(error.value) == (
         "the bundled corpora have no 'words/blaklist.txt'; did you mean 'words/blacklist.txt'?"
     )
-    assert "have no" in refused("strict:pattern=x,file=corpora:../pyproject.toml")
-    assert resources.resource("a/b.txt") == Path("a/b.txt")
+    with pytest.raises(UsageError, match="have no"):
+        bundled.expand("corpora:../pyproject.toml")
+    assert bundled.resource("a/b.txt") == Path("a/b.txt")
+    assert bundled.expand("a corpora:x") == "a corpora:x"
 
 
 def test_unknown_names_are_told_from_known_ones() -> None:
     assert refused("repetitio") == (
         "unknown objective 'repetitio'; did you mean 'repetition'? (`lmfuzz list objectives` shows all)"
     )
-    assert refused("zzzzzz", "searches") == "unknown search 'zzzzzz' (`lmfuzz list searches` shows all)"
+    assert refused("zzzzzz", SEARCHES) == "unknown search 'zzzzzz' (`lmfuzz list searches` shows all)"
     assert refused("fake:murder") == "'murder' is no parameter of the objective fake; write fake:name=murder"
     assert refused("my.py") == "my.py is a file; say which objective in it: my.py:Class"
+
+
+LEAST, MORE, LESS = "greater than or equal to", "greater than", "less than"
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "sentence"),
+    [
+        (OBJECTIVES, "repetition:times=1", f"times must be {LEAST} 2, not 1"),
+        (OBJECTIVES, "repetition:period=-1", f"period must be {LEAST} 0, not -1"),
+        (OBJECTIVES, "repetition:rounds=1", f"rounds must be {LEAST} 2, not 1"),
+        (OBJECTIVES, "memorised:folder=x,tokens=1", f"tokens must be {LEAST} 2, not 1"),
+        (OBJECTIVES, "never_ends:below=1", f"below must be {LESS} 1, not 1"),
+        (OBJECTIVES, "never_ends:below=0", f"below must be {MORE} 0, not 0"),
+        (OBJECTIVES, "nonfinite:overflow=1", f"overflow must be {MORE} 1, not 1"),
+        (OBJECTIVES, "nonfinite:overflow=inf", 'overflow must be a finite number, not "inf"'),
+        (OBJECTIVES, "entropy:low=-1", f"low must be {LEAST} 0, not -1"),
+        (OBJECTIVES, "entropy:window=0", f"window must be {LEAST} 1, not 0"),
+        (OBJECTIVES, "parting:gap=0", f"gap must be {MORE} 0, not 0"),
+        (OBJECTIVES, "divergence:threshold=nan", 'threshold must be a finite number, not "nan"'),
+        (OPERATORS, "repeat:longest=0", f"longest must be {LEAST} 1, not 0"),
+        (OPERATORS, "repeat:times=0", f"times must be {LEAST} 1, not 0"),
+        (OPERATORS, "case:0", f"longest must be {LEAST} 1, not 0"),
+        (OPERATORS, "neighbour:0", f"count must be {LEAST} 1, not 0"),
+        (OPERATORS, "respell:0", f"longest must be {LEAST} 1, not 0"),
+        (OPERATORS, "tail:temperature=0", f"temperature must be {MORE} 0, not 0"),
+        (OPERATORS, "tail:share=1.5", f"share must be {LESS} or equal to 1, not 1.5"),
+        (OPERATORS, "havoc:64", f"depth must be {LESS} or equal to 10, not 64"),
+        (OPERATORS, "noise:0", f"sigma must be {MORE} 0, not 0"),
+        (OPERATORS, "gaussian_noise:-1", f"variance must be {MORE} 0, not -1"),
+        (OPERATORS, "pixels:0", f"most must be {LEAST} 1, not 0"),
+        (OPERATORS, "mean_blur:1", f"largest must be {LEAST} 2, not 1"),
+        (OPERATORS, "contrast:1", f"most must be {MORE} 1, not 1"),
+        (OPERATORS, "move:-1", f"most must be {LEAST} 1, not -1"),
+        (OPERATORS, "rotate:200", f"most must be {LESS} or equal to 180, not 200"),
+        (SEARCHES, "directed:explore=2", f"explore must be {LESS} or equal to 1, not 2"),
+        (SEARCHES, "directed:patience=0", f"patience must be {LEAST} 1, not 0"),
+        (SEARCHES, "boundary:near=0", f"near must be {LEAST} 1, not 0"),
+        (SEARCHES, "diffchaser:rate=2", f"rate must be {LESS} or equal to 1, not 2"),
+        (FEATURES, "hidden_last:-1", f"project must be {LEAST} 0, not -1"),
+        (FEATURES, "trajectory:0", f"clusters must be {LEAST} 1, not 0"),
+        (RECIPES, "round:1", f"bits must be {LEAST} 2, not 1"),
+    ],
+)
+def test_values_out_of_bounds_are_refused_before_anything_is_made(
+    kind: Kind, text: str, sentence: str
+) -> None:
+    with pytest.raises(UsageError) as error:
+        kind.check(parse(text))
+    assert str(error.value) == f"{text.partition(':')[0]}: {sentence}"
 
 
 # ------------------------------------------------------------------------------------ modules and files
@@ -299,7 +383,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_an_installed_plug_in_is_found_by_its_name() -> None:
     assert made("ours:depth=3").depth == 3
     assert type(made("fake")) is Fake  # a built-in name cannot be taken over
-    assert names("objectives").count("fake") == 1
+    assert OBJECTIVES.names().count("fake") == 1
     assert refused("our:depth=3").startswith("unknown objective 'our'; did you mean 'ours'?")
     assert refused("ours:deep").startswith("'deep' is no parameter of the objective ours")
 
@@ -311,10 +395,8 @@ def test_a_broken_plug_in_breaks_nothing_else(installed: Path) -> None:
     )
     assert "has no attribute 'Lost'" in refused("lost")
     assert refused("number").startswith("number is 5, no class")
-    entries = {entry.name: entry for entry in described("objectives")}
-    assert entries["ours"] == Entry(
-        "ours", (Parameter("depth", "whole number", ""), Parameter("wide", "number", "0.5")), "Theirs."
-    )
+    entries = {entry.name: entry for entry in described(OBJECTIVES)}
+    assert entries["ours"] == Entry("ours", "Theirs.", ("depth (whole number)", "wide (number, default 0.5)"))
     for name in ("fell", "lost", "number"):
         assert entries[name].line.startswith("broken: ")
     assert made("ours:depth=1").depth == 1
@@ -322,61 +404,66 @@ def test_a_broken_plug_in_breaks_nothing_else(installed: Path) -> None:
 
 @pytest.mark.usefixtures("installed")
 def test_targets_are_described_without_being_imported() -> None:
-    assert described("targets") == [Entry("model", (), "strangers_fell:model, from strangers 1.2")]
+    assert described(TARGETS) == [Entry("model", "strangers_fell:model, from strangers 1.2")]
     assert "strangers_fell" not in sys.modules
 
 
-def described(kind: plugins.Kind) -> list[Entry]:
+def described(kind: Kind) -> list[Entry]:
     """What describe says, of the fakes and of what is installed."""
-    table = {name: path for name, path in plugins._BUILT_IN[kind].items() if not path.startswith("lmfuzz.")}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(plugins._BUILT_IN, kind, table)
-        return describe(kind)
+    return replace(kind, table={name: at for name, at in kind.table.items() if "fakes:" in at}).describe()
 
 
 def test_describing() -> None:
-    entries = {entry.name: entry for entry in described("objectives")}
+    entries = {entry.name: entry for entry in described(OBJECTIVES)}
     assert entries["fake"] == Entry(
         "fake",
-        (
-            Parameter("times", "whole number", "4"),
-            Parameter("words", "list of texts", "[]"),
-            Parameter("fold", "true or false", "true"),
-        ),
         "An objective for tests.",
+        (
+            "times (whole number, default 4)",
+            "words (list of texts, default [])",
+            "fold (true or false, default true)",
+        ),
     )
-    assert entries["both"].parameters == (Parameter("least", "whole number", "1"),)
-    assert entries["shout"].parameters == (Parameter("loud", "whole number", "2"),)
+    assert entries["both"].parameters == ("least (whole number, default 1)",)
+    assert entries["shout"].parameters == ("loud (whole number, default 2)",)
     assert entries["loose"].parameters == ()
-    assert described("searches")[0].parameters == (Parameter("steps", "whole number", "3"),)
+    assert described(SEARCHES)[0].parameters == ("steps (whole number, default 3)",)
 
 
 # --------------------------------------------------------------------------------- the contract of all
 
-BUILT_IN = [(kind, name) for kind, table in plugins._BUILT_IN.items() for name in table]
 
-
-@pytest.mark.parametrize(("kind", "name"), BUILT_IN)
-def test_every_built_in_is_there_and_describes_itself(kind: plugins.Kind, name: str) -> None:
-    make = find(kind, name)
-    assert callable(make), "a class, or a function that makes one"
-    entry = plugins._entry(name, make, kind)
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(kind, name) for kind in KINDS for name in kind.table],
+    ids=lambda v: getattr(v, "noun", v),
+)
+def test_every_built_in_is_there_and_describes_itself(kind: Kind, name: str) -> None:
+    assert callable(kind.find(name)), "a class, or a function that makes one"
+    entry = kind.entry(name)
     assert entry.line
-    for parameter in entry.parameters:
-        assert parameter.type not in ("anything", "")
+    assert not [parameter for parameter in entry.parameters if "(anything" in parameter]
 
 
 @pytest.mark.parametrize(
     ("does", "without"),
     [
-        ("p.names('objectives'); p.parse('all(a, b)')", {"lmfuzz.objectives", "lmfuzz.search", "torch"}),
-        ("p.find('objectives', 'regex')", {"lmfuzz.objectives.phrases", "lmfuzz.search", "torch"}),
-        ("[p.describe(kind) for kind in p.KINDS]", {"torch", "nmslib", "click", "scipy"}),
+        (
+            "from lmfuzz.objectives import OBJECTIVES; OBJECTIVES.names()",
+            {"lmfuzz.objectives.phrases", "torch"},
+        ),
+        (
+            "from lmfuzz.objectives import OBJECTIVES; OBJECTIVES.find('regex')",
+            {"lmfuzz.objectives.phrases", "lmfuzz.search", "torch"},
+        ),
+        (
+            "from lmfuzz.cli.looking import list_; list_.callback(None)",
+            {"torch", "nmslib", "scipy", "transformers"},
+        ),
+        ("from lmfuzz.targets.twins import recipes; recipes.read('int8:tensor')", {"torch"}),
     ],
 )
 def test_no_more_is_imported_than_asked_for(does: str, without: set[str]) -> None:
-    code = (
-        f"import sys, lmfuzz.plugins.registry as p; {does}; sys.exit(str({without} & set(sys.modules) or ''))"
-    )
+    code = f"import sys; {does}; sys.exit(str({without} & set(sys.modules) or ''))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr.strip() == ""

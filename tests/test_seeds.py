@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmfuzz.errors import UsageError
-from lmfuzz.inputs.seeds import Seeds, Unknown, read, read_seeds
+from lmfuzz.inputs.seeds import Seeds, Unknown, read
 from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.types import SEED
 
@@ -21,12 +21,12 @@ def file(path: Path, text: str | bytes) -> str:
 
 
 def prompts(*paths: str, unknown: Unknown = "error") -> list[str]:
-    return SPACE.texts(read_seeds(paths, SPACE, unknown))
+    return SPACE.texts(read(paths, SPACE, unknown).batch)
 
 
 def said(*paths: str, unknown: Unknown = "error") -> str:
     with pytest.raises(UsageError) as error:
-        read_seeds(paths, SPACE, unknown)
+        read(paths, SPACE, unknown)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -38,7 +38,7 @@ def test_one_prompt_per_line_exactly_as_it_stands(tmp_path: Path) -> None:
 
 
 def test_the_rows_are_seeds_in_the_space(tmp_path: Path) -> None:
-    batch = read_seeds([file(tmp_path / "a.txt", "ab\nabcdef")], SPACE)
+    batch = read([file(tmp_path / "a.txt", "ab\nabcdef")], SPACE).batch
     assert SPACE.legal(batch).all()
     assert batch.lengths.tolist() == [2, 6]
     assert set(batch.parent) == set(batch.operator) == {SEED}

@@ -9,10 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from lmfuzz.coverage import FEATURES
 from lmfuzz.errors import UsageError
-from lmfuzz.plugins import registry as plugins
+from lmfuzz.inputs.bundled import resource
+from lmfuzz.objectives import OBJECTIVES
 from lmfuzz.plugins.grammar import parse
-from lmfuzz.spec import Spec, load, resolve, resource, write
+from lmfuzz.search import SEARCHES
+from lmfuzz.spec import Spec, load, resolve, write
 
 texts = st.text(st.characters(codec="utf-8"), max_size=12)
 specs = st.builds(
@@ -54,9 +57,9 @@ def test_what_is_not_said_is_the_default() -> None:
     spec = resolve({}, {})
     assert spec == Spec()
     assert spec.objectives == ["repetition", "phrases:file=corpora:words/blacklist.txt"]
-    assert {parse(text).name for text in spec.objectives} <= set(plugins._BUILT_IN["objectives"])
-    assert spec.search in plugins._BUILT_IN["searches"]
-    assert spec.feature in plugins._BUILT_IN["features"]
+    assert {parse(text).name for text in spec.objectives} <= set(OBJECTIVES.table)
+    assert spec.search in SEARCHES.table
+    assert spec.feature in FEATURES.table
     assert resource("corpora:words/blacklist.txt").is_file()
 
 
@@ -141,7 +144,7 @@ def test_wrong_options_are_named_as_options() -> None:
         ("batch = 1\nseed = = 2", "{} is not TOML: Invalid value (at line 2, column 8)"),
         ("batch = 1\r\nseeds = [\r\n", "{} is not TOML: Invalid value (at line 2, column 10)"),
         ("batch = 1\nbatch = 2", "{} is not TOML: Cannot overwrite a value (at line 2, column 10)"),
-        (b"batch = 1\nmodel = '\xff'", "{}, line 2: not UTF-8; save the file as UTF-8"),
+        (b"batch = 1\nmodel = '\xff'", "{}, line 2: byte 0xff is not UTF-8; save the file as UTF-8"),
     ],
 )
 def test_wrong_files_get_a_sentence(tmp_path: Path, text: str | bytes, sentence: str) -> None:
@@ -150,7 +153,7 @@ def test_wrong_files_get_a_sentence(tmp_path: Path, text: str | bytes, sentence:
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    assert said(load, tmp_path / "none.toml") == f"there is no file {tmp_path}/none.toml"
+    assert said(load, tmp_path / "none.toml") == f"there is no TOML file {tmp_path}/none.toml"
     assert said(load, tmp_path) == f"{tmp_path} is a folder, not a TOML file"
 
 

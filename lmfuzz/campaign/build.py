@@ -3,28 +3,29 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from lmfuzz.campaign.executor import LocalExecutor
 from lmfuzz.campaign.shrink import Shrinker
+from lmfuzz.coverage import FEATURES
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.bounds import Edits, Linf
+from lmfuzz.inputs.bundled import expand
 from lmfuzz.inputs.seeds import BUNDLED, Seeds, read, read_box
 from lmfuzz.inputs.spaces import BoxSpace, Space, TextSpace
+from lmfuzz.objectives import OBJECTIVES
 from lmfuzz.objectives.combine import ObjectiveSet
-from lmfuzz.plugins import registry as plugins
+from lmfuzz.objectives.detectors import named
+from lmfuzz.operators import OPERATORS, suits
 from lmfuzz.plugins.grammar import Call, parse
-from lmfuzz.plugins.recipes import is_recipe
-from lmfuzz.plugins.recipes import read as read_recipe
 from lmfuzz.protocols import Bound, Feature, Lexicon, Operator, Search, SearchContext, Target
+from lmfuzz.search import SEARCHES
+from lmfuzz.search.adapt import traits_of
 from lmfuzz.search.per_seed import PerSeed
 from lmfuzz.spec import Spec, stored
 from lmfuzz.storage.store import Store
+from lmfuzz.targets.twins import recipes
 from lmfuzz.types import CRASH, OWN, Batch, unknown
 
-_ON_TEXTS = (
-    "repetition", "phrases", "regex", "entropy", "parting", "format", "echo", "memorised", "never_ends",
-)  # fmt: skip
 FEW = 8  # rows that a target is tried on
 _TEXT_NAMES = {"disagreement": "parting"}  # what an objective for labels is called for texts
 
@@ -44,15 +45,15 @@ def objectives(spec: Spec, space: Space | None = None) -> ObjectiveSet:
 
     space: what they are to judge, where it is known: disagreement means another thing of texts.
     """
-    parts: dict[str, object] = {}
-    for text in spec.objectives:
-        call = parse(text)
-        short = call.name.rpartition(":")[2]
-        taken = sum(name.partition("#")[0] == short for name in parts)
-        if isinstance(space, TextSpace):
-            call = _of_texts(call)
-        parts[f"{short}#{taken + 1}" if taken else short] = plugins.build("objectives", call)
-    return ObjectiveSet(parts)
+    calls = list(map(read_call, spec.objectives))
+    meant = map(_of_texts, calls) if isinstance(space, TextSpace) else calls
+    names = [call.name.rpartition(":")[2] for call in calls]
+    return ObjectiveSet(named(zip(names, map(OBJECTIVES.build, meant), strict=True)))
+
+
+def read_call(text: str) -> Call:
+    """The call that a text of the spec spells, with the paths of bundled files for their names."""
+    return parse(text).map_texts(expand)
 
 
 def _of_texts(call: Call) -> Call:
@@ -63,70 +64,48 @@ def check_objectives(spec: Spec, target: Target, panel: ObjectiveSet) -> None:
     """UsageError when an objective could never hit: it looks at texts and there are none, or for a secret
     that the target is not told, or for more tokens than an output has.
     """
-    space, told = target.space, getattr(target, "told", None)
-    for name, made in panel.objectives.items():
-        part: Any = made
-        if told is not None and getattr(part, "secret", told) not in told:
-            raise UsageError(f"{name} looks for {part.secret!r}, which --system does not hold; put it there")
-        if getattr(part, "tokens", 0) > spec.max_new:
-            raise UsageError(
-                f"{name} looks for {part.tokens} tokens in a row, and an output has {spec.max_new}; give it"
-                " fewer (tokens=...), or a larger --max-new"
-            )
-    blind = [name for text in spec.objectives if (name := parse(text).name) in _ON_TEXTS]
-    if blind and isinstance(space, BoxSpace):
-        raise UsageError(
-            f"{blind[0]} looks at texts, and this model takes numbers; name what to look for with "
-            "--objective, such as nonfinite or a detector of your own"
-        )
+    told = getattr(target, "told", None)
+    panel.must_fit(target.space, told, spec.max_new)
 
 
 def check_names(spec: Spec) -> None:
     """UsageError for what can be seen to be wrong before a model is loaded, which may take minutes."""
-    plugins.check("searches", parse(spec.search))
-    plugins.check("features", parse(spec.feature))
-    for call in map(parse, spec.objectives):
-        plugins.check("objectives", _of_texts(call))  # that has the parameters of both
-    for call in map(parse, spec.operators):
-        plugins.check("operators", call)
-    if is_recipe(spec.twin):
-        read_recipe(spec.twin)
+    SEARCHES.check(read_call(spec.search))
+    FEATURES.check(read_call(spec.feature))
+    for call in map(read_call, spec.objectives):
+        OBJECTIVES.check(_of_texts(call))  # that has the parameters of both
+    for text in spec.operators:
+        OPERATORS.check(read_call(text))
+    if recipes.is_recipe(spec.twin):
+        recipes.read(spec.twin)
 
 
 def operators(spec: Spec, target: Target) -> dict[str, Operator]:
     """The operators of the spec; all that fit the target where it names none."""
     calls = [parse(text) for text in spec.operators]
     if wrong := [call.name for call in calls if not _fits(call.name, target)]:
-        if plugins.on_tokens(wrong[0]) and isinstance(target.space, TextSpace):
+        if OPERATORS.find(wrong[0]).rows == "tokens" and isinstance(target.space, TextSpace):
             raise UsageError(
                 f"the operator {wrong[0]} changes tokens; it needs a model of tokens and --level token"
             )
-        fitting = [name for name in plugins.names("operators") if _fits(name, target)]
+        fitting = [name for name in OPERATORS.names() if _fits(name, target)]
         raise UsageError(
             f"the operator {wrong[0]} does not fit what the model takes; those that do: {', '.join(fitting)}"
         )
     if not calls:
         without = {"dictionary"} | (set() if hasattr(target, "sample") else {"tail"})
-        calls = [Call(n) for n in plugins.names("operators") if n not in without and _fits(n, target)]
+        calls = [Call(n) for n in OPERATORS.names() if n not in without and _fits(n, target)]
     if spec.dictionary:
         calls.append(Call("dictionary", (("file", spec.dictionary),)))
     names = Counter(call.name for call in calls)
     return {
-        call.name if names[call.name] == 1 else str(call): plugins.build("operators", call) for call in calls
+        call.name if names[call.name] == 1 else str(call): OPERATORS.build(call.map_texts(expand))
+        for call in calls
     }
 
 
 def _fits(name: str, target: Target) -> bool:
-    """Whether an operator is for rows of this kind; nobody knows of one that is not built in."""
-    space = target.space
-    if plugins.on_tokens(name):
-        tokens = isinstance(space, TextSpace) and space.tokens is not None
-        return tokens and (name == "respell" or lexicon(target) is not None)
-    if (box := plugins.on_boxes(name)) is None:
-        return True
-    if isinstance(space, TextSpace) or not box:
-        return isinstance(space, TextSpace) and not box
-    return space.image or not plugins.find("operators", name).images_only
+    return suits(OPERATORS.find(name), target.space, lexicon(target))
 
 
 def lexicon(target: Target) -> Lexicon | None:
@@ -178,13 +157,13 @@ def bound(spec: Spec, space: Space, start: Batch) -> Bound | None:
 
 def search(spec: Spec, context: SearchContext) -> Search:
     """The search of the spec, for each seed by itself where the spec or the search wants that."""
-    call = parse(spec.search)
+    call = read_call(spec.search)
 
     def make(context: SearchContext) -> Search:
-        made: Search = plugins.build("searches", call, context)
+        made: Search = SEARCHES.build(call, context)
         return made
 
-    by_itself = getattr(plugins.find("searches", call.name), "per_seed", False)
+    by_itself = traits_of(SEARCHES.find(call.name)).per_seed
     return make(context) if by_itself or spec.per_seed is None else PerSeed(context, make)
 
 
@@ -235,9 +214,10 @@ def _comparable(space: Space) -> str:
     )
 
 
-def needs(judged: frozenset[str], feature: Feature, search: object) -> list[tuple[str, frozenset[str]]]:
+def needs(judged: frozenset[str], feature: Feature, search: Search) -> list[tuple[str, frozenset[str]]]:
     """Who needs which channels, for ``check_channels``."""
-    own: frozenset[str] = getattr(search, "needs", frozenset())
     return [
-        ("the objectives need", judged), ("the feature needs", feature.needs), ("the search needs", own),
-    ]  # fmt: skip
+        ("the objectives need", judged),
+        ("the feature needs", feature.needs),
+        ("the search needs", traits_of(search).needs),
+    ]

@@ -20,6 +20,7 @@ from lmfuzz.campaign.counters import Tally
 from lmfuzz.campaign.executor import LocalExecutor
 from lmfuzz.campaign.findings import Findings
 from lmfuzz.campaign.shrink import Shrinker
+from lmfuzz.coverage import FEATURES
 from lmfuzz.coverage.archive import Archive
 from lmfuzz.coverage.calibrate import Calibration, measure
 from lmfuzz.coverage.per_seed import Apart, Archives
@@ -27,12 +28,10 @@ from lmfuzz.errors import UsageError
 from lmfuzz.files import CAMPAIGN, PICTURES
 from lmfuzz.inputs.corpus import Corpus
 from lmfuzz.inputs.spaces import BoxSpace, TextSpace, describe
-from lmfuzz.plugins import registry as plugins
-from lmfuzz.plugins.grammar import parse
 from lmfuzz.protocols import Feature, SearchContext, Target
 from lmfuzz.rng import Streams
+from lmfuzz.search.adapt import outcomes_of
 from lmfuzz.search.mutation import Mutator
-from lmfuzz.search.seed_outcomes import SeedOutcomes
 from lmfuzz.spec import Spec
 from lmfuzz.storage.schema import Sample
 from lmfuzz.storage.store import Store, Unwritten
@@ -87,7 +86,7 @@ class Campaign:
         self.spec = spec
         assembly.check_names(spec)
         panel = None if spec.twin else assembly.objectives(spec)  # before a model is loaded for minutes
-        self.feature: Feature = plugins.build("features", parse(spec.feature))
+        self.feature: Feature = FEATURES.build(assembly.read_call(spec.feature))
         self.target = target or assembly.load_target(spec)
         self.panel = panel or assembly.objectives(spec, self.target.space)
         assembly.check_objectives(spec, self.target, self.panel)
@@ -110,15 +109,16 @@ class Campaign:
             lexicon=assembly.lexicon(self.target),
         )  # fmt: skip
         self.search = assembly.search(spec, self.context)
-        self.trials: SeedOutcomes | None = getattr(self.search, "trials", None)
+        self.outcomes = outcomes_of(self.search)
         self.judged_by = self.panel.needs | {"text"}  # channels
         wanted = assembly.needs(self.judged_by, self.feature, self.search)
         assembly.check_channels(self.target, wanted)
         self._grade()
         self.wants = frozenset({"origin"}).union(*(names for _, names in wanted))
         self.findings = Findings(
-            self.panel, self.executor, self.judged_by, seeds, spec.confirm, spec.keep, self.trials is not None
-        )
+            self.panel, self.executor, self.judged_by, seeds, spec.confirm, spec.keep,
+            self.outcomes is not None,
+        )  # fmt: skip
         if spec.shrink:
             made = Shrinker(
                 self.panel, self.executor, self.judged_by, self.space, seeds, spec.batch, spec.edits
@@ -191,10 +191,10 @@ class Campaign:
 
     def _open_archive(self) -> None:
         one = self.context.seeds[:1]
-        if self.trials is not None:
+        if self.outcomes is not None:
             self.feature = Apart(self.feature)
         dimensions = self.feature(self.executor.run(one, self.feature.needs)).shape[1]
-        kind = Archive if self.trials is None else Archives
+        kind = Archive if self.outcomes is None else Archives
         self.archive = kind(self.calibration.radius, dimensions)
 
     def create(self, directory: Path) -> Store:
@@ -323,7 +323,7 @@ class Campaign:
             "executions": self.executor.executions, "seconds": self.budget.elapsed(),
             "time_in_target": self.executor.seconds, "reason": self.reason,
             "corpus_size": len(self.corpus), "archive_size": len(self.archive), "visits": self.archive.visits,
-            "trials": None if self.trials is None else self.trials.state(),
+            "trials": None if self.outcomes is None else self.outcomes.state(),
         }  # fmt: skip
 
     @property

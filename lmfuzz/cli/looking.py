@@ -125,22 +125,21 @@ def tokens(top: int, as_json: bool, **given: Any) -> None:
 
 
 @options.command("list")
-@click.argument("kind", required=False, metavar="[objectives|operators|searches|features|targets]")
+@options.kind_argument()
 def list_(kind: str | None) -> None:
     """List what there is to choose from, with parameters."""
-    from lmfuzz.plugins import registry as plugins
-
-    if kind is not None and kind not in plugins.KINDS:
-        known = nearest(kind, plugins.KINDS) or f"; there are {', '.join(plugins.KINDS)}"
+    kinds = options.kinds()
+    if kind is not None and kind not in kinds:
+        known = nearest(kind, kinds) or f"; there are {', '.join(kinds)}"
         raise UsageError(f"there is no list of {kind!r}{known}")
-    for each in plugins.KINDS:
-        entries = plugins.describe(each) if kind in (None, each) else []
-        if not entries and kind != each:
+    for name in [kind] if kind else kinds:
+        entries = kinds[name].describe()
+        if not entries and kind is None:
             continue
-        click.secho(each, bold=True)
+        click.secho(name, bold=True)
         for entry in entries:
             click.echo(f"  {entry.name:<13} {entry.line}")
-            for p in entry.parameters:
-                click.echo(f"  {'':<13}   {p.name} ({p.type}{f', default {p.default}' if p.default else ''})")
+            for parameter in entry.parameters:
+                click.echo(f"  {'':<13}   {parameter}")
         if not entries:
             click.echo("  none are installed; a file or module of your own works too: file.py:name")

@@ -3,12 +3,15 @@
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import NoneType
-from typing import Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import click
 from click.shell_completion import CompletionItem
 
 from lmfuzz.spec import FIND, RUN, SEARCH, TEST, Spec, option_name, setting
+
+if TYPE_CHECKING:
+    from lmfuzz.plugins.registry import Kind
 
 Decorator = Callable[[Any], Any]
 OUTPUT = "Output"
@@ -90,16 +93,26 @@ class _Text(click.ParamType[str]):
         return [*found, *([CompletionItem(incomplete, type="file")] if self.files else [])]
 
 
-def _names(kind: str) -> Iterable[str]:
-    from lmfuzz.plugins import registry  # only where it is used: it looks at installed packages
+def kinds() -> dict[str, "Kind"]:
+    """Return the kinds of plug-ins by what several of each are called."""
+    from lmfuzz.coverage import FEATURES
+    from lmfuzz.objectives import OBJECTIVES
+    from lmfuzz.operators import OPERATORS
+    from lmfuzz.search import SEARCHES
+    from lmfuzz.targets import TARGETS
+    from lmfuzz.targets.twins.recipes import RECIPES
 
-    return registry.names(kind)  # type: ignore[arg-type]
+    return {kind.plural: kind for kind in (OBJECTIVES, OPERATORS, SEARCHES, FEATURES, TARGETS, RECIPES)}
 
 
 def _recipes() -> Iterable[str]:
-    from lmfuzz.plugins.recipes import RECIPES
+    return kinds()["recipes"].names()
 
-    return RECIPES
+
+def kind_argument() -> Decorator:
+    """Return a decorator that gives a command a kind of plug-ins as an argument that may be left out."""
+    known = "objectives|operators|searches|features|targets|recipes"
+    return click.argument("kind", required=False, metavar=f"[{known}]", type=_Text(kinds))
 
 
 def command(name: str | None = None) -> Decorator:
@@ -140,7 +153,7 @@ def _option(key: str, defaults: Mapping[str, Any]) -> Decorator:
     elif kind in (int, float):
         more = {"type": kind}
     elif key in _NAMED:
-        more = {"type": _Text(lambda: _names(_NAMED[key]))}
+        more = {"type": _Text(lambda: kinds()[_NAMED[key]].names())}
     elif key in _PATHS:
         more = {"type": click.Path()}
     if kind == list[str]:

@@ -1,1 +1,11 @@
 """Where in state space did a row go, and was anything there before?"""
+
+from lmfuzz.plugins.registry import Kind
+from lmfuzz.protocols import Feature
+
+_BUILT_IN = {
+    "hidden_last": "features:hidden_last", "hidden_mean": "features:hidden_mean",
+    "trajectory": "features:Trajectory", "output_cells": "features:OutputCells",
+    "channels": "channels:Channels", "total": "channels:Total",
+}  # fmt: skip
+FEATURES = Kind("feature", "features", __name__, Feature, _BUILT_IN)

@@ -107,19 +107,6 @@ class Archive:
         if self._segments is not None:
             self._segments.follow(self._index.points)
 
-    def distances(self, points: FloatArray) -> FloatArray:
-        """Exact distance float64 (B,) from each point (B, D) to the nearest admitted one.
-
-        inf when nothing was admitted yet, NaN for a row that is not finite.
-        """
-        points = self._checked(points)
-        distances = np.full(len(points), np.nan)
-        rows = np.flatnonzero(np.isfinite(points).all(axis=1))
-        for first in range(0, len(rows), _ROWS):
-            some = rows[first : first + _ROWS]
-            distances[some] = np.sqrt(self._index.nearest(points[some]))
-        return distances
-
     def points(self, start: int = 0) -> FloatArray:
         """A copy of the admitted points float32 (N - start, D), in the order of admission."""
         return self._index.points[start:].copy()

@@ -8,7 +8,7 @@ import numpy as np
 
 from lmfuzz.coverage.index import squared_distances
 from lmfuzz.errors import UsageError
-from lmfuzz.protocols import Executor, Feature
+from lmfuzz.protocols import Executor, Feature, FixesRadius
 from lmfuzz.types import CRASH, PAD, Array, Batch, FloatArray, Trace, join, take
 
 STABLE = 0.9  # share of the seeds below which the target does not seem deterministic
@@ -96,7 +96,7 @@ def measure(
     points = np.concatenate([feature(trace) for trace in again])[back]
     if compare is not None and len(seeds):
         compare(take(_joined(first, wants), ran), take(_joined(again, wants), back[: len(seeds)]))
-    fixed: float | None = getattr(feature, "radius", None)
+    fixed = feature.radius if isinstance(feature, FixesRadius) else None
     return calibrate(
         np.concatenate([feature(trace) for trace in first])[ran],
         points[: len(seeds)],

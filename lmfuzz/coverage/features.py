@@ -9,10 +9,13 @@ the next symbol and of the symbol chosen from it. What any of them says after th
 """
 
 from collections.abc import Callable
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
 from lmfuzz.errors import UsageError
+from lmfuzz.plugins.bounds import Whole
 from lmfuzz.types import PAD, Array, BoolArray, FloatArray, IntArray, Trace
 
 _CLUSTERS = 1024  # at most: the table of their moves grows with the square
@@ -31,7 +34,7 @@ class Hidden:
 
     def __init__(self, channel: str, project: int) -> None:
         self.needs = frozenset({channel})
-        self._channel, self._project = channel, _at_least(0, "project", project)
+        self._channel, self._project = channel, project
         self._map: Map
 
     def fit(self, trace: Trace) -> None:
@@ -43,12 +46,12 @@ class Hidden:
         return self._map(trace[self._channel])
 
 
-def hidden_last(project: int = 64) -> Hidden:
+def hidden_last(project: Whole = 64) -> Hidden:
     """The complete state after the prompt: did the prompt lead somewhere new?"""
     return Hidden("hidden_last", project)
 
 
-def hidden_mean(project: int = 64) -> Hidden:
+def hidden_mean(project: Whole = 64) -> Hidden:
     """The mean state over the output: did the model go through something new?"""
     return Hidden("hidden_mean", project)
 
@@ -68,8 +71,8 @@ class Trajectory:
     needs = frozenset({"hidden_steps", "tokens"})
     groups = 96
 
-    def __init__(self, clusters: int = 32) -> None:
-        self._clusters = _between("clusters", clusters, 1, _CLUSTERS)
+    def __init__(self, clusters: Annotated[int, Field(ge=1, le=_CLUSTERS)] = 32) -> None:
+        self._clusters = clusters
         self._cells = cells = clusters + 1  # the last one is "far"
         order = np.random.Generator(np.random.PCG64(0)).permutation(cells * cells)
         self._group = order % self.groups
@@ -129,18 +132,6 @@ class OutputCells:
         points = np.stack(cells, axis=1).astype(np.float32)
         points[lost] = np.nan
         return points
-
-
-def _at_least(least: int, name: str, value: int) -> int:
-    if value < least:
-        raise UsageError(f"{name} must be at least {least}, not {value}")
-    return value
-
-
-def _between(name: str, value: int, least: int, most: int) -> int:
-    if not least <= value <= most:
-        raise UsageError(f"{name} must be between {least} and {most}, not {value}")
-    return value
 
 
 def _scale(values: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -87,21 +87,6 @@ class Index:
         return near
 
     @_quiet
-    def nearest(self, queries: FloatArray) -> FloatArray:
-        """Squared distance float64 (B,) from each query float32 (B, D) to its nearest point, or inf."""
-        best = np.full(len(queries), np.inf)
-        asked, norms = _asked(queries), _norms(queries)
-        for low, high in _blocks(self._size):
-            scores = asked @ self._rows[low:high].T
-            top = scores.argmax(axis=1)
-            best = np.minimum(best, squared_distances(queries, self.points[low + top]))
-            maybe = ~(scores < self._least(norms, best)[:, None])
-            for i in np.flatnonzero(maybe.any(axis=1)):
-                others = low + np.flatnonzero(maybe[i])
-                best[i] = min(best[i], squared_distances(queries[i], self.points[others]).min())
-        return best
-
-    @_quiet
     def touching(self, points: FloatArray, squared: float) -> BoolArray:
         """Which pairs (M, M) among ``points`` themselves, [i, j] with j < i, are as near."""
         least = self._least(_norms(points), squared)

@@ -27,3 +27,8 @@ def resource(text: str) -> Path:
         known = sorted(p.relative_to(root).as_posix() for p in root.rglob("*"))
         raise UsageError(f"the bundled {kind} have no {name!r}{nearest(name, known)}")
     return path
+
+
+def expand(text: str) -> str:
+    """Return the path of the bundled file that ``text`` names with ``corpora:``, any other text as it is."""
+    return str(resource(text)) if text.startswith(PREFIX) else text

@@ -10,6 +10,7 @@ import numpy as np
 
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.bundled import PREFIX, resource
+from lmfuzz.inputs.reading import read_text
 from lmfuzz.inputs.spaces import BoxSpace, TextSpace
 from lmfuzz.types import Batch, FloatArray
 
@@ -27,11 +28,6 @@ class Seeds:
     dropped: int = 0  # characters outside the alphabet
     left_out: int = 0  # rows that were too short without them, or bundled ones that do not fit
     repeated: int = 0  # rows that were there already
-
-
-def read_seeds(paths: Sequence[str], space: TextSpace, unknown: Unknown = "error") -> Batch:
-    """The rows of ``read``, when what was left out does not matter."""
-    return read(paths, space, unknown).batch
 
 
 def read(paths: Sequence[str], space: TextSpace, unknown: Unknown = "error", bundled: str = BUNDLED) -> Seeds:
@@ -155,18 +151,7 @@ def _files(path: Path) -> list[Path]:
 
 def _lines(file: Path) -> list[str]:
     """The lines of a file without their ends, which are LF or CRLF and nothing else."""
-    try:
-        data = file.read_bytes()
-        text = data.decode("utf-8-sig")
-    except FileNotFoundError:
-        raise UsageError(f"there is no seed file or folder {file}") from None
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        byte = f"0x{error.object[error.start]:02x}"
-        raise UsageError(f"{file}, line {line}: byte {byte} is not UTF-8; save the file as UTF-8") from None
-    except OSError as error:
-        raise UsageError(f"cannot read the seeds in {file}: {error.strerror}") from None
-    return [line.removesuffix("\r") for line in text.split("\n")]
+    return [line.removesuffix("\r") for line in read_text(file, "seed file or folder").split("\n")]
 
 
 def _prompt(place: str, line: str) -> str:

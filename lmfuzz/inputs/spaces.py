@@ -4,13 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from math import prod
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.tokenizer import Tokens
 from lmfuzz.types import PAD, SEED, Array, Batch, BoolArray, FloatArray, IntArray
+
+Rows = Literal["text", "tokens", "box", "image"]  # tokens are texts, too, and images are boxes
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,11 @@ class TextSpace:
     max_length: int = 64
     drawn: tuple[int, ...] = ()
     tokens: Tokens | None = None
+
+    @property
+    def rows(self) -> frozenset[Rows]:
+        """What kinds of rows these are."""
+        return frozenset({"text"} if self.tokens is None else {"text", "tokens"})
 
     @cached_property
     def _ids(self) -> dict[str, int]:
@@ -181,6 +188,11 @@ class BoxSpace:
             )
         if not 0 <= self.step <= self.high - self.low:
             raise UsageError(f"the step of a box must be between 0 and its width, not {self.step}")
+
+    @property
+    def rows(self) -> frozenset[Rows]:
+        """What kinds of rows these are."""
+        return frozenset({"box", "image"} if self.image else {"box"})
 
     @property
     def image(self) -> bool:

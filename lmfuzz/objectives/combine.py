@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from lmfuzz.errors import INTERRUPTS, Unfit, UsageError, one_line
-from lmfuzz.objectives.detectors import Detector, as_detector
-from lmfuzz.protocols import Objective
+from lmfuzz.inputs.spaces import BoxSpace, Space
+from lmfuzz.objectives.detectors import Detector, as_detector, distinct
+from lmfuzz.protocols import ForTexts, LooksForSecret, LooksForTokens, Objective
 from lmfuzz.types import Array, Batch, Evidence, FloatArray, State, Trace, take
 
 DISTINCT = 3  # tracebacks kept per objective
@@ -35,21 +36,33 @@ def both(margins: FloatArray) -> FloatArray:
     return np.where(np.isnan(margins).any(axis=1) & ~(worst <= 0), np.nan, worst)
 
 
-class All:
+class _Combination:
+    """Parts joined to one column, ``NAME(a,b)``, by the best column of each."""
+
+    def __init__(self, parts: Sequence[Objective]) -> None:
+        name = type(self).__name__.lower()
+        if not parts:
+            raise UsageError(f"{name}() has no parts, must have at least one objective")
+        self.parts = [as_detector(part) for part in parts]
+        # What grades the parts, too: a combination is graded whenever it is judged.
+        self.needs = frozenset[str]().union(*(part.needs.union(*part.grades) for part in self.parts))
+        self.targets = (f"{name}({','.join(map(_label, self.parts))})",)
+        self.grades = (frozenset[str](),)
+
+    def _best(self, batch: Batch, trace: Trace) -> FloatArray:
+        """Every part's margin (B, parts) in its best column."""
+        return np.stack([either(part(batch, trace)) for part in self.parts], axis=1)
+
+
+class All(_Combination):
     """A hit where every part hits, in whichever of its columns; one column, ``all(a,b)``.
 
     Margins: the smallest of the parts' largest (see both and either). Evidence: all signatures.
     """
 
-    def __init__(self, parts: Sequence[Objective]) -> None:
-        self.parts = _parts("all", parts)
-        self.needs = _needs(self.parts)
-        self.targets = (f"all({','.join(map(_label, self.parts))})",)
-        self.grades = (frozenset[str](),)
-
     def __call__(self, batch: Batch, trace: Trace) -> FloatArray:
         """Margins float32 (B, 1)."""
-        return both(_best(self.parts, batch, trace))[:, None]
+        return both(self._best(batch, trace))[:, None]
 
     def evidence(self, batch: Batch, trace: Trace, row: int, column: int) -> Evidence:
         """The parts' signatures and words joined; the first span there is."""
@@ -60,21 +73,15 @@ class All:
         )
 
 
-class Any:
+class Any(_Combination):
     """A hit where some part hits, in whichever of its columns; one column, ``any(a,b)``.
 
     Margins: the largest of all (see either). Evidence: the first part's that hits.
     """
 
-    def __init__(self, parts: Sequence[Objective]) -> None:
-        self.parts = _parts("any", parts)
-        self.needs = _needs(self.parts)
-        self.targets = (f"any({','.join(map(_label, self.parts))})",)
-        self.grades = (frozenset[str](),)
-
     def __call__(self, batch: Batch, trace: Trace) -> FloatArray:
         """Margins float32 (B, 1)."""
-        return either(_best(self.parts, batch, trace))[:, None]
+        return either(self._best(batch, trace))[:, None]
 
     def evidence(self, batch: Batch, trace: Trace, row: int, column: int) -> Evidence:
         """Why the first part hits that does; ValueError when none does."""
@@ -125,12 +132,13 @@ class ObjectiveSet:
         for name, objective in objectives.items():
             if isinstance(objective, Crash):
                 continue
-            part = as_detector(name, objective)
+            part = as_detector(objective, name)
             self._parts.append((part, slice(len(names), len(names) + len(part.targets))))
-            names += (_distinct(target, [*names, *self._crash.targets]) for target in part.targets)
+            names += (distinct(target, [*names, *self._crash.targets]) for target in part.targets)
         self.targets = (*names, *self._crash.targets)
         self.grades = (*(grade for part, _ in self._parts for grade in part.grades), frozenset[str]())
         self.needs = frozenset[str]().union(*(part.needs for part, _ in self._parts)) - {"crash"}
+        self._noisy = {part.name: part.noisy for part, _ in self._parts if part.noisy is not None}
         self.errors: dict[str, dict[str, int]] = {}
         self.unscored: dict[str, int] = {part.name: 0 for part, _ in self._parts}
         self._scored = np.zeros(len(self.targets), np.int64)
@@ -198,27 +206,44 @@ class ObjectiveSet:
                 except BaseException as error:
                     self._note(part, error)
 
+    def must_fit(self, space: Space, told: str | None, steps: int) -> None:
+        """Raise UsageError when an objective could never hit.
+
+        It looks at texts and the ``space`` has none, or for a secret that is not in what the target is
+        ``told`` (None: nobody knows), or for more tokens than the ``steps`` of an output.
+        """
+        for name, part in self.objectives.items():
+            why = ""
+            if told is not None and isinstance(part, LooksForSecret) and part.secret not in told:
+                why = f"looks for {part.secret!r}, which --system does not hold; put it there"
+            elif isinstance(part, LooksForTokens) and part.tokens > steps:
+                why = f"looks for {part.tokens} tokens in a row, and an output has {steps}; give it fewer"
+                why += " (tokens=...), or a larger --max-new"
+            elif isinstance(part, ForTexts) and isinstance(space, BoxSpace):
+                why = "looks at texts, and this model takes numbers; name what to look for with --objective,"
+                why += " such as nonfinite or a detector of your own"
+            if why:
+                raise UsageError(f"{name} {why}")
+
     @property
     def noise_needs(self) -> frozenset[str]:
         """The channels of the objectives that must know the noise floor."""
-        return frozenset[str]().union(*(part.needs for part, _ in self._parts if part.noisy))
+        return frozenset[str]().union(*(part.needs for part, _ in self._parts if part.name in self._noisy))
 
     def measure_noise(self, one: Trace, other: Trace) -> None:
         """Show those objectives what the same rows led to in two batchings."""
-        for part, _ in self._parts:
-            if part.noisy:
-                part.measure_noise(one, other)
+        for part in self._noisy.values():
+            part.measure_noise(one, other)
 
     @property
     def noise(self) -> dict[str, float]:
         """Objective's name -> its noise floor, in units of its margin."""
-        return {part.name: part.noise for part, _ in self._parts if part.noisy}
+        return {name: float(part.noise) for name, part in self._noisy.items()}
 
     @noise.setter
     def noise(self, floors: Mapping[str, float]) -> None:
-        for part, _ in self._parts:
-            if part.name in floors:
-                part.noise = floors[part.name]
+        for name in floors.keys() & self._noisy.keys():
+            self._noisy[name].noise = floors[name]
 
     def state(self) -> State:
         """Counts, noise floors and errors, for resume."""
@@ -256,31 +281,9 @@ def _ran(batch: Batch, trace: Trace) -> tuple[Array | slice, Batch, Trace]:
     return ran, batch[ran], take(trace, ran)
 
 
-def _distinct(name: str, taken: Sequence[str]) -> str:
-    if name not in taken:
-        return name
-    return next(other for k in range(2, len(taken) + 3) if (other := f"{name}#{k}") not in taken)
-
-
-def _parts(name: str, parts: Sequence[object]) -> list[Detector]:
-    if not parts:
-        raise UsageError(f"{name}() has no parts, must have at least one objective")
-    return [as_detector(getattr(part, "__name__", type(part).__name__.lower()), part) for part in parts]
-
-
-def _needs(parts: Sequence[Detector]) -> frozenset[str]:
-    """What judges and what grades the parts: a combination is graded whenever it is judged."""
-    return frozenset[str]().union(*(part.needs.union(*part.grades) for part in parts))
-
-
 def _label(part: Detector) -> str:
     """A part's name: its only column's, or what is common to its columns."""
     return part.targets[0] if len(part.targets) == 1 else part.targets[0].partition("/")[0]
-
-
-def _best(parts: Sequence[Detector], batch: Batch, trace: Trace) -> FloatArray:
-    """Every part's margin (B, parts) in its best column."""
-    return np.stack([either(part(batch, trace)) for part in parts], axis=1)
 
 
 def _why(part: Detector, batch: Batch, trace: Trace, row: int) -> Evidence | None:

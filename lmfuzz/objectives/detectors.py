@@ -1,12 +1,15 @@
 """Detectors that users write, as objectives: whatever they leave out or return loosely is made good."""
 
 import inspect
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from lmfuzz.errors import UsageError
+from lmfuzz.plugins.registry import needed, signature
+from lmfuzz.protocols import NeedsNoiseFloor
 from lmfuzz.types import Array, Batch, Evidence, FloatArray, Trace, take
 
 TINY = float(np.finfo(np.float32).tiny)
@@ -31,23 +34,26 @@ class _Shown(dict[str, Array]):
 
 
 class Detector:
-    """Anything callable as ``detect(batch, trace)``, made to keep the promises of an Objective.
+    """Anything callable as ``detect(batch, trace)`` or ``detect(text)``, made an Objective.
 
     needs: as it says, else ``text``. targets: as it says, else one column with ``name``.
     Margins may come as (B,), where there is one column, or (B, N), as any array or list of numbers or
-    booleans: True is 1, False is -inf (no, and nobody knows how far), None is NaN.
+    booleans: True is 1, False is -inf (no, and nobody knows how far), None is NaN. What needs exactly one
+    argument is called with the output text of one row after the other, and returns one of these for it.
     Evidence: its own, else a signature that is the column's name, and in words its docstring's first
-    line and the margin.
+    line, with the margin unless it only saw a text.
     """
 
     def __init__(self, name: str, detect: Any) -> None:
         if not callable(detect):
             raise UsageError(f"objective {name!r}: {detect!r} is not callable as detect(batch, trace)")
         self.name, self._detect = name, detect
+        self._by_text = len(needed(signature(detect))) == 1
         self.needs = frozenset(_words(getattr(detect, "needs", "text")))
         self.targets = tuple(_words(getattr(detect, "targets", name)))
         grades = getattr(detect, "grades", ()) or ((),) * len(self.targets)
         self.grades = tuple(frozenset(_words(grade)) for grade in grades)
+        self.noisy = detect if isinstance(detect, NeedsNoiseFloor) else None
         if len(self.grades) != len(self.targets):
             raise UsageError(f"objective {name!r}: grades must name channels for each of its targets")
         if not self.targets:
@@ -55,7 +61,12 @@ class Detector:
 
     def __call__(self, batch: Batch, trace: Trace) -> FloatArray:
         """Margins float32 (B, N); UsageError when what came has not that shape, or is no numbers."""
-        margins = self._numbers(np.asarray(self._detect(batch, _Shown(self.name, trace))))
+        shown = _Shown(self.name, trace)
+        if self._by_text:
+            found = np.array([self._detect(text) for text in map(str, shown["text"])], object)
+        else:
+            found = np.asarray(self._detect(batch, shown))
+        margins = self._numbers(found)
         rows, columns = len(batch), len(self.targets)
         if margins.shape == (rows,) and columns == 1:
             return margins[:, None]
@@ -71,7 +82,8 @@ class Detector:
         """Its own evidence, else the margin's; TypeError when its own is not an Evidence of strings."""
         if not hasattr(self._detect, "evidence"):
             margin = self(batch[row : row + 1], take(trace, slice(row, row + 1)))[0, column]
-            return Evidence(self.targets[column], f"{self.about} (margin {margin:.3g})")
+            said = self.about if self._by_text else f"{self.about} (margin {margin:.3g})"
+            return Evidence(self.targets[column], said)
         evidence = self._detect.evidence(batch, _Shown(self.name, trace), row, column)
         if not isinstance(evidence, Evidence) or not (
             isinstance(evidence.signature, str) and isinstance(evidence.words, str)
@@ -81,24 +93,6 @@ class Detector:
             return evidence
         start, stop = evidence.span
         return replace(evidence, span=(int(start), int(stop)))  # numpy's integers are no JSON
-
-    @property
-    def noisy(self) -> bool:
-        """Whether it must know how much the model differs from itself in other batches."""
-        return hasattr(self._detect, "measure_noise")
-
-    @property
-    def noise(self) -> float:
-        """Its noise floor, in units of its margin."""
-        return float(self._detect.noise)
-
-    @noise.setter
-    def noise(self, floor: float) -> None:
-        self._detect.noise = floor
-
-    def measure_noise(self, one: Trace, other: Trace) -> None:
-        """Learn it from what the same rows showed in two batchings."""
-        self._detect.measure_noise(one, other)
 
     @property
     def about(self) -> str:
@@ -126,9 +120,29 @@ class Detector:
             return np.where(exact > 0, np.maximum(exact, TINY), exact).astype(np.float32)
 
 
-def as_detector(name: str, detect: Any) -> Detector:
-    """``detect`` as a Detector, once."""
-    return detect if isinstance(detect, Detector) else Detector(name, detect)
+def as_detector(detect: object, name: str = "") -> Detector:
+    """Return ``detect`` as a Detector, once; ``name`` is its own unless given."""
+    return detect if isinstance(detect, Detector) else Detector(name or own_name(detect), detect)
+
+
+def own_name(detect: object) -> str:
+    """Return what a function or class calls itself, in lower case; a lambda is ``lambda``."""
+    return str(getattr(detect, "__name__", type(detect).__name__.lower())).strip("<>")
+
+
+def distinct(name: str, taken: Collection[str]) -> str:
+    """Return ``name``, or if that is taken the first of ``name#2``, ``name#3`` ... that is not."""
+    if name not in taken:
+        return name
+    return next(other for k in range(2, len(taken) + 3) if (other := f"{name}#{k}") not in taken)
+
+
+def named(objectives: Iterable[tuple[str, object]]) -> dict[str, object]:
+    """Return objectives by name, in order; '' stands for their own, and one given twice gets a number."""
+    found: dict[str, object] = {}
+    for name, objective in objectives:
+        found[distinct(name or own_name(objective), found)] = objective
+    return found
 
 
 def _words(value: Any) -> tuple[str, ...]:

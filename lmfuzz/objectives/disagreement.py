@@ -9,7 +9,8 @@ from typing import Literal
 
 import numpy as np
 
-from lmfuzz.errors import UsageError
+from lmfuzz.plugins.bounds import Positive
+from lmfuzz.protocols import ForTexts
 from lmfuzz.types import PAD, Array, Batch, BoolArray, Evidence, FloatArray, Trace
 
 LOGITS = ("base/logits", "twin/logits")
@@ -52,7 +53,7 @@ class LabelDisagreement:
         return Evidence(*_labels(trace, row))
 
 
-class TextDisagreement:
+class TextDisagreement(ForTexts):
     """The twin parts from what its base writes where the base is sure: a confident parting.
 
     The margin at a parting, the first step at which the two would write different symbols, is the lead of
@@ -76,9 +77,7 @@ class TextDisagreement:
     })  # fmt: skip
     targets = ("parting",)
 
-    def __init__(self, gap: float = 1.0) -> None:
-        if not 0 < gap < np.inf:
-            raise UsageError(f"parting: gap is {gap}, must be a number of nats above 0")
+    def __init__(self, gap: Positive = 1.0) -> None:
         self.gap, self.noise = gap, 0.0
 
     def __call__(self, batch: Batch, trace: Trace) -> FloatArray:
@@ -130,11 +129,9 @@ class Divergence:
     targets = ("divergence",)
 
     def __init__(
-        self, threshold: float = 0.1, measure: Literal["js", "kl"] = "js",
+        self, threshold: Positive = 0.1, measure: Literal["js", "kl"] = "js",
         over: Literal["max", "mean"] = "max", of: Literal["text", "labels"] = "text",
     ) -> None:  # fmt: skip
-        if not 0 < threshold < np.inf:
-            raise UsageError(f"divergence: threshold is {threshold}, must be a number of nats above 0")
         self.threshold, self.measure, self.over, self.of = threshold, measure, over, of
         self.needs = frozenset({measure, "base/text", "base/tokens"} if of == "text" else LOGITS)
         self.noise = 0.0

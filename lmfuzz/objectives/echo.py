@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from lmfuzz.errors import UsageError
+from lmfuzz.protocols import ForTexts
 from lmfuzz.types import Batch, Evidence, FloatArray, Trace
 
 LEAST = 6  # letters and digits of a secret
@@ -16,7 +17,7 @@ _BYTE = re.compile(r"(?:0|\\)x", re.IGNORECASE)  # what may stand before two hex
 _WEB = str.maketrans("-_", "+/")  # the other alphabet of base64
 
 
-class Echo:
+class Echo(ForTexts):
     """A ``secret`` that stands in the system prompt (a canary) comes out.
 
     With ``ignore``, case and all but letters and digits are ignored, and a leak is also what is written

@@ -11,6 +11,8 @@ import numpy as np
 
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.bundled import resource
+from lmfuzz.inputs.reading import read_text
+from lmfuzz.protocols import ForTexts
 from lmfuzz.types import Batch, Evidence, FloatArray, Trace
 
 SHOWN = 160  # characters of what a rule says in the evidence
@@ -50,7 +52,7 @@ class Rule(Protocol):
         """Whether an answer may still satisfy, or not, depending on how it goes on."""
 
 
-class Format:
+class Format(ForTexts):
     """The answer does not satisfy a JSON ``schema`` (a file), or does not match a ``pattern`` as a whole.
 
     White space around the answer is left out, and so is, if ``fenced``, a fence of three backticks (with
@@ -196,17 +198,15 @@ class _Schema:
 
 def begins_json(text: str) -> bool:
     """Whether ``text`` is JSON or a beginning of it."""
-    stack = [_CLOSING.get(mark, "") for mark in re.findall(r"[][{}]", _STRING.sub("", text))]
     closing: list[str] = []
-    for mark in stack:
-        if mark:
-            closing.append(mark)
+    for mark in re.findall(r"[][{}]", _STRING.sub("", text)):
+        if mark in _CLOSING:
+            closing.append(_CLOSING[mark])
         elif not closing:
             return False
         else:
             closing.pop()
-    after = "".join(reversed(closing))
-    return any(_is_json(text + rest + after) for rest in _REST)
+    return any(_is_json(text + rest + "".join(reversed(closing))) for rest in _REST)
 
 
 def _is_json(text: str) -> bool:
@@ -228,13 +228,7 @@ def _refuse(constant: str) -> NoReturn:
 
 def _read(file: str) -> Any:
     try:
-        return json.loads(resource(file).read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise UsageError(f"format: there is no schema {file}") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"format: the schema {file} is not UTF-8 text") from None
-    except OSError as error:
-        raise UsageError(f"format: the schema {file} cannot be read: {error.strerror}") from None
+        return json.loads(read_text(resource(file), "schema"))
     except (ValueError, RecursionError) as error:
         raise UsageError(f"format: the schema {file} is not JSON: {error}") from None
 

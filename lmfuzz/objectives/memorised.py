@@ -12,6 +12,8 @@ import numpy as np
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.bundled import resource
 from lmfuzz.objectives.suffixes import BETWEEN, Suffixes
+from lmfuzz.plugins.bounds import Several
+from lmfuzz.protocols import ForTexts
 from lmfuzz.types import PAD, Batch, BoolArray, Evidence, FloatArray, IntArray, Trace
 
 PASSAGE = 20  # lines of the longest paragraph that is one bucket
@@ -19,7 +21,7 @@ SHOWN = 80  # characters of a stretch in the evidence
 _BLANK = np.array([chr(code).isspace() for code in range(0x3002)])  # no blank has a larger code
 
 
-class Memorised:
+class Memorised(ForTexts):
     """A stretch of ``tokens`` or more in the output stands verbatim in the texts of a folder or file.
 
     The texts are all files below ``folder`` that are UTF-8; of a .jsonl file the strings in its values. With
@@ -47,9 +49,7 @@ class Memorised:
     needs = frozenset({"text", "prompt", "token_ends"})
     targets = ("memorised",)
 
-    def __init__(self, folder: str, tokens: int = 20, normalise: bool = True) -> None:
-        if tokens < 2:
-            raise UsageError(f"memorised: tokens is {tokens}, must be at least 2")
+    def __init__(self, folder: str, tokens: Several = 20, normalise: bool = True) -> None:
         self.tokens, self.normalise = tokens, normalise
         self.least_echo = (tokens + 1) // 2  # tokens
         self._sources = _Sources(resource(folder), normalise)

@@ -2,13 +2,14 @@
 
 import numpy as np
 
-from lmfuzz.errors import UsageError
+from lmfuzz.plugins.bounds import Probability
+from lmfuzz.protocols import ForTexts
 from lmfuzz.types import PAD, Batch, Evidence, FloatArray, Trace
 
 _BARELY = -1e-6  # the best margin of an output that is no hit
 
 
-class NeverEnds:
+class NeverEnds(ForTexts):
     """The model does not end its text, and at no step was near to ending it.
 
     A hit is an output that has not ended within the steps that the target writes, and in which the end of
@@ -24,9 +25,7 @@ class NeverEnds:
     needs = frozenset({"ended", "end_logprob", "tokens"})
     targets = ("never_ends",)
 
-    def __init__(self, below: float = 0.01) -> None:
-        if not 0 < below < 1:
-            raise UsageError(f"never_ends: below is {below}, must be a probability between 0 and 1")
+    def __init__(self, below: Probability = 0.01) -> None:
         self.below = below
 
     def __call__(self, batch: Batch, trace: Trace) -> FloatArray:

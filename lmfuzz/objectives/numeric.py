@@ -1,10 +1,16 @@
 """Numbers that go wrong: overflow and NaN, and distributions that collapse or flatten."""
 
+from typing import Annotated
+
 import numpy as np
+from pydantic import Field
 
 from lmfuzz.errors import UsageError
+from lmfuzz.plugins.bounds import Count
+from lmfuzz.protocols import ForTexts
 from lmfuzz.types import PAD, Batch, Evidence, FloatArray, Trace
 
+_Nats = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -20,9 +26,7 @@ class Nonfinite:
     needs = frozenset({"magnitude", "nonfinite"})
     targets = ("nonfinite",)
 
-    def __init__(self, overflow: float = LARGEST) -> None:
-        if not 1 < overflow < np.inf:
-            raise UsageError(f"nonfinite: overflow is {overflow}, must be a finite number above 1")
+    def __init__(self, overflow: Annotated[float, Field(gt=1, allow_inf_nan=False)] = LARGEST) -> None:
         self.overflow = overflow
 
     def __call__(self, batch: Batch, trace: Trace) -> FloatArray:
@@ -38,7 +42,7 @@ class Nonfinite:
         return Evidence(where.partition(",")[0], f"NaN or infinite: {where}")
 
 
-class Entropy:
+class Entropy(ForTexts):
     """``window`` generated steps in a row so sure, or so unsure, that the model has lost its way.
 
     low: collapse, a mean entropy below this many nats. high: uniform, a mean above it. 0 switches a
@@ -53,13 +57,9 @@ class Entropy:
 
     needs = frozenset({"entropy", "tokens"})
 
-    def __init__(self, low: float = 0.05, high: float = 3.0, window: int = 16) -> None:
-        if not (0 <= low < np.inf and 0 <= high < np.inf and low + high > 0):
-            raise UsageError(f"entropy: low is {low} and high {high}, must be nats >= 0 and not both 0")
-        if low and high and low >= high:
-            raise UsageError(f"entropy: low is {low}, must be below high, {high}")
-        if window < 1:
-            raise UsageError(f"entropy: window is {window}, must be at least 1 step")
+    def __init__(self, low: _Nats = 0.05, high: _Nats = 3.0, window: Count = 16) -> None:
+        if not low + high or (high and low >= high):
+            raise UsageError(f"entropy: low is {low}, must be below high, {high}, and not both can be 0")
         self.low, self.high, self.window = low, high, window
         sides = (("entropy/collapse", low), ("entropy/uniform", high))
         self.targets = tuple(name for name, bound in sides if bound)

@@ -8,13 +8,15 @@ import numpy as np
 
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.bundled import resource
+from lmfuzz.inputs.reading import read_text
+from lmfuzz.protocols import ForTexts
 from lmfuzz.types import Batch, Evidence, FloatArray, Trace
 
 _BARELY = -1e-3  # margin of a phrase that the model would write but for where the output ends
 _ECHO = -1.0  # a phrase that stands in the prompt gets no better margin than this
 
 
-class Phrases:
+class Phrases(ForTexts):
     """The output holds a phrase from a list; graded by how far the model was from writing it.
 
     One column per phrase. The margin is 1 where the phrase stands in the output, otherwise the gap in
@@ -82,12 +84,7 @@ class Phrases:
 
 def _read(path: Path) -> list[str]:
     """The phrases of a UTF-8 file, one per line; blank lines and lines starting with # are left out."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError:
-        raise UsageError(f"word list {path} does not exist") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"word list {path} cannot be read as UTF-8 text: {error}") from None
+    lines = read_text(path, "word list").splitlines()
     phrases = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     if not phrases:
         raise UsageError(f"word list {path} holds no phrase")

@@ -6,12 +6,13 @@ import warnings
 import numpy as np
 
 from lmfuzz.errors import UsageError
+from lmfuzz.protocols import ForTexts
 from lmfuzz.types import Batch, Evidence, FloatArray, Trace
 
 LEVELS = 24  # most prefixes tried per row
 
 
-class Regex:
+class Regex(ForTexts):
     """Hits where ``pattern`` matches anywhere in the output (as re.search; inline flags work).
 
     Margins: 1 on a match, else k/n - 1 for the longest of n prefixes of the pattern that matches, the

@@ -24,7 +24,7 @@ class Regression:
     def __init__(self, parts: Sequence[object]) -> None:
         if len(parts) != 1:
             raise UsageError(f"regression is made of exactly one objective, not of {len(parts)}")
-        self._part = as_detector(getattr(parts[0], "__name__", type(parts[0]).__name__.lower()), parts[0])
+        self._part = as_detector(parts[0])
         twin = self._part.needs | {"text"}
         self.needs = twin | {BASE + name for name in twin - ROWS}
         self.targets = tuple(f"regression/{target}" for target in self._part.targets)

@@ -7,7 +7,8 @@ from operator import eq
 
 import numpy as np
 
-from lmfuzz.errors import UsageError
+from lmfuzz.plugins.bounds import Several, Whole
+from lmfuzz.protocols import ForTexts
 from lmfuzz.types import Array, Batch, Evidence, FloatArray, IntArray, Trace
 
 APOSTROPHES = "'\u2019"
@@ -27,7 +28,7 @@ class _Folding(dict[int, str | None]):
 FOLDING = _Folding()
 
 
-class Repetition:
+class Repetition(ForTexts):
     """A word ``times`` times in a row, or a loop gone round ``rounds`` times, anywhere in the output.
 
     After TensorFuzz (Odena & Goodfellow 2018), whose character model should not repeat one word too
@@ -48,10 +49,9 @@ class Repetition:
     needs = frozenset({"text"})
     targets = ("repetition",)
 
-    def __init__(self, times: int = 4, period: int = 16, minimum: int = 20, rounds: int = 3) -> None:
-        for name, value, least in (("times", times, 2), ("period", period, 0), ("rounds", rounds, 2)):
-            if value < least:
-                raise UsageError(f"repetition: {name} is {value}, must be at least {least}")
+    def __init__(
+        self, times: Several = 4, period: Whole = 16, minimum: int = 20, rounds: Several = 3
+    ) -> None:
         self.times, self.period = times, period
         periods = np.arange(1, period + 1)
         self.needed = np.maximum(rounds * periods, minimum) - periods  # equal characters, by period

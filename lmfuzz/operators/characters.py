@@ -5,27 +5,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmfuzz.inputs.spaces import TextSpace
-from lmfuzz.operators.pieces import (
-    PerSpace,
-    Piece,
-    at_least_one,
-    below,
-    concatenate,
-    erase,
-    places,
-    put,
-    spans,
-)
-from lmfuzz.protocols import MutationContext
+from lmfuzz.operators.pieces import PerSpace, Piece, below, concatenate, erase, places, put, spans
+from lmfuzz.plugins.bounds import Count
+from lmfuzz.protocols import ForTexts, MutationContext
 from lmfuzz.types import Batch, IntArray
 
 
-def _with_data(rows: Batch, data: IntArray) -> Batch:
-    return rows.changed(data)
-
-
 @dataclass(frozen=True)
-class Insert:
+class Insert(ForTexts):
     """Inserts a random symbol.
 
     With Delete and Substitute one of the three text mutations of TensorFuzz (Odena & Goodfellow 2018).
@@ -39,7 +26,7 @@ class Insert:
 
 
 @dataclass(frozen=True)
-class Delete:
+class Delete(ForTexts):
     """Deletes a symbol; a row at its shortest gets a random one in front instead."""
 
     def __call__(self, rows: Batch, context: MutationContext) -> Batch:
@@ -48,7 +35,7 @@ class Delete:
 
 
 @dataclass(frozen=True)
-class Substitute:
+class Substitute(ForTexts):
     """Replaces a symbol by another random one."""
 
     def __call__(self, rows: Batch, context: MutationContext) -> Batch:
@@ -56,11 +43,11 @@ class Substitute:
         where = np.arange(len(rows)), places(rows.lengths, context.rng)
         data = rows.data.copy()
         data[where] = context.text.others(data[where], context.rng)
-        return _with_data(rows, data)
+        return rows.changed(data)
 
 
 @dataclass(frozen=True)
-class Swap:
+class Swap(ForTexts):
     """Swaps two neighbouring symbols."""
 
     def __call__(self, rows: Batch, context: MutationContext) -> Batch:
@@ -70,18 +57,15 @@ class Swap:
         second = np.minimum(first + 1, np.maximum(rows.lengths - 1, 0))
         data = rows.data.copy()
         data[every, first], data[every, second] = rows.data[every, second], rows.data[every, first]
-        return _with_data(rows, data)
+        return rows.changed(data)
 
 
 @dataclass(frozen=True)
-class Repeat:
+class Repeat(ForTexts):
     """Repeats a span of up to ``longest`` symbols up to ``times`` more times, right behind itself."""
 
-    longest: int = 8
-    times: int = 4
-
-    def __post_init__(self) -> None:
-        at_least_one(longest=self.longest, times=self.times)
+    longest: Count = 8
+    times: Count = 4
 
     def __call__(self, rows: Batch, context: MutationContext) -> Batch:
         """Changed copies of ``rows``."""
@@ -94,13 +78,10 @@ class Repeat:
 
 
 @dataclass(frozen=True)
-class Erase:
+class Erase(ForTexts):
     """Erases a span of up to ``longest`` symbols, as far as the row may get shorter."""
 
-    longest: int = 16
-
-    def __post_init__(self) -> None:
-        at_least_one(longest=self.longest)
+    longest: Count = 16
 
     def __call__(self, rows: Batch, context: MutationContext) -> Batch:
         """Changed copies of ``rows``; one at its shortest loses a symbol and gets a random one in front."""
@@ -108,13 +89,10 @@ class Erase:
 
 
 @dataclass(frozen=True)
-class Shift:
+class Shift(ForTexts):
     """Drops up to ``longest`` symbols at the front, as far as the row may get shorter."""
 
-    longest: int = 8
-
-    def __post_init__(self) -> None:
-        at_least_one(longest=self.longest)
+    longest: Count = 8
 
     def __call__(self, rows: Batch, context: MutationContext) -> Batch:
         """Changed copies of ``rows``; in one at its shortest the first symbol becomes a random one."""
@@ -129,13 +107,10 @@ def _spare(rows: Batch, context: MutationContext, longest: int) -> IntArray:
 
 
 @dataclass(frozen=True)
-class Copy:
+class Copy(ForTexts):
     """Copies a span of up to ``longest`` symbols to another place, inserted or written over what is there."""
 
-    longest: int = 16
-
-    def __post_init__(self) -> None:
-        at_least_one(longest=self.longest)
+    longest: Count = 16
 
     def __call__(self, rows: Batch, context: MutationContext) -> Batch:
         """Changed copies of ``rows``."""
@@ -145,11 +120,10 @@ class Copy:
         return put(rows, at, over, Piece(rows.data, start, size), context)
 
 
-class Case:
+class Case(ForTexts):
     """Changes the case of up to ``longest`` letters in a row."""
 
-    def __init__(self, longest: int = 8) -> None:
-        at_least_one(longest=longest)
+    def __init__(self, longest: Count = 8) -> None:
         self.longest = longest
         self._others = PerSpace(_other_case)
 
@@ -160,7 +134,7 @@ class Case:
         rank = letters.cumsum(axis=1)  # 1 for the first letter of a row
         first, size = spans(rank[:, -1], self.longest, context.rng)
         chosen = letters & (rank > first[:, None]) & (rank <= (first + size)[:, None])
-        return _with_data(rows, np.where(chosen, others, rows.data))
+        return rows.changed(np.where(chosen, others, rows.data))
 
 
 def _other_case(space: TextSpace) -> IntArray:

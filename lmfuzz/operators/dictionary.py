@@ -7,16 +7,17 @@ from pathlib import Path
 import numpy as np
 
 from lmfuzz.errors import UsageError
+from lmfuzz.inputs.reading import read_text
 from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.operators.pieces import PerSpace, Piece, places, put
-from lmfuzz.protocols import MutationContext
+from lmfuzz.protocols import ForTexts, MutationContext
 from lmfuzz.types import Batch
 
 ENTRY = re.compile(r'(?:[^\s"=#]+\s*=\s*)?"((?:[^"\\]|\\.)*)"')  # name="...", name@level="..." or "..."
 ESCAPE = re.compile(r'\\(?:(["\\])|x([0-9A-Fa-f]{2})|.)')
 
 
-def parse(content: bytes, file: str) -> list[str]:
+def parse(content: str, file: str) -> list[str]:
     r"""The entries of a dictionary file, each once, in order; ``file`` is its name for error messages.
 
     A line is empty, a comment (``#``), or an entry in double quotes with an optional name and level
@@ -24,13 +25,12 @@ def parse(content: bytes, file: str) -> list[str]:
     UsageError, naming file and line, for anything else.
     """
     entries = []
-    for number, raw in enumerate(content.split(b"\n"), start=1):
+    for number, line in enumerate(map(str.strip, content.split("\n")), start=1):
         try:
-            line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
             if line and not line.startswith("#"):
                 entries.append(_entry(line))
         except UnicodeDecodeError:
-            raise UsageError(f"{file}, line {number}: not UTF-8, which text and \\xNN must be") from None
+            raise UsageError(f"{file}, line {number}: what \\xNN spell must be UTF-8") from None
         except ValueError as error:
             raise UsageError(f"{file}, line {number}: {error}") from None
     return list(dict.fromkeys(entries))
@@ -55,7 +55,7 @@ def _unescaped(escape: re.Match[str]) -> str:
     raise ValueError(f'{escape[0]} is not an escape; write \\\\, \\" or \\xNN')
 
 
-class Dictionary:
+class Dictionary(ForTexts):
     """Inserts an entry of a libFuzzer or AFL dictionary, or writes it over what is there.
 
     The entries are those of ``file`` and the plain texts ``entries``. Those that the model's alphabet
@@ -65,15 +65,12 @@ class Dictionary:
 
     def __init__(self, file: str = "", entries: Sequence[str] = ()) -> None:
         self.file = file
-        self.entries = [*dict.fromkeys([*(_read(file) if file else []), *filter(None, entries)])]
+        listed = parse(read_text(Path(file), "dictionary"), file) if file else []
+        self.entries = [*dict.fromkeys([*listed, *filter(None, entries)])]
         if not self.entries:
-            if file:
-                raise UsageError(
-                    f'the dictionary {file} has no entry; write one per line, name="value" or "value"'
-                )
-            raise UsageError(
-                'dictionary needs a file or entries: dictionary:file=PATH or dictionary:entries=["WORD"]'
-            )
+            none = f'the dictionary {file} has no entry; write one per line, name="value" or "value"'
+            give = 'dictionary needs a file or entries: dictionary:file=PATH or dictionary:entries=["WORD"]'
+            raise UsageError(none if file else give)
         self._encoded = PerSpace(self._encode)
 
     def __call__(self, rows: Batch, context: MutationContext) -> Batch:
@@ -93,10 +90,3 @@ class Dictionary:
                 f"written in the model's alphabet, with {space.max_length} symbols at most"
             )
         return Batch.of(fitting)
-
-
-def _read(file: str) -> list[str]:
-    try:
-        return parse(Path(file).read_bytes(), file)
-    except OSError as error:
-        raise UsageError(f"cannot read the dictionary {file}: {error.strerror}") from None

@@ -1,17 +1,19 @@
 """Stacked changes: AFL's havoc stage on batches."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
-from lmfuzz.errors import UsageError
 from lmfuzz.operators.characters import Case, Copy, Delete, Erase, Insert, Repeat, Shift, Substitute, Swap
 from lmfuzz.operators.dictionary import Dictionary
 from lmfuzz.operators.splice import Splice
-from lmfuzz.protocols import MutationContext, Operator
+from lmfuzz.protocols import ForTexts, MutationContext, Operator
 from lmfuzz.types import Batch
 
 GROUP = 32  # rows that share the choice of an operator: fewer mean more variety in a batch, and more time
+Depth = Annotated[int, Field(ge=0, le=10)]
 
 
 def stack() -> list[Operator]:
@@ -20,16 +22,14 @@ def stack() -> list[Operator]:
     return [*small * 3, Swap(), Case(), Repeat(), Erase(), Copy(), Shift(), Splice()]
 
 
-class Havoc:
+class Havoc(ForTexts):
     """Stacks 1, 2, 4 ... up to 2^``depth`` changes by other operators on a row, as AFL's havoc does.
 
     ``parts`` are the operators to draw from, one named twice being drawn twice as often; ``dictionary``
     is a file whose entries are used, too, in about one change of four.
     """
 
-    def __init__(self, depth: int = 2, dictionary: str = "", parts: Sequence[Operator] = ()) -> None:
-        if not 0 <= depth <= 10:
-            raise UsageError(f"depth must be between 0 and 10, not {depth}")
+    def __init__(self, depth: Depth = 2, dictionary: str = "", parts: Sequence[Operator] = ()) -> None:
         self.depth = depth
         self._operators = list(parts) or stack()
         if dictionary:

@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from lmfuzz.errors import UsageError
-from lmfuzz.operators.pixels import between, image_space, unit
-from lmfuzz.protocols import MutationContext
+from lmfuzz.operators.pixels import image_space, unit
+from lmfuzz.protocols import ForImages, MutationContext
 from lmfuzz.types import Array, Batch
 
 LARGEST_KERNEL = 31
@@ -42,18 +43,13 @@ def _each(rows: Batch, context: MutationContext, drawn: Array, change: Callable[
 
 
 @dataclass(frozen=True)
-class MeanBlur:
+class MeanBlur(ForImages):
     """Blurs: every value becomes the mean of a square, of 1 to ``largest`` pixels each way.
 
     TriggerFinder's (arXiv 2112.02819).
     """
 
-    largest: int = 5
-
-    images_only: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        between(1, LARGEST_KERNEL, largest=self.largest)
+    largest: Annotated[int, Field(ge=2, le=LARGEST_KERNEL)] = 5
 
     def __call__(self, rows: Batch, context: MutationContext) -> Batch:
         """Changed copies of ``rows``; a square of one pixel changes nothing."""
@@ -62,15 +58,13 @@ class MeanBlur:
 
 
 @dataclass(frozen=True)
-class GaussianBlur:
+class GaussianBlur(ForImages):
     """Blurs with a Gaussian kernel of 1, 3 ... ``largest`` pixels each way.
 
     TriggerFinder's (arXiv 2112.02819); the deviation follows from the size, as in OpenCV.
     """
 
     largest: int = 7
-
-    images_only: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _odd_kernel(self.largest)
@@ -82,15 +76,13 @@ class GaussianBlur:
 
 
 @dataclass(frozen=True)
-class MedianBlur:
+class MedianBlur(ForImages):
     """Every value becomes the median of a square of 1, 3 ... ``largest`` pixels each way.
 
     TriggerFinder's (arXiv 2112.02819). From 7 on, values are rounded to bytes first.
     """
 
     largest: int = 7
-
-    images_only: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _odd_kernel(self.largest)
@@ -113,19 +105,14 @@ class MedianBlur:
 
 
 @dataclass(frozen=True)
-class Move:
+class Move(ForImages):
     """Moves an image by up to ``most`` pixels down or up and right or left.
 
     What comes in is the edge's values, or the lowest value where ``replicate`` is false.
     """
 
-    most: int = 3
+    most: Annotated[int, Field(ge=1, le=1000)] = 3
     replicate: bool = True
-
-    images_only: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        between(0, 1000, most=self.most)
 
     def __call__(self, rows: Batch, context: MutationContext) -> Batch:
         """Changed copies of ``rows``."""
@@ -142,19 +129,14 @@ class Move:
 
 
 @dataclass(frozen=True)
-class Rotation:
+class Rotation(ForImages):
     """Rotates an image around its middle by up to ``most`` degrees, one way or the other.
 
     What comes in is the edge's values, or the lowest value where ``replicate`` is false.
     """
 
-    most: float = 15.0
+    most: Annotated[float, Field(gt=0, le=180)] = 15.0
     replicate: bool = True
-
-    images_only: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        between(0, 180, most=self.most)
 
     def __call__(self, rows: Batch, context: MutationContext) -> Batch:
         """Changed copies of ``rows``."""

@@ -11,7 +11,6 @@ from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
-from lmfuzz.errors import UsageError
 from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.protocols import MutationContext
 from lmfuzz.types import Array, Batch, IntArray
@@ -50,13 +49,6 @@ def spans(lengths: IntArray, longest: int | IntArray, rng: np.random.Generator) 
     """Start (B,) and size (B,) of a span in every row: 1 to ``longest`` symbols, 0 in an empty row."""
     sizes = np.minimum(1 + below(np.minimum(lengths, longest), rng), lengths)
     return places(lengths - sizes + 1, rng), sizes
-
-
-def at_least_one(**parameters: int) -> None:
-    """UsageError when one of an operator's parameters is below 1."""
-    for name, value in parameters.items():
-        if value < 1:
-            raise UsageError(f"{name} must be at least 1, not {value}")
 
 
 def concatenate(rows: Batch, pieces: Sequence[Piece], context: MutationContext) -> Batch:

@@ -7,24 +7,19 @@ grid of the space, and to whole bytes where an operator says so.
 
 from dataclasses import dataclass
 from math import ceil, log, prod
-from typing import ClassVar
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.spaces import BoxSpace
 from lmfuzz.operators.splice import borrowed
-from lmfuzz.protocols import MutationContext
+from lmfuzz.plugins.bounds import Fraction
+from lmfuzz.protocols import ForBoxes, ForImages, MutationContext
 from lmfuzz.types import Array, Batch, BoolArray, FloatArray, IntArray
 
 Spans = list[tuple[IntArray, IntArray]]  # per axis: start and stop (B,)
-
-
-def between(low: float, high: float, /, **parameters: float) -> None:
-    """UsageError when one of an operator's parameters is not greater than ``low`` and at most ``high``."""
-    for name, value in parameters.items():
-        if not low < value <= high:
-            raise UsageError(f"{name} must be greater than {low:g} and at most {high:g}, not {value}")
 
 
 def image_space(context: MutationContext) -> BoxSpace:
@@ -59,18 +54,13 @@ def _uniform(low: float, high: float, rows: Batch, context: MutationContext) -> 
 
 
 @dataclass(frozen=True)
-class Noise:
+class Noise(ForBoxes):
     """Adds Gaussian noise to every value: ``sigma`` is its deviation in widths of the box.
 
     TensorFuzz's (Odena & Goodfellow 2018) mutation of images, whose values go from 0 to 1.
     """
 
-    sigma: float = 0.2
-
-    images_only: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        between(0, 1, sigma=self.sigma)
+    sigma: Fraction = 0.2
 
     def __call__(self, rows: Batch, context: MutationContext) -> Batch:
         """Changed copies of ``rows``."""
@@ -79,21 +69,19 @@ class Noise:
 
 
 @dataclass(frozen=True)
-class Step:
+class Step(ForBoxes):
     """Moves one value by a step of any order of magnitude, ``least`` to ``most`` of the box's width.
 
     The logarithm of the size is uniform, so that a function of few numbers is searched widely and finely.
     A step is never smaller than the space's, and leads inwards from a value at the end of the range.
     """
 
-    least: float = 1e-6
-    most: float = 1.0
-
-    images_only: ClassVar[bool] = False
+    least: Fraction = 1e-6
+    most: Fraction = 1.0
 
     def __post_init__(self) -> None:
-        between(0, 1, least=self.least)
-        between(self.least, 1, most=self.most)
+        if self.least >= self.most:
+            raise UsageError(f"least must be less than most, {self.most}, not {self.least}")
 
     def __call__(self, rows: Batch, context: MutationContext) -> Batch:
         """Changed copies of ``rows``."""
@@ -109,14 +97,12 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Mix:
+class Mix(ForBoxes):
     """Puts a block or a side of a pool row into a row, or a point between the two in its place.
 
     A block is a span of every axis (a rectangle of an image with all its channels), a side what is before
     or behind a cut of one axis. Which of the three, where and how much is drawn for every row.
     """
-
-    images_only: ClassVar[bool] = False
 
     def __call__(self, rows: Batch, context: MutationContext) -> Batch:
         """Changed copies of ``rows``."""
@@ -168,19 +154,14 @@ def _column(values: Array, dimensions: int) -> Array:
 
 
 @dataclass(frozen=True)
-class GaussianNoise:
+class GaussianNoise(ForImages):
     """Adds Gaussian noise of ``variance``, in units of bytes, rounded down to whole units.
 
     TriggerFinder's (arXiv 2112.02819). Its code cuts off the fraction of the sum, which for a byte is to
     round the noise down: at 0.1 about half of all pixels get darker by one, and hardly any brighter.
     """
 
-    variance: float = 0.1
-
-    images_only: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        between(0, 255**2, variance=self.variance)
+    variance: Annotated[float, Field(gt=0, le=255**2)] = 0.1
 
     def __call__(self, rows: Batch, context: MutationContext) -> Batch:
         """Changed copies of ``rows``."""
@@ -190,18 +171,13 @@ class GaussianNoise:
 
 
 @dataclass(frozen=True)
-class SaltPepper:
+class SaltPepper(ForImages):
     """Sets random values, ``amount`` of all, half of them to the highest and half to the lowest.
 
     TriggerFinder's (arXiv 2112.02819): each half is rounded up, and places are drawn with replacement.
     """
 
-    amount: float = 0.004
-
-    images_only: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        between(0, 1, amount=self.amount)
+    amount: Fraction = 0.004
 
     def __call__(self, rows: Batch, context: MutationContext) -> Batch:
         """Changed copies of ``rows``."""
@@ -215,20 +191,15 @@ class SaltPepper:
 
 
 @dataclass(frozen=True)
-class Multiplicative:
+class Multiplicative(ForImages):
     """Adds to every value its product with Gaussian noise, of a ``mean`` and a ``variance`` up to these.
 
     TriggerFinder's (arXiv 2112.02819): an image's mean is drawn from -``mean`` to ``mean``, its variance
     from 0 to ``variance``. The published code then cuts off fractions of bytes; here they are rounded.
     """
 
-    mean: float = 0.5
-    variance: float = 0.05
-
-    images_only: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        between(0, 1, mean=self.mean, variance=self.variance)
+    mean: Fraction = 0.5
+    variance: Fraction = 0.05
 
     def __call__(self, rows: Batch, context: MutationContext) -> Batch:
         """Changed copies of ``rows``."""
@@ -240,18 +211,13 @@ class Multiplicative:
 
 
 @dataclass(frozen=True)
-class Pixels:
+class Pixels(ForImages):
     """Sets up to ``most`` random values to random bytes.
 
     TriggerFinder's (arXiv 2112.02819): the number is drawn from 0 to ``most``, both included.
     """
 
-    most: int = 9
-
-    images_only: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        between(0, 10_000, most=self.most)
+    most: Annotated[int, Field(ge=1, le=10_000)] = 9
 
     def __call__(self, rows: Batch, context: MutationContext) -> Batch:
         """Changed copies of ``rows``."""
@@ -264,15 +230,10 @@ class Pixels:
 
 
 @dataclass(frozen=True)
-class Brightness:
+class Brightness(ForImages):
     """Makes an image brighter or darker, by up to ``most`` of the box's width."""
 
-    most: float = 0.25
-
-    images_only: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        between(0, 1, most=self.most)
+    most: Fraction = 0.25
 
     def __call__(self, rows: Batch, context: MutationContext) -> Batch:
         """Changed copies of ``rows``."""
@@ -283,15 +244,10 @@ class Brightness:
 
 
 @dataclass(frozen=True)
-class Contrast:
+class Contrast(ForImages):
     """Stretches the values of an image around their mean, or draws them together, up to ``most`` times."""
 
-    most: float = 2.0
-
-    images_only: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        between(1, 255, most=self.most)
+    most: Annotated[float, Field(gt=1, le=255)] = 2.0
 
     def __call__(self, rows: Batch, context: MutationContext) -> Batch:
         """Changed copies of ``rows``; the logarithm of the factor is uniform."""
@@ -302,15 +258,10 @@ class Contrast:
 
 
 @dataclass(frozen=True)
-class CutOut:
+class CutOut(ForImages):
     """Covers a rectangle, of up to ``share`` of each side, with one value: the lowest or a random one."""
 
-    share: float = 0.5
-
-    images_only: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        between(0, 1, share=self.share)
+    share: Fraction = 0.5
 
     def __call__(self, rows: Batch, context: MutationContext) -> Batch:
         """Changed copies of ``rows``."""

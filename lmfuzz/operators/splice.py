@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmfuzz.operators.pieces import Piece, concatenate, places
-from lmfuzz.protocols import MutationContext
+from lmfuzz.protocols import ForTexts, MutationContext
 from lmfuzz.types import Batch, IntArray
 
 
@@ -15,7 +15,7 @@ def borrowed(count: int, context: MutationContext) -> Batch:
 
 
 @dataclass(frozen=True)
-class Splice:
+class Splice(ForTexts):
     """Joins the head of a row with the tail of a pool row, or the head of a pool row with its tail."""
 
     def __call__(self, rows: Batch, context: MutationContext) -> Batch:

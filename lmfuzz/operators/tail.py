@@ -1,32 +1,28 @@
 """Letting the model itself write the end of a row."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
-from lmfuzz.errors import UsageError
 from lmfuzz.operators.pieces import Piece, below, concatenate
 from lmfuzz.operators.splice import borrowed
-from lmfuzz.protocols import MutationContext
+from lmfuzz.plugins.bounds import Fraction
+from lmfuzz.protocols import ForTexts, MutationContext
 from lmfuzz.types import Batch
 
 
 @dataclass(frozen=True)
-class Tail:
+class Tail(ForTexts):
     """Keeps the head of a row and lets the model write its tail, up to ``share`` of the row, anew.
 
     The tail is drawn at ``temperature``; the row keeps its length (one of a single symbol gets a second).
     A target that cannot write on by itself has no sampler: the tail is then the end of a pool row.
     """
 
-    temperature: float = 0.8
-    share: float = 0.5
-
-    def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise UsageError(f"temperature must be greater than 0, not {self.temperature}")
-        if not 0 < self.share <= 1:
-            raise UsageError(f"share must be greater than 0 and at most 1, not {self.share}")
+    temperature: Annotated[float, Field(gt=0)] = 0.8
+    share: Fraction = 0.5
 
     def __call__(self, rows: Batch, context: MutationContext) -> Batch:
         """Changed copies of ``rows``; the model writes as many symbols for all as the longest tail needs."""

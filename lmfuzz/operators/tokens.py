@@ -7,19 +7,17 @@ import numpy as np
 
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.spaces import TextSpace
-from lmfuzz.operators.pieces import PerSpace, Piece, at_least_one, below, concatenate, places, put
-from lmfuzz.protocols import Lexicon, MutationContext
+from lmfuzz.operators.pieces import PerSpace, Piece, below, concatenate, places, put
+from lmfuzz.plugins.bounds import Count
+from lmfuzz.protocols import ForKnownTokens, ForTokens, Lexicon, MutationContext
 from lmfuzz.types import Batch, BoolArray, IntArray
 
 
 @dataclass(frozen=True)
-class Neighbour:
+class Neighbour(ForKnownTokens):
     """Replaces a token by one of the ``count`` that are nearest to it in the model's embedding space."""
 
-    count: int = 10
-
-    def __post_init__(self) -> None:
-        at_least_one(count=self.count)
+    count: Count = 10
 
     def __call__(self, rows: Batch, context: MutationContext) -> Batch:
         """Changed copies of ``rows``; a token without neighbours stays, and so does an empty row."""
@@ -33,7 +31,7 @@ class Neighbour:
 
 
 @dataclass(frozen=True)
-class Rare:
+class Rare(ForKnownTokens):
     """Inserts a token that the model hardly saw in training, or writes it over what is there.
 
     Which tokens these are says an indicator of Land & Bartolo 2024 (arXiv 2405.05417): `lmfuzz tokens`
@@ -65,15 +63,14 @@ class Splits(NamedTuple):
     pairs: IntArray  # int32 (N, 2)
 
 
-class Respell:
+class Respell(ForTokens):
     """Spells the texts of up to ``longest`` tokens with two tokens each, so that the row's text stays.
 
     A tokenizer never spells a text like that, so a model seldom saw it. A row that gets too long loses
     tokens at its front, as always.
     """
 
-    def __init__(self, longest: int = 4) -> None:
-        at_least_one(longest=longest)
+    def __init__(self, longest: Count = 4) -> None:
         self.longest = longest
         self._splits = PerSpace(_splits)
 

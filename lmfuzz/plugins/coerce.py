@@ -5,6 +5,7 @@ import math
 import re
 import types
 from collections.abc import Collection, Iterable, Sequence
+from inspect import Parameter
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -14,13 +15,10 @@ from pydantic.errors import PydanticUserError
 from lmfuzz.plugins.grammar import Value, spell
 
 _WORDS = {
-    int: ("a whole number", "whole numbers"),
-    float: ("a number", "numbers"),
-    bool: ("true or false", "truths"),
-    str: ("text", "texts"),
-    Path: ("a path", "paths"),
-    Any: ("anything", "things"),
-}
+    int: ("a whole number", "whole numbers"), float: ("a number", "numbers"),
+    bool: ("true or false", "truths"), str: ("text", "texts"), Path: ("a path", "paths"),
+    Any: ("anything", "things"), Parameter.empty: ("anything", "things"),
+}  # fmt: skip
 _LISTS = (list, tuple, set, frozenset, Sequence, Collection, Iterable)
 _BOUNDS = re.compile(r"greater_than|less_than|multiple_of|finite_number|too_(short|long)|pattern")
 
@@ -33,7 +31,7 @@ def words(annotation: Any, many: bool = False) -> str:
     if origin is Annotated:
         return words(arguments[0], many)
     if origin is Literal:
-        return " or ".join(repr(argument) for argument in arguments)
+        return " or ".join(", ".join(map(repr, arguments)).rsplit(", ", 1))
     if origin in (Union, types.UnionType):
         return " or ".join(words(a, many) for a in arguments if a is not type(None))
     if origin in _LISTS:
@@ -47,29 +45,27 @@ def convert(value: Value, annotation: Any) -> Any:
     Text is read as a number where a number is wanted, a number as text where text is wanted, and
     one thing stands for a list of one. An annotation that could not be resolved is not checked.
     """
-    plain = _plain(value)
-    if annotation is Any or isinstance(annotation, str):
-        return plain
+    if annotation in (Any, Parameter.empty) or isinstance(annotation, str):
+        return value
     try:
         adapter = TypeAdapter(annotation)
     except PydanticUserError:
         raise ValueError(f"must be {words(annotation)}, which cannot be written as text") from None
-    readings = [plain]
-    if not isinstance(value, str | tuple):
+    readings: list[Any] = [value]
+    if not isinstance(value, str | list):
         readings.append(spell(value))
-    if not isinstance(value, tuple) and not str(value).startswith("["):
+    if not isinstance(value, list) and not str(value).startswith("["):
         readings += [[reading] for reading in readings]
     failure: ValidationError | None = None
     for reading in readings:
         try:
-            result = adapter.validate_python(reading)
+            result = adapter.validate_python(reading, strict=isinstance(reading, bool) or None)
         except ValidationError as error:
             failure = failure or error
             continue
-        misread = isinstance(reading, bool) and type(result) in (int, float)
-        if not misread and not (isinstance(result, float) and math.isnan(result)):
+        if not (isinstance(result, float) and math.isnan(result)):
             return result
-    raise ValueError(complaint(failure, plain, annotation))
+    raise ValueError(complaint(failure, value, annotation))
 
 
 def complaint(failure: ValidationError | None, value: Any, annotation: Any) -> str:
@@ -84,7 +80,3 @@ def complaint(failure: ValidationError | None, value: Any, annotation: Any) -> s
         right += ' such as ["a", "b"]'
     came = json.dumps(value, ensure_ascii=False, default=str)
     return f"{right}, not {came if len(came) <= 80 else came[:77] + '...'}"
-
-
-def _plain(value: Value) -> Any:
-    return [_plain(item) for item in value] if isinstance(value, tuple) else value

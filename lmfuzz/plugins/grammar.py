@@ -14,14 +14,14 @@ The grammar, with nothing ever evaluated:
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NoReturn, TypeAlias
+from typing import NoReturn, TypeAlias
 
 from lmfuzz.errors import UsageError
 
-Value: TypeAlias = "str | int | float | bool | tuple[Value, ...] | None"
+Value: TypeAlias = "str | int | float | bool | list[Value] | None"
 
 _IDENTIFIER = r"[^\W\d]\w*"
 _NAME = re.compile(r'\s*([^\s:(),="\[\]{}][^:(),="\[\]{}]*)')
@@ -36,7 +36,7 @@ _DEEPEST = 40  # brackets inside brackets
 class Call:
     """A plug-in's name, its parameters in order, and the parts it is made of.
 
-    A parameter named '' is a value for the first parameter. Lists are tuples; numbers are finite.
+    A parameter named '' is a value for the first parameter. Numbers are finite.
     ``str()`` gives the canonical text, which parses to an equal Call.
     """
 
@@ -48,6 +48,11 @@ class Call:
         parts = f"({', '.join(map(str, self.parts))})" if self.parts else ""
         values = [f"{name}={spell(value)}" if name else _json(value) for name, value in self.parameters]
         return self.name + parts + (":" + ",".join(values) if values else "")
+
+    def map_texts(self, change: Callable[[str], str]) -> "Call":
+        """Return the call in which ``change`` was applied to every parameter that is a text."""
+        values = [(name, change(v) if isinstance(v, str) else v) for name, v in self.parameters]
+        return Call(self.name, tuple(values), tuple(part.map_texts(change) for part in self.parts))
 
 
 def parse(text: str) -> Call:
@@ -132,15 +137,9 @@ def _literal(text: str) -> Value:
         value = json.loads(text, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_refuse)
     except (ValueError, RecursionError):
         return None
-    if isinstance(value, list):
-        return _frozen(value)
-    if isinstance(value, str):
+    if isinstance(value, list | str):
         return value
     return value if _json(value) == text else None
-
-
-def _frozen(items: list[Any]) -> Value:
-    return tuple(_frozen(item) if isinstance(item, list) else item for item in items)
 
 
 def _finite(text: str) -> float:

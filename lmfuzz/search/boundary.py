@@ -6,7 +6,8 @@ import numpy as np
 
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.spaces import BoxSpace
-from lmfuzz.protocols import SearchContext
+from lmfuzz.plugins.bounds import Count
+from lmfuzz.protocols import SearchContext, SearchTraits
 from lmfuzz.search.mutation import Mutator
 from lmfuzz.search.root_finding import Lines, crossings, leads, least
 from lmfuzz.search.seed_outcomes import SeedOutcomes, turn
@@ -41,16 +42,12 @@ class Boundary:
     """
 
     focus: Sequence[int] = ()
-    per_seed = True
-    needs = frozenset(MODELS)
+    traits = SearchTraits(frozenset(MODELS), per_seed=True)
 
-    def __init__(self, context: SearchContext, near: int = 5, patience: int = 10) -> None:
+    def __init__(self, context: SearchContext, near: Count = 5, patience: Count = 10) -> None:
         if not isinstance(context.space, BoxSpace):
             raise UsageError("boundary walks lines between images or other numbers; take directed for texts")
-        for name, value in (("near", near), ("patience", patience)):
-            if value < 1:
-                raise UsageError(f"{name} must be at least 1, not {value}")
-        self.trials, self._mutator = SeedOutcomes(context), Mutator(context)
+        self.outcomes, self._mutator = SeedOutcomes(context), Mutator(context)
         self._context, self._space, self._near, self._patience = context, context.space, near, patience
         self._seeds, many = context.seeds.data, len(context.seeds)
         self._labels = np.zeros(many, np.int64)  # the base's
@@ -69,7 +66,7 @@ class Boundary:
         """Seeds first, then one row for each of as many open seeds as fit."""
         if (seeds := self._mutator.seeds(size)) is not None:
             return seeds
-        if not len(ids := turn(self.trials, size)):
+        if not len(ids := turn(self.outcomes, size)):
             return self._context.seeds[:0]
         if self._context.bound is None:
             self._connect(ids[~self._on[ids]])
@@ -127,7 +124,7 @@ class Boundary:
         fresh = ids[self._steps[ids] == 0]
         self._lines.far[fresh] = self._seeds[fresh]
         rows = self._blindly(ids)
-        affordable = self.trials.left[ids] > 1
+        affordable = self.outcomes.left[ids] > 1
         if self._context.gradients is not None and affordable.any():
             rows[affordable] = self._downhill(ids[affordable])
         return rows
@@ -137,7 +134,7 @@ class Boundary:
         assert self._context.gradients is not None, "asked for only where there are some"
         rows = self._context.corpus.parents(ids).changed(self._lines.far[ids])
         signs = np.sign(np.nan_to_num(self._context.gradients(rows, self._labels[ids])[1]))
-        self.trials.queries[ids] += 1
+        self.outcomes.queries[ids] += 1
         flat = ~signs.reshape(len(ids), -1).any(axis=1)
         signs[flat] = np.where(self._context.rng.random(signs[flat].shape) < 0.5, -1, 1)
         low, high = self._reachable(ids)
@@ -186,7 +183,7 @@ class Boundary:
 
     def tell(self, batch: Batch, trace: Trace, margins: FloatArray, novel: BoolArray) -> None:
         """Learn where the models stand at the rows last asked for."""
-        self.trials.note(batch, margins)
+        self.outcomes.note(batch, margins)
         logits = np.stack([trace[name] for name in MODELS], axis=1)
         if batch.parent[0] < 0:
             if not self._logits.shape[2]:
@@ -194,7 +191,7 @@ class Boundary:
             self._logits[batch.origin] = np.nan_to_num(logits)
             self._labels[batch.origin] = self._logits[batch.origin, 0].argmax(axis=1)
             return
-        going = np.isin(batch.origin, self.trials.open)
+        going = np.isin(batch.origin, self.outcomes.open)
         ids, rows = batch.origin[going], batch.data[going]
         ahead, on = leads(logits[going], self._labels[ids]), self._on[ids]
         self._lines.tell(ids[on], ahead[on])
@@ -219,16 +216,16 @@ class Boundary:
 
     def state(self) -> State:
         """Everything; far ends of the seeds under way alone."""
-        going = self.trials.open
+        going = self.outcomes.open
         return {
-            "trials": self.trials.state(), "breeder": self._mutator.state(), "logits": self._logits,
+            "trials": self.outcomes.state(), "breeder": self._mutator.state(), "logits": self._logits,
             "lines": self._lines.state(going[self._on[going] | (self._steps[going] > 0)]),
             **{name: getattr(self, f"_{name}") for name in SEEDWISE},
         }  # fmt: skip
 
     def restore(self, state: State) -> None:
         """Go on from ``state``."""
-        self.trials.restore(state["trials"])
+        self.outcomes.restore(state["trials"])
         self._mutator.restore(state["breeder"])
         self._know_classes(state["logits"].shape[2])
         self._logits = np.array(state["logits"])

@@ -7,7 +7,8 @@ import numpy as np
 
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.spaces import BoxSpace
-from lmfuzz.protocols import SearchContext
+from lmfuzz.plugins.bounds import Share
+from lmfuzz.protocols import SearchContext, SearchTraits
 from lmfuzz.search.mutation import Mutator
 from lmfuzz.search.seed_outcomes import SeedOutcomes
 from lmfuzz.types import Batch, BoolArray, FloatArray, IntArray, State, Trace
@@ -29,12 +30,11 @@ class DiffChaser:
     """
 
     focus: Sequence[int] = ()
-    per_seed = True
-    needs = frozenset({BASE})
+    traits = SearchTraits(frozenset({BASE}), per_seed=True)
 
     def __init__(
         self, context: SearchContext, population: int = 1000, elite: int = 1, tournament: int = 4,
-        crossover: float = 0.5, rate: float = 0.01, fitness: Literal["uncertainty", "target"] = "uncertainty",
+        crossover: Share = 0.5, rate: Share = 0.01, fitness: Literal["uncertainty", "target"] = "uncertainty",
         k: int = 2,
     ) -> None:  # fmt: skip
         if not isinstance(context.space, BoxSpace):
@@ -44,13 +44,10 @@ class DiffChaser:
                 f"an elite of {elite} must be smaller than the population of {population}, a tournament at"
                 f" least 1, not {tournament}, and k at least 2, not {k}"
             )
-        for name, share in (("crossover", crossover), ("rate", rate)):
-            if not 0 <= share <= 1:
-                raise UsageError(f"{name} must be between 0 and 1, not {share}")
         self._context, self._space, self._rng = context, context.space, context.rng
         self._size, self._elite, self._tournament = population, elite, tournament
         self._crossover, self._rate, self._fitness_of, self._k = crossover, rate, fitness, k
-        self.trials, self._mutator = SeedOutcomes(context), Mutator(context)
+        self.outcomes, self._mutator = SeedOutcomes(context), Mutator(context)
         self._second = np.zeros(len(context.seeds), np.int64)  # the seeds' second class
         self._ids = np.zeros(0, np.int64)  # the n seeds under way
         self._members = np.zeros((0, population, *self._space.shape), np.float32)
@@ -67,19 +64,19 @@ class DiffChaser:
             return self._context.seeds[:0]
         at = self._waiting // self._size  # whose they are
         place = np.arange(len(at)) - np.searchsorted(at, at)  # the how manieth of these
-        asked = np.flatnonzero(place < self.trials.left[self._ids[at]])[:size]
+        asked = np.flatnonzero(place < self.outcomes.left[self._ids[at]])[:size]
         self._asked, self._waiting = self._waiting[asked], np.delete(self._waiting, asked)
         rows = self._context.corpus.parents(self._ids[at[asked]])
         return rows.changed(self._members.reshape(-1, *self._space.shape)[self._asked])
 
     def _close(self) -> None:
         """Forget the members that were to be run for seeds that are done."""
-        done = ~np.isin(self._ids, self.trials.open)
+        done = ~np.isin(self._ids, self.outcomes.open)
         self._waiting = self._waiting[~done[self._waiting // self._size]]
 
     def _breed(self, room: int) -> bool:
         """The next generation for ``room`` seeds, new ones in the place of those done; False if all are."""
-        seeds = self.trials.open
+        seeds = self.outcomes.open
         stay = np.isin(self._ids, seeds)
         fresh = seeds[~np.isin(seeds, self._ids)][: max(0, room - int(stay.sum()))]
         first = self._context.seeds.data[fresh][:, None].repeat(self._size, axis=1)
@@ -131,7 +128,7 @@ class DiffChaser:
 
     def tell(self, batch: Batch, trace: Trace, margins: FloatArray, novel: BoolArray) -> None:
         """Learn how fit the members are that were asked for last."""
-        self.trials.note(batch, margins)
+        self.outcomes.note(batch, margins)
         base = trace[BASE].astype(np.float64)
         ordered = base.argsort(axis=1, kind="stable")
         if batch.parent[0] < 0:
@@ -146,13 +143,13 @@ class DiffChaser:
     def state(self) -> State:
         """Everything, with all members of the populations under way."""
         return {
-            "trials": self.trials.state(), "breeder": self._mutator.state(),
+            "trials": self.outcomes.state(), "breeder": self._mutator.state(),
             **{name: getattr(self, f"_{name}") for name in STATE},
         }  # fmt: skip
 
     def restore(self, state: State) -> None:
         """Go on from ``state``."""
-        self.trials.restore(state["trials"])
+        self.outcomes.restore(state["trials"])
         self._mutator.restore(state["breeder"])
         for name in STATE:
             setattr(self, f"_{name}", np.array(state[name]))

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from lmfuzz.errors import UsageError
-from lmfuzz.protocols import SearchContext
+from lmfuzz.plugins.bounds import Count, Share
+from lmfuzz.protocols import SearchContext, SearchTraits
 from lmfuzz.search.bandit import Bandit
 from lmfuzz.search.mutation import Mutator
 from lmfuzz.search.tempering import Chains
@@ -38,14 +38,11 @@ class Directed:
     of its own niche are graded, which keeps the target fast; hits count in whatever niche they fall.
     """
 
+    traits = SearchTraits()
+
     def __init__(
-        self, context: SearchContext, explore: float = 0.05, patience: int = 100, borrow: float = 0.5
+        self, context: SearchContext, explore: Share = 0.05, patience: Count = 100, borrow: Share = 0.5
     ) -> None:
-        for name, share in (("explore", explore), ("borrow", borrow)):
-            if not 0 <= share <= 1:
-                raise UsageError(f"{name} must be between 0 and 1, not {share}")
-        if patience < 1:
-            raise UsageError(f"patience must be at least 1 batch, not {patience}")
         self.explore, self.patience, self.borrow = explore, patience, borrow
         self._context, self._rng = context, context.rng
         self._mutator = Mutator(context)

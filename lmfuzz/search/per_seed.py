@@ -1,17 +1,16 @@
 """Any search, for each seed by itself: what it finds for one seed tells nothing of another."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from lmfuzz.inputs.corpus import Corpus
-from lmfuzz.protocols import Search, SearchContext
+from lmfuzz.protocols import Search, SearchContext, SearchTraits
+from lmfuzz.search.adapt import traits_of
 from lmfuzz.search.seed_outcomes import SeedOutcomes
 from lmfuzz.types import Batch, BoolArray, FloatArray, IntArray, State, Trace, join, take
-
-EACH = 16  # rows per seed and batch, for a search that does not say how many it wants
 
 
 class Share:
@@ -43,26 +42,20 @@ class Share:
         return replace(batch, parent=np.where(batch.parent < 0, batch.parent, ids[batch.parent]))
 
 
-@dataclass
-class Part:
-    """A search for one seed, and the part of the corpus that it sees."""
-
-    search: Search
-    share: Share
-
-
 class PerSeed:
     """One search per seed, all of them advanced in the same batches, until it hits or its queries are spent.
 
-    make: makes a search from a context whose only seed is one of the campaign's. A search may say how many
-    rows it wants at once, as ``each``: a walk takes one step after the other.
+    make: makes a search from a context whose only seed is one of the campaign's. Each is asked for as many
+    rows at once as its traits say: a walk takes one step after the other.
     """
+
+    traits = SearchTraits(per_seed=True)
 
     def __init__(self, context: SearchContext, make: Callable[[SearchContext], Search]) -> None:
         self._context, self._make = context, make
-        self.trials = SeedOutcomes(context)
+        self.outcomes = SeedOutcomes(context)
         self.focus: Sequence[int] = ()
-        self._parts: dict[int, Part] = {}
+        self._parts: dict[int, tuple[Search, Share]] = {}  # by seeds: a search, what it sees of the corpus
         self._turn = 0  # the seed whose turn it is
         self._asked: list[tuple[int, Batch]] = []  # what each search was asked, with its own ids
         if not len(context.corpus):
@@ -71,16 +64,16 @@ class PerSeed:
     def ask(self, size: int) -> Batch:
         """Rows of as many seeds as there is room for, in turns; none when every seed is done."""
         self._asked, room, focus = [], size, set[int]()
-        seeds, left = self.trials.open, self.trials.left
+        seeds, left = self.outcomes.open, self.outcomes.left
         for seed in np.roll(seeds, -int(np.searchsorted(seeds, self._turn))).tolist():
             if seed not in self._parts:
                 self._parts[seed] = self._part(seed)
-            part = self._parts[seed]
-            most = min(getattr(part.search, "each", EACH), size, int(left[seed]))
+            search, _ = self._parts[seed]
+            most = min(traits_of(search).each, size, int(left[seed]))
             if most > room:
                 break
-            rows = part.search.ask(most)
-            focus |= set(part.search.focus)
+            rows = search.ask(most)
+            focus |= set(search.focus)
             self._asked.append((seed, rows))
             room, self._turn = room - len(rows), seed + 1
         if self._turn > seeds.max(initial=-1):
@@ -88,35 +81,35 @@ class PerSeed:
         self.focus = sorted(focus)
         if not self._asked:
             return self._context.seeds[:0]
-        return join([self._parts[seed].share.outside(rows) for seed, rows in self._asked])
+        return join([self._parts[seed][1].outside(rows) for seed, rows in self._asked])
 
-    def _part(self, seed: int, ids: Sequence[int] = ()) -> Part:
+    def _part(self, seed: int, ids: Sequence[int] = ()) -> tuple[Search, Share]:
         context = self._context
         share: Any = Share(context.corpus, ids or [seed])
         pool = context.seeds if context.pool is None else context.pool
         alone = replace(context, seeds=context.seeds[seed : seed + 1], corpus=share, pool=pool)
-        return Part(self._make(alone), share)
+        return self._make(alone), share
 
     def tell(self, batch: Batch, trace: Trace, margins: FloatArray, novel: BoolArray) -> None:
         """Let each seed's search learn from its own rows."""
-        self.trials.note(batch, margins)
+        self.outcomes.note(batch, margins)
         start = 0
         for seed, rows in self._asked:
             own = slice(start, start + len(rows))
-            self._parts[seed].search.tell(rows, take(trace, own), margins[own], novel[own])
+            self._parts[seed][0].tell(rows, take(trace, own), margins[own], novel[own])
             start += len(rows)
-        for seed in {seed for seed, _ in self._asked} - set(self.trials.open.tolist()):
+        for seed in {seed for seed, _ in self._asked} - set(self.outcomes.open.tolist()):
             del self._parts[seed]  # it is done
 
     def state(self) -> State:
         """Every search under way, and what became of the seeds."""
-        parts = [[seed, part.share.ids, part.search.state()] for seed, part in self._parts.items()]
-        return {"trials": self.trials.state(), "turn": self._turn, "parts": parts}
+        parts = [[seed, share.ids, search.state()] for seed, (search, share) in self._parts.items()]
+        return {"trials": self.outcomes.state(), "turn": self._turn, "parts": parts}
 
     def restore(self, state: State) -> None:
         """Go on from ``state``."""
-        self.trials.restore(state["trials"])
+        self.outcomes.restore(state["trials"])
         self._turn = state["turn"]
         for seed, ids, inner in state["parts"]:
             self._parts[seed] = self._part(seed, ids)
-            self._parts[seed].search.restore(inner)
+            self._parts[seed][0].restore(inner)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from lmfuzz.protocols import SearchContext
+from lmfuzz.protocols import SearchContext, SearchTraits
 from lmfuzz.search.mutation import Mutator
 from lmfuzz.types import Batch, BoolArray, FloatArray, State, Trace
 
@@ -11,7 +11,7 @@ class Random:
     """Mutates seeds drawn uniformly; learns nothing. The baseline of every claim."""
 
     focus: Sequence[int] = ()
-    each = 100
+    traits = SearchTraits(each=100)
 
     def __init__(self, context: SearchContext) -> None:
         self._mutator = Mutator(context)

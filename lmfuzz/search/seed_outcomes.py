@@ -49,8 +49,7 @@ class SeedOutcomes:
 
     def state(self) -> State:
         """All of it, for resume."""
-        names = ("natural", "solved", "queries", "distance")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in ("natural", "solved", "queries", "distance")}
 
     def restore(self, state: State) -> None:
         """Go on from ``state``."""

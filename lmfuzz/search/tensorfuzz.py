@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from lmfuzz.protocols import SearchContext
+from lmfuzz.protocols import SearchContext, SearchTraits
 from lmfuzz.search.mutation import Mutator
 from lmfuzz.types import Batch, BoolArray, FloatArray, State, Trace
 
@@ -24,7 +24,7 @@ class TensorFuzz:
     """
 
     focus: Sequence[int] = ()
-    each = 100  # mutants of one parent: the batch of the published code
+    traits = SearchTraits(each=100)  # mutants of one parent: the batch of the published code
 
     def __init__(
         self, context: SearchContext, sampler: Literal["recent", "uniform"] = "recent", paper: bool = True

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from lmfuzz.protocols import SearchContext
+from lmfuzz.protocols import SearchContext, SearchTraits
 from lmfuzz.search.mutation import Mutator
 from lmfuzz.search.seed_outcomes import SeedOutcomes, turn
 from lmfuzz.types import Batch, BoolArray, FloatArray, IntArray, State, Trace
@@ -36,8 +36,7 @@ class TriggerFinder:
     """
 
     focus: Sequence[int] = ()
-    per_seed = True
-    needs = frozenset(MODELS)
+    traits = SearchTraits(frozenset(MODELS), per_seed=True)
 
     def __init__(
         self, context: SearchContext, fitness: Literal["paper", "code"] = "paper", paper: bool = True
@@ -49,7 +48,7 @@ class TriggerFinder:
         self._own[self._ids] = np.arange(len(own))
         self._mutator = Mutator(replace(context, operators=own))
         self._context, self._rng, self._fitness = context, context.rng, fitness
-        self.trials = SeedOutcomes(context)
+        self.outcomes = SeedOutcomes(context)
         many, seeds = len(context.seeds), context.seeds
         self._data, self._lengths = context.space.empty(many), seeds.lengths.copy()  # where lineages stand
         self._data[:, : seeds.data.shape[1]] = seeds.data
@@ -63,7 +62,7 @@ class TriggerFinder:
         """Seeds first, then one mutant of each of as many lineages as fit."""
         if (seeds := self._mutator.seeds(size)) is not None:
             return seeds
-        if not len(ids := turn(self.trials, size)):
+        if not len(ids := turn(self.outcomes, size)):
             return self._context.seeds[:0]
         rows = self._context.corpus.parents(ids).changed(self._data[ids], self._lengths[ids])
         mutants = self._mutator.by(rows, self._mutator.lend(len(ids)), self._choose(ids))
@@ -91,7 +90,7 @@ class TriggerFinder:
 
     def tell(self, batch: Batch, trace: Trace, margins: FloatArray, novel: BoolArray) -> None:
         """Keep the mutants that are fit, to the credit of their operators."""
-        self.trials.note(batch, margins)
+        self.outcomes.note(batch, margins)
         base, twin = (trace[name].astype(np.float64) for name in MODELS)
         difference = np.abs(base.max(axis=1) - twin.max(axis=1))
         fresh = self._cover(batch.origin, np.concatenate([base, twin], axis=1))
@@ -133,17 +132,17 @@ class TriggerFinder:
 
     def state(self) -> State:
         """Everything; of the rows only those where lineages under way stand."""
-        going = self.trials.open
+        going = self.outcomes.open
         going = going[self._tries[going].any(axis=1)]
         return {
-            "trials": self.trials.state(), "breeder": self._mutator.state(), "going": going,
+            "trials": self.outcomes.state(), "breeder": self._mutator.state(), "going": going,
             "data": self._data[going], "lengths": self._lengths[going],
             **{name: getattr(self, f"_{name}") for name in SEEDWISE},
         }  # fmt: skip
 
     def restore(self, state: State) -> None:
         """Go on from ``state``."""
-        self.trials.restore(state["trials"])
+        self.outcomes.restore(state["trials"])
         self._mutator.restore(state["breeder"])
         going = state["going"]
         self._data[going], self._lengths[going] = state["data"], state["lengths"]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lmfuzz.protocols import SearchContext
+from lmfuzz.protocols import SearchContext, SearchTraits
 from lmfuzz.search.mutation import Mutator
 from lmfuzz.types import Batch, BoolArray, FloatArray, State, Trace
 
@@ -17,7 +17,7 @@ class Walk:
     """
 
     focus: Sequence[int] = ()
-    each = 1  # per seed, a walk is one step after the other
+    traits = SearchTraits(each=1)  # per seed, a walk is one step after the other
 
     def __init__(self, context: SearchContext) -> None:
         self._mutator = Mutator(context)

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from lmfuzz.errors import TargetError, UsageError, nearest
-from lmfuzz.inputs.bundled import MODELS, PREFIX, resource
+from lmfuzz.inputs.bundled import MODELS, PREFIX, expand, resource
 from lmfuzz.inputs.spaces import BoxSpace
-from lmfuzz.plugins import registry as plugins
 from lmfuzz.plugins.grammar import parse
-from lmfuzz.plugins.recipes import RECIPES, is_recipe
+from lmfuzz.plugins.modules import resolve
 from lmfuzz.protocols import Target
 from lmfuzz.spec import Spec
+from lmfuzz.targets import TARGETS
+from lmfuzz.targets.twins.recipes import RECIPES, is_recipe
 
 BUNDLED = f"{MODELS}shakespeare"
 _HUB = re.compile(r"[\w-][\w.-]*/[\w.-]+")  # OWNER/NAME
@@ -48,7 +49,7 @@ def load_target(spec: Spec) -> Target:
         return base
     known_kind = is_recipe(spec.twin) or ":" in spec.twin or _HUB.fullmatch(spec.twin)
     if not known_kind and not Path(spec.twin).expanduser().exists():
-        known = nearest(spec.twin, RECIPES) or f"; recipes are {', '.join(RECIPES)}"
+        known = nearest(spec.twin, RECIPES.table) or f"; recipes are {', '.join(RECIPES.table)}"
         raise TargetError(f"there is neither a model nor a recipe {spec.twin}{known}")
     if not is_recipe(spec.twin) or Path(spec.twin).exists():
         twin, words = _target(_found(spec.twin, spec), spec.twin, spec), ""
@@ -80,14 +81,14 @@ def _found(model: str, spec: Spec) -> Any:
         raise TargetError(f"{model} is a Python file; say what in it makes the model: {model}:factory")
     try:
         call = parse(model)
-        if call.name in plugins.names("targets"):
-            return plugins.build("targets", call)
+        if call.name in TARGETS.names():
+            return TARGETS.build(call.map_texts(expand))
         if ":" not in call.name:
-            known = nearest(call.name, plugins.names("targets"))
+            known = nearest(call.name, TARGETS.names())
             raise TargetError(f"there is no checkpoint folder {model}, and no target of that name{known}")
         if call.parameters or call.parts:
             raise TargetError(f"{call.name} is called without parameters; write a factory that gives them")
-        factory = plugins.resolve(call.name)
+        factory = resolve(call.name)
     except UsageError as error:
         raise TargetError(str(error)) from error
     made = hasattr(factory, "state_dict") and not isinstance(factory, type)  # a module, no factory

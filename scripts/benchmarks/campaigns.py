@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from lmfuzz.campaign.campaign import Campaign
-from lmfuzz.inputs.seeds import read_seeds
+from lmfuzz.inputs.seeds import read
 from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.protocols import Target
 from lmfuzz.spec import Spec
@@ -52,7 +52,7 @@ def assembled(
 
 def corpus_text(space: TextSpace) -> IntArray:
     """The bundled seed prompts, one line each, as symbols (N,)."""
-    return space.encode("\n".join(space.texts(read_seeds([], space))))
+    return space.encode("\n".join(space.texts(read([], space).batch)))
 
 
 def windows(text: IntArray, rows: int, width: int, rng: np.random.Generator) -> IntArray:

@@ -51,7 +51,7 @@ def _seeds(campaign: Campaign) -> Result:
     """Each seed by itself: was a mutant of it found, with how many queries, how far away?"""
     for _ in campaign.steps():
         pass
-    trials = campaign.trials
+    trials = campaign.outcomes
     assert trials is not None, "the search works per seed"
     tried = ~trials.natural
     return {

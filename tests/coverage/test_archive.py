@@ -194,31 +194,12 @@ def test_points_too_large_for_float32_squares_are_told_apart():
     assert archive.admit(rows, np.ones(5, bool)).tolist() == [True, False, True, True, False]
 
 
-@settings(max_examples=40, deadline=None, derandomize=True, database=None)
-@given(seed=st.integers(0, 10**6), rows=st.integers(1, 5000), offset=st.sampled_from([0.0, 1e4]))
-def test_distances_are_exact(seed, rows, offset):
-    rng = np.random.default_rng(seed)
-    archive = Archive(0.0, 3, approximate=False)
-    points = (offset + rng.standard_normal((rows, 3))).astype(np.float32)
-    archive.restore(points)
-    queries = np.concatenate([points[:3], (offset + rng.standard_normal((20, 3))).astype(np.float32)])
-    queries[5, 1] = np.nan
-    apart = ((queries[:, None].astype(np.float64) - points.astype(np.float64)) ** 2).sum(axis=-1)
-    np.testing.assert_array_equal(archive.distances(queries), np.sqrt(apart.min(axis=1)))
-
-
-def test_an_empty_archive_is_infinitely_far():
-    assert Archive(1.0, 2).distances(np.zeros((1, 2), np.float32)).tolist() == [np.inf]
-
-
 def test_wrong_shapes_and_radii_are_refused():
     archive = Archive(1.0, 3)
     with pytest.raises(ValueError, match=r"\(B, 3\)"):
         archive.admit(np.zeros((2, 4), np.float32), np.ones(2, bool))
     with pytest.raises(ValueError, match="where"):
         archive.admit(np.zeros((2, 3), np.float32), np.ones(3, bool))
-    with pytest.raises(ValueError, match=r"\(B, 3\)"):
-        archive.distances(np.zeros(3, np.float32))
     for radius in (-1.0, np.nan, np.inf):
         with pytest.raises(UsageError, match="radius"):
             Archive(radius, 3)

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmfuzz.errors import UsageError
+from lmfuzz.objectives import OBJECTIVES
 from lmfuzz.objectives.combine import ObjectiveSet
 from lmfuzz.objectives.echo import Echo
-from lmfuzz.plugins import registry as plugins
+from lmfuzz.plugins.grammar import parse
 from lmfuzz.types import Batch
 
 SECRET = "Hunter-2!x"
@@ -161,7 +162,7 @@ def test_a_gap_without_a_number_is_unscored_unless_it_leaks():
 
 
 def test_what_it_needs_is_said():
-    built = plugins.build("objectives", plugins.parse("echo:secret=1234567"))
+    built = OBJECTIVES.build(parse("echo:secret=1234567"))
     assert type(built) is Echo
     assert built.secret == "1234567"
     assert built.needs == {"text", "prompt"}

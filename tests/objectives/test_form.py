@@ -9,9 +9,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lmfuzz.errors import UsageError
+from lmfuzz.objectives import OBJECTIVES
 from lmfuzz.objectives.combine import ObjectiveSet
 from lmfuzz.objectives.format import Format, begins_json
-from lmfuzz.plugins import registry as plugins
+from lmfuzz.plugins.grammar import parse
 from lmfuzz.types import Batch
 
 NAN = np.nan
@@ -146,7 +147,7 @@ def test_a_bad_schema_is_told_in_one_sentence(tmp_path, schema, words):
 def test_a_schema_that_cannot_be_read_is_told(tmp_path):
     with pytest.raises(UsageError, match=r"there is no schema .*lost\.json"):
         Format(schema=str(tmp_path / "lost.json"))
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(UsageError, match="is a folder, not a schema"):
         Format(schema=str(tmp_path))
     (tmp_path / "latin.json").write_bytes(b'"caf\xe9"')
     with pytest.raises(UsageError, match="is not UTF-8"):
@@ -332,7 +333,7 @@ def test_violations_do_not_depend_on_grades():
 
 
 def test_it_is_known_by_name():
-    built = plugins.build("objectives", plugins.parse('format:pattern="a|b"'))
+    built = OBJECTIVES.build(parse('format:pattern="a|b"'))
     assert type(built) is Format
     assert built.needs == {"text", "ended"}
     assert built.grades == (frozenset({"logprob"}),)

@@ -57,12 +57,6 @@ def test_nonfinite_signs_the_place_and_tells_the_step():
     assert "prompt" in found[1].words
 
 
-@pytest.mark.parametrize("limit", [1, 0.5, INF, NAN])
-def test_overflow_must_be_a_magnitude(limit):
-    with pytest.raises(UsageError, match="must be a finite number above 1"):
-        Nonfinite(overflow=limit)
-
-
 def steps(*entropies, texts=None):
     """Rows of entropies; None is a step after the end."""
     width = max(map(len, entropies))
@@ -140,9 +134,7 @@ def test_only_uniform():
     assert objective.evidence(batch, take(trace, slice(0, 1)), 0, 0).signature == "uniform"
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"low": 0, "high": 0}, {"low": -1}, {"low": 3, "high": 2}, {"window": 0}, {"high": NAN}]
-)
+@pytest.mark.parametrize("wrong", [{"low": 0, "high": 0}, {"low": 3, "high": 2}])
 def test_entropy_settings_that_mean_nothing_are_refused(wrong):
     with pytest.raises(UsageError, match="must be"):
         Entropy(**wrong)

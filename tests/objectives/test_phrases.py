@@ -200,7 +200,7 @@ def test_the_bundled_list_is_found():
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (None, "does not exist"),
+        (None, "there is no word list"),
         (b"", "holds no phrase"),
         (b"# only\n\n   \n# comments\n", "holds no phrase"),
         (b"caf\xe9\n", "UTF-8"),
@@ -217,7 +217,7 @@ def test_a_list_that_cannot_be_used_is_an_error_that_names_the_file(tmp_path, co
 
 
 def test_a_folder_for_a_list_is_an_error_that_names_it(tmp_path):
-    with pytest.raises(UsageError, match="cannot be read") as caught:
+    with pytest.raises(UsageError, match="is a folder, not a word list") as caught:
         Phrases(file=str(tmp_path))
     assert str(tmp_path) in str(caught.value)
 

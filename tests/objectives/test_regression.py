@@ -4,16 +4,17 @@ from rounding import rounded_pair
 
 from lmfuzz.campaign.executor import LocalExecutor
 from lmfuzz.errors import UsageError
+from lmfuzz.objectives import OBJECTIVES
 from lmfuzz.objectives.combine import ObjectiveSet
 from lmfuzz.objectives.regression import Regression
-from lmfuzz.plugins import registry as plugins
+from lmfuzz.plugins.grammar import parse
 from lmfuzz.types import Batch, Evidence
 
 NAN, INF = np.nan, np.inf
 
 
 def built(text):
-    return plugins.build("objectives", plugins.parse(text))
+    return OBJECTIVES.build(parse(text))
 
 
 def shown(**channels):

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lmfuzz.errors import UsageError
 from lmfuzz.objectives.repetition import Repetition, canonical_period
 from lmfuzz.types import Batch
 
@@ -154,10 +153,3 @@ def test_ordinary_text_is_far_from_a_hit():
     assert (margins(Repetition(), *texts) < 0).all()
     with pytest.raises(ValueError, match="does not repeat"):
         Repetition().evidence(*shown(*texts), 1, 0)
-
-
-@pytest.mark.parametrize("wrong", [{"times": 1}, {"period": -1}, {"rounds": 1}])
-def test_settings_that_everything_would_meet_are_refused(wrong):
-    (name,) = wrong
-    with pytest.raises(UsageError, match=f"{name} is .*, must be at least"):
-        Repetition(**wrong)

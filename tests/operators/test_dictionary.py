@@ -26,7 +26,7 @@ def rows(text, count=200):
 
 
 def test_reads_entries_with_and_without_names_and_levels():
-    content = b"""\xef\xbb\xbf# a comment, "not" an entry
+    content = """# a comment, "not" an entry
 
 "plain"
 kw1="named"
@@ -39,31 +39,29 @@ deep@3="level"
 
 
 def test_reads_escapes():
-    assert parse(rb'a="\\ \" \x41\x0a"', "x") == ['\\ " A\n']
-    assert parse(rb'"\xC3\xa9"' + b'\n"\xc3\xa9!"\n"\\\\x41"', "x") == ["é", "é!", "\\x41"]
+    assert parse(r'a="\\ \" \x41\x0a"', "x") == ['\\ " A\n']
+    assert parse(r'"\xC3\xa9"' + '\n"é!"\n"\\\\x41"', "x") == ["é", "é!", "\\x41"]
 
 
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
-        (b"word", "is not an entry; write name="),
-        (b'"open', "is not an entry"),
-        (b'"two" "entries"', "is not an entry"),
-        (b'"a"b"', "is not an entry"),
-        (b'"ends in \\"', "is not an entry"),
-        (b'two words="x"', "is not an entry"),
-        (b'""', "must not be empty"),
-        (b'kw=""', "must not be empty"),
-        (rb'"\n"', r"\\n is not an escape"),
-        (rb'"\x4"', r"\\x is not an escape"),
-        (rb'"\xff"', "not UTF-8"),
-        (b'"\xff"', "not UTF-8"),
-        (b"# \xff", "not UTF-8"),
+        ("word", "is not an entry; write name="),
+        ('"open', "is not an entry"),
+        ('"two" "entries"', "is not an entry"),
+        ('"a""', "is not an entry"),
+        ('"ends in \\"', "is not an entry"),
+        ('two words="x"', "is not an entry"),
+        ('""', "must not be empty"),
+        ('kw=""', "must not be empty"),
+        (r'"\n"', r"\\n is not an escape"),
+        (r'"\x4"', r"\\x is not an escape"),
+        (r'"\xff"', "must be UTF-8"),
     ],
 )
 def test_complains_with_file_and_line(line, complaint):
     with pytest.raises(UsageError, match=rf"^my\.dict, line 3: .*{complaint}"):
-        parse(b'"fine"\n\n' + line + b'\n"fine"', "my.dict")
+        parse('"fine"\n\n' + line + '\n"fine"', "my.dict")
 
 
 def test_an_entry_stands_in_every_row_inserted_or_written_over():
@@ -105,13 +103,16 @@ def test_complains_when_no_entry_is_left():
 
 def test_reads_a_file_and_entries(tmp_path):
     file = tmp_path / "a.dict"
-    file.write_bytes(b'"one"\nkw="two"\n')
+    file.write_bytes(b'\xef\xbb\xbf"one"\nkw="two"\n')
     assert Dictionary(str(file), ["three", "two", ""]).entries == ["one", "two", "three"]
 
 
 def test_complains_about_a_missing_or_empty_file(tmp_path):
-    with pytest.raises(UsageError, match=r"cannot read the dictionary .*none\.dict: No such file"):
+    with pytest.raises(UsageError, match=r"there is no dictionary .*none\.dict"):
         Dictionary(str(tmp_path / "none.dict"))
+    (tmp_path / "latin.dict").write_bytes(b'"fine"\n"\xff"')
+    with pytest.raises(UsageError, match=r"latin\.dict, line 2: byte 0xff is not UTF-8"):
+        Dictionary(str(tmp_path / "latin.dict"))
     (tmp_path / "empty.dict").write_text("# nothing\n")
     with pytest.raises(UsageError, match=r"empty\.dict has no entry"):
         Dictionary(str(tmp_path / "empty.dict"))

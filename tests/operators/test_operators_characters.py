@@ -3,9 +3,7 @@
 import re
 
 import numpy as np
-import pytest
 
-from lmfuzz.errors import UsageError
 from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.operators.characters import Case, Copy, Delete, Erase, Insert, Repeat, Shift, Substitute, Swap
 from lmfuzz.protocols import MutationContext
@@ -128,9 +126,3 @@ def test_case_follows_the_space():
     operator = Case()
     assert set(change(operator, "a", TextSpace(("a", "A")))) == {"A"}
     assert set(change(operator, "a", TextSpace(("x", "A", "a")))) == {"A"}
-
-
-@pytest.mark.parametrize("make", [Repeat, Erase, Shift, Copy, Case])
-def test_spans_of_nothing_are_refused(make):
-    with pytest.raises(UsageError, match="longest must be at least 1"):
-        make(longest=0)

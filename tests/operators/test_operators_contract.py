@@ -2,47 +2,28 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from registered import making, registered
 from spellings import letters
 
-from lmfuzz.inputs.spaces import TextSpace
-from lmfuzz.operators.characters import Case, Copy, Delete, Erase, Insert, Repeat, Shift, Substitute, Swap
-from lmfuzz.operators.dictionary import Dictionary
-from lmfuzz.operators.havoc import Havoc
-from lmfuzz.operators.splice import Splice
-from lmfuzz.operators.tail import Tail
-from lmfuzz.operators.tokens import Neighbour, Rare, Respell
+from lmfuzz.inputs.spaces import BoxSpace, Rows, TextSpace
+from lmfuzz.operators import OPERATORS, suits
 from lmfuzz.protocols import MutationContext, Operator
 from lmfuzz.types import Batch
 
-OPERATORS: Mapping[str, Callable[[], Operator]] = {
-    "insert": Insert,
-    "delete": Delete,
-    "substitute": Substitute,
-    "swap": Swap,
-    "repeat": Repeat,
-    "repeat, often": lambda: Repeat(longest=12, times=9),
-    "erase": Erase,
-    "shift": Shift,
-    "copy": Copy,
-    "case": Case,
-    "splice": Splice,
-    "dictionary": lambda: Dictionary(entries=["A", "ab", "Badcab"]),
-    "tail": Tail,
-    "tail, whole": lambda: Tail(share=1.0),
-    "havoc": Havoc,
-    "havoc, deep": lambda: Havoc(depth=4),
-    "neighbour": Neighbour,
-    "neighbour, next": lambda: Neighbour(count=1),
-    "rare": Rare,
-    "respell": Respell,
-    "respell, one": lambda: Respell(longest=1),
+VARIANTS = (
+    "repeat:longest=12,times=9", "tail:share=1.0", "havoc:depth=4", "neighbour:count=1", "respell:longest=1",
+)  # fmt: skip
+MAKERS: Mapping[str, Callable[[], Operator]] = {
+    **registered("text", "tokens"),
+    **{text: making(text) for text in VARIANTS},
 }
-ON_TOKENS = {name for name in OPERATORS if name.startswith(("neighbour", "rare", "respell"))}
+ON_TOKENS = {name for name in MAKERS if MAKERS[name]().rows == "tokens"}
 ALPHABET = tuple("aAbBcCdD .")
 TOKENS = letters(ALPHABET, 40)  # the alphabet, and texts of two to six of its characters
 GARBAGE = np.array([-(2**31), -7, -1, 0, len(ALPHABET), 10**6, 2**31 - 1], np.int32)
@@ -150,12 +131,12 @@ def same(one: Batch, other: Batch) -> bool:
     )
 
 
-every_operator = pytest.mark.parametrize("name", OPERATORS)
+every_operator = pytest.mark.parametrize("name", MAKERS)
 in_every_space = pytest.mark.parametrize(
     ("name", "symbols"),
     [
         (name, kind)
-        for name in OPERATORS
+        for name in MAKERS
         for kind in (ALPHABET, TOKENS)
         if kind is TOKENS or name not in ON_TOKENS
     ],
@@ -169,7 +150,7 @@ examples = settings(max_examples=40, deadline=None, derandomize=True, database=N
 @given(data=st.data())
 def test_makes_legal_rows_of_legal_rows_in_the_same_order(name, data):
     rows, pool, space, sampler, seed = data.draw(scenes(tokens=name in ON_TOKENS))
-    changed = OPERATORS[name]()(locked(rows), around(space, locked(pool), sampler, seed))
+    changed = MAKERS[name]()(locked(rows), around(space, locked(pool), sampler, seed))
     assert space.legal(changed).all()
     assert len(changed) == len(rows) == len(changed.data)
     assert changed.data.dtype == changed.lengths.dtype == np.int32
@@ -183,9 +164,9 @@ def test_makes_legal_rows_of_legal_rows_in_the_same_order(name, data):
 @given(data=st.data())
 def test_depends_on_valid_symbols_and_the_seed_only(name, data):
     rows, pool, space, sampler, seed = data.draw(scenes(tokens=name in ON_TOKENS))
-    operator = OPERATORS[name]()
+    operator = MAKERS[name]()
     changed = operator(rows, around(space, pool, sampler, seed))
-    again = OPERATORS[name]()(rows, around(space, pool, sampler, seed))
+    again = MAKERS[name]()(rows, around(space, pool, sampler, seed))
     assert same(changed, again)
     for more in (0, 30):
         other = operator(garbled(rows, seed, more), around(space, garbled(pool, seed, more), sampler, seed))
@@ -200,7 +181,7 @@ def test_changes_most_rows(name, symbols, bounds, sampler):
     lengths = np.random.default_rng(3).integers(20, 25, size=100).clip(*bounds).tolist()
     rows = rows_of(lengths, len(space.symbols), 4)
     pool = rows_of(lengths, len(space.symbols), 5)
-    changed = OPERATORS[name]()(rows, around(space, pool, sampler, 6))
+    changed = MAKERS[name]()(rows, around(space, pool, sampler, 6))
     differs = [changed.row(i).tolist() != rows.row(i).tolist() for i in range(len(rows))]
     assert np.mean(differs) > 0.75
 
@@ -210,7 +191,7 @@ def test_rows_next_to_each_other_change_in_different_ways(name, symbols):
     space = space_of(symbols, 1, 32)
     rows = Batch.of([np.arange(24) % len(space.symbols)] * 100)
     pool = rows_of([24] * 50, len(space.symbols), 7)
-    changed = OPERATORS[name]()(rows, around(space, pool, None, 8))
+    changed = MAKERS[name]()(rows, around(space, pool, None, 8))
     assert len({changed.row(i).tobytes() for i in range(100)}) >= 8
 
 
@@ -218,11 +199,40 @@ def test_rows_next_to_each_other_change_in_different_ways(name, symbols):
 def test_no_rows_give_no_rows(name, symbols):
     space = space_of(symbols)
     none, pool = rows_of([5], len(space.symbols), 0)[:0], rows_of([5], len(space.symbols), 1)
-    assert len(OPERATORS[name]()(none, around(space, pool, Parrot(9), 0))) == 0
+    assert len(MAKERS[name]()(none, around(space, pool, Parrot(9), 0))) == 0
 
 
 @every_operator
 def test_is_described_in_its_first_line(name):
-    first = type(OPERATORS[name]()).__doc__.splitlines()[0]
+    first = type(MAKERS[name]()).__doc__.splitlines()[0]
     assert 20 < len(first) < 110
     assert first.endswith((".", ";"))
+
+
+# --- what every registered operator says of itself, those on numbers, too (see test_operators_pixels) ---
+
+SPACES = {
+    "text": TextSpace(ALPHABET),
+    "tokens": TextSpace(TOKENS.symbols, tokens=TOKENS),
+    "box": BoxSpace((3,)),
+    "image": BoxSpace((4, 4, 1)),
+}
+SUITED = {"text": {"text", "tokens"}, "tokens": {"tokens"}, "box": {"box", "image"}, "image": {"image"}}
+
+
+@pytest.mark.parametrize("name", OPERATORS.table)
+def test_every_operator_says_for_which_rows_it_is(name):
+    found = OPERATORS.find(name)
+    assert found.rows in get_args(Rows), "so that it is in the tests of its kind"
+    lexicon = Circle(len(TOKENS.symbols))
+    assert {kind for kind, space in SPACES.items() if suits(found, space, lexicon)} == SUITED[found.rows]
+
+
+def test_a_function_of_a_user_is_for_all_rows_and_one_that_goes_by_a_lexicon_needs_one():
+    def mine(rows, context):
+        return rows
+
+    assert all(suits(mine, space, None) for space in SPACES.values())
+    known = [name for name in OPERATORS.table if suits(OPERATORS.find(name), SPACES["tokens"], None)]
+    assert "respell" in known
+    assert not {"neighbour", "rare"} & {*known}

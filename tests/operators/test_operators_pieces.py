@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmfuzz.errors import UsageError
 from lmfuzz.inputs.spaces import TextSpace
-from lmfuzz.operators.pieces import PerSpace, Piece, at_least_one, concatenate, erase, places, put, spans
+from lmfuzz.operators.pieces import PerSpace, Piece, concatenate, erase, places, put, spans
 from lmfuzz.protocols import MutationContext
 from lmfuzz.types import Batch
 
@@ -114,8 +113,3 @@ def test_per_space_is_made_once_for_a_space():
     other = replace(SPACE, symbols=("a",))
     assert [per(SPACE), per(SPACE), per(other), per(SPACE)] == [10, 10, 1, 10]
     assert len(made) == 3
-
-
-def test_parameters_below_one_are_refused():
-    with pytest.raises(UsageError, match="longest must be at least 1, not 0"):
-        at_least_one(times=1, longest=0)

@@ -7,12 +7,16 @@ from lmfuzz import loop
 from lmfuzz.budget import Budget
 from lmfuzz.campaign.executor import LocalExecutor
 from lmfuzz.campaign.findings import Findings
+from lmfuzz.coverage import FEATURES
 from lmfuzz.coverage.archive import Archive
 from lmfuzz.inputs.corpus import Corpus
+from lmfuzz.objectives import OBJECTIVES
 from lmfuzz.objectives.combine import ObjectiveSet
-from lmfuzz.plugins import registry as plugins
+from lmfuzz.operators import OPERATORS
+from lmfuzz.plugins.grammar import parse
 from lmfuzz.protocols import SearchContext, Target
 from lmfuzz.rng import Streams
+from lmfuzz.search import SEARCHES
 from lmfuzz.types import Batch
 
 
@@ -29,13 +33,11 @@ class Quarry:
 def hunt(quarry: Quarry, search: str, seed: int, executions: int) -> set[str]:
     """The bugs that ``search`` finds with so many executions; it ends early when it has found all."""
     executor, space = LocalExecutor(quarry.target), quarry.target.space
-    panel = ObjectiveSet(
-        {text: plugins.build("objectives", plugins.parse(text)) for text in quarry.objectives}
-    )
+    panel = ObjectiveSet({text: OBJECTIVES.build(parse(text)) for text in quarry.objectives})
     operators = {
-        name: plugins.build("operators", plugins.parse(name))
-        for name in plugins.names("operators")
-        if not (plugins.on_boxes(name) or plugins.on_tokens(name))
+        name: OPERATORS.build(parse(name))
+        for name in OPERATORS.names()
+        if OPERATORS.find(name).rows == "text"
         and name != "dictionary"
         and (name != "tail" or hasattr(quarry.target, "sample"))
     }
@@ -44,11 +46,11 @@ def hunt(quarry: Quarry, search: str, seed: int, executions: int) -> set[str]:
         space, seeds, operators, panel.targets, Corpus(space), Streams(seed)["search"],
         executor if hasattr(quarry.target, "sample") else None,
     )  # fmt: skip
-    feature = plugins.build("features", plugins.parse("hidden_last"))
+    feature = FEATURES.build(parse("hidden_last"))
     feature.fit(executor.run(seeds, feature.needs))
     findings = Findings(panel, executor, panel.needs | {"text"}, seeds, runs=1, keep=1)
     archive = Archive(4.0, feature(executor.run(seeds[:1], feature.needs)).shape[1], approximate=False)
-    strategy = plugins.build("searches", plugins.parse(search), setting)
+    strategy = SEARCHES.build(parse(search), setting)
     budget = Budget(executions=executions)
     found: set[str] = set()
     always = feature.needs | panel.needs | {"text"}

@@ -109,7 +109,7 @@ class Run:
 
     def turn(self, size=64):
         """One batch, with all that every batch has to be; and what the models made of it."""
-        trials, space = self.search.trials, self.context.space
+        trials, space = self.search.outcomes, self.context.space
         batch = self.search.ask(size)
         if not len(batch):
             assert not len(trials.open)
@@ -142,7 +142,7 @@ class Run:
     @property
     def counted(self):
         """The queries (n,) of the seeds that had to be searched for."""
-        trials = self.search.trials
+        trials = self.search.outcomes
         return trials.queries[~trials.natural]
 
 

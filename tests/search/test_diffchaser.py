@@ -28,7 +28,7 @@ def test_a_generation_is_run_once_but_for_the_elite():
     run = started(elite=3)
     sizes = [len(run.turn(60)) for _ in range(4)]
     assert sizes == [60, 54, 54, 54], "two populations fit"
-    assert run.search.trials.queries.tolist() == [222 // 2, 222 // 2, 0, 0]
+    assert run.search.outcomes.queries.tolist() == [222 // 2, 222 // 2, 0, 0]
 
 
 def test_a_generation_that_does_not_fit_is_handed_out_over_several_batches():
@@ -102,7 +102,7 @@ def test_children_are_crossed_of_fit_members():
 def test_a_seed_ends_at_its_first_hit_and_the_next_takes_its_place():
     run = Run.of(chaser(population=40), Duel(apart=0.1), seeds=6, queries=4000)
     run.to_the_end(80)
-    trials = run.search.trials
+    trials = run.search.outcomes
     assert (trials.solved | trials.natural).mean() > 0.8
     assert (trials.queries[trials.solved] % 39 != 0).any(), "hits stand anywhere in a generation"
     again = Run.of(chaser(population=40), Duel(apart=0.1), seeds=6, queries=4000)
@@ -117,14 +117,14 @@ def test_a_seed_ends_at_its_first_hit_and_the_next_takes_its_place():
 def test_queries_never_exceed_what_there_is(size):
     run = Run.of(chaser(), NEVER, seeds=3, queries=70)
     assert run.to_the_end(size) == 3 + 3 * 70
-    assert run.search.trials.queries.tolist() == [70] * 3
+    assert run.search.outcomes.queries.tolist() == [70] * 3
 
 
 @pytest.mark.parametrize("step", [0.0, 1 / 255])
 def test_a_bound_is_kept(step):
     run = Run.of(chaser(), seeds=4, step=step, most=0.2, queries=300)
     run.to_the_end()
-    assert run.search.trials.queries.max() > 30
+    assert run.search.outcomes.queries.max() > 30
 
 
 @pytest.mark.parametrize("before", [0, 1, 2, 3, 4, 9])
@@ -157,5 +157,3 @@ def test_wrong_use():
         DiffChaser(around)
     with pytest.raises(UsageError, match="elite of 30 must be smaller than the population of 30"):
         started(elite=30)
-    with pytest.raises(UsageError, match="rate must be between 0 and 1, not 2"):
-        started(rate=2)

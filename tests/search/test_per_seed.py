@@ -8,9 +8,10 @@ import pytest
 from lmfuzz.inputs.bounds import Edits
 from lmfuzz.inputs.corpus import Corpus
 from lmfuzz.inputs.spaces import TextSpace
-from lmfuzz.plugins import registry as plugins
+from lmfuzz.operators import OPERATORS
 from lmfuzz.plugins.grammar import parse
 from lmfuzz.protocols import SearchContext
+from lmfuzz.search import SEARCHES
 from lmfuzz.search.per_seed import PerSeed
 from lmfuzz.search.seed_outcomes import SeedOutcomes
 from lmfuzz.storage.serialize import decode, encode
@@ -23,7 +24,7 @@ NAMES = ("random", "walk", "tensorfuzz", "directed")
 
 def setting(queries=None, edits=None, seed=0):
     seeds = Batch.of([SPACE.encode(text) for text in SEEDS])
-    operators = {name: plugins.build("operators", parse(name)) for name in ("substitute", "insert", "delete")}
+    operators = {name: OPERATORS.build(parse(name)) for name in ("substitute", "insert", "delete")}
     bound = Edits(edits, SPACE, seeds) if edits else None
     return SearchContext(
         SPACE, seeds, operators, ("h", "crash"), Corpus(SPACE), np.random.default_rng(seed), bound=bound,
@@ -32,7 +33,7 @@ def setting(queries=None, edits=None, seed=0):
 
 
 def per_seed(name, around):
-    return PerSeed(around, lambda alone: plugins.build("searches", parse(name), alone))
+    return PerSeed(around, lambda alone: SEARCHES.build(parse(name), alone))
 
 
 def graded(batch):
@@ -67,7 +68,7 @@ def test_every_seed_is_searched_until_it_is_done(name):
         ancestors = around.corpus[batch.parent[bred]].origin
         assert (ancestors == batch.origin[bred]).all(), "a row's parent descends from the same seed"
     assert len(search.ask(32)) == 0
-    trials = search.trials
+    trials = search.outcomes
     assert not trials.solved[4]
     assert trials.queries[4] == seen[4] == 400
     assert (trials.queries <= seen).all()

@@ -3,28 +3,31 @@
 import copy
 from dataclasses import replace
 
+import duel
 import numpy as np
 import pytest
 
 from lmfuzz.inputs.corpus import Corpus
 from lmfuzz.inputs.spaces import TextSpace
-from lmfuzz.plugins import registry as plugins
+from lmfuzz.operators import OPERATORS
 from lmfuzz.plugins.grammar import parse
-from lmfuzz.protocols import SearchContext
+from lmfuzz.protocols import SearchContext, SearchTraits
+from lmfuzz.search import SEARCHES
+from lmfuzz.search.adapt import TracksSeeds, outcomes_of, traits_of
 from lmfuzz.storage.serialize import decode, encode
 from lmfuzz.types import SEED, Batch, join
 
 SPACE = TextSpace(tuple("abcde .\n"), 2, 20)
 TARGETS = ("near", "far", "crash")
-OPERATORS = ("splice", "delete", "tail", "substitute", "insert", "havoc")
+MOVES = ("splice", "delete", "tail", "substitute", "insert", "havoc")
 OTHER_SETTINGS = (
     "tensorfuzz:sampler=uniform",
     "tensorfuzz:paper=false",
     "directed:explore=1",
     "directed:patience=1",
 )
-PAIRS = ("boundary", "triggerfinder", "diffchaser")  # they ask about pairs of classifiers
-SEARCHES = [*(name for name in plugins.names("searches") if name not in PAIRS), *OTHER_SETTINGS]
+PER_SEED = [name for name in SEARCHES.names() if traits_of(SEARCHES.find(name)).per_seed]
+NAMES = [*(name for name in SEARCHES.names() if name not in PER_SEED), *OTHER_SETTINGS]
 
 
 class Parrot:
@@ -40,23 +43,23 @@ class Parrot:
 class Run:
     """A search and all it stands on, asked and told like in the loop, without a target."""
 
-    def __init__(self, name, seeds=7, seed=0, operators=OPERATORS, sampler=True):
+    def __init__(self, name, seeds=7, seed=0, operators=MOVES, sampler=True):
         rng = np.random.default_rng(99)
         symbols = [rng.integers(8, size=rng.integers(2, 21), dtype=np.int32) for _ in range(seeds)]
         self.name, self.corpus, self.rng = name, Corpus(SPACE), np.random.default_rng(seed)
         self.context = SearchContext(
             space=SPACE, seeds=Batch.of(symbols), targets=TARGETS, corpus=self.corpus, rng=self.rng,
-            operators={name: plugins.build("operators", parse(name)) for name in operators},
+            operators={name: OPERATORS.build(parse(name)) for name in operators},
             sampler=Parrot() if sampler else None,
         )  # fmt: skip
-        self.search = plugins.build("searches", parse(name), self.context)
+        self.search = SEARCHES.build(parse(name), self.context)
 
     def spec_for_resume(self):
         """A new search that goes on from this one's state, as if it had been stopped and started again."""
         other = copy.copy(self)
         other.corpus, other.rng = copy.deepcopy(self.corpus), copy.deepcopy(self.rng)
         other.context = replace(self.context, corpus=other.corpus, rng=other.rng)
-        other.search = plugins.build("searches", parse(self.name), other.context)
+        other.search = SEARCHES.build(parse(self.name), other.context)
         other.search.restore(decode(encode(self.search.state())))
         return other
 
@@ -100,11 +103,11 @@ def assert_sound(run, batch, size, seeds):
     assert len(batch) == size
     assert SPACE.legal(batch).all()
     assert ((batch.parent >= 0) & (batch.parent < len(run.corpus))).all()
-    assert ((batch.operator >= 0) & (batch.operator < len(OPERATORS))).all()
+    assert ((batch.operator >= 0) & (batch.operator < len(MOVES))).all()
     assert (batch.data.dtype, batch.lengths.dtype) == (np.int32, np.int32)
 
 
-@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(("seeds", "size"), [(7, 16), (7, 3), (7, 7), (1, 16), (20, 1), (1, 1)])
 def test_seeds_come_first_each_once_and_then_mutants(name, seeds, size):
     run, handed_out = Run(name, seeds), []
@@ -122,7 +125,7 @@ def test_seeds_come_first_each_once_and_then_mutants(name, seeds, size):
         assert_sound(run, run.turn(size), size, seeds)
 
 
-@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize("name", NAMES)
 def test_batches_may_change_their_size(name):
     run = Run(name)
     run.turns(3)
@@ -130,7 +133,7 @@ def test_batches_may_change_their_size(name):
         assert_sound(run, run.turn(size), size, 7)
 
 
-@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize("name", NAMES)
 def test_mutants_differ_from_one_another_and_use_every_operator_allowed(name):
     run = Run(name)
     run.turn()
@@ -139,10 +142,10 @@ def test_mutants_differ_from_one_another_and_use_every_operator_allowed(name):
     assert sum(len(set(text)) for text in texts) > 0.6 * 60 * 16
     used = set(np.concatenate([batch.operator for batch in batches]).tolist())
     paper = name.startswith("tensorfuzz") and "paper=false" not in name
-    assert used == ({1, 3, 4} if paper else set(range(len(OPERATORS))))
+    assert used == ({1, 3, 4} if paper else set(range(len(MOVES))))
 
 
-@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_operators_named_are_those_that_made_the_rows(name):
     def signed(symbol):
         def sign(rows, near):
@@ -153,15 +156,15 @@ def test_the_operators_named_are_those_that_made_the_rows(name):
         return sign
 
     run = Run(name)
-    for place, operator in enumerate(OPERATORS):
+    for place, operator in enumerate(MOVES):
         run.context.operators[operator] = signed(place)
-    run.search = plugins.build("searches", parse(name), run.context)
+    run.search = SEARCHES.build(parse(name), run.context)
     run.turn()
     for batch in run.turns(10):
         np.testing.assert_array_equal(batch.operator, batch.data[:, 0])
 
 
-@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize("name", NAMES)
 def test_focus_names_columns_that_there_are(name):
     run, seen = Run(name), set()
     for _ in range(30):
@@ -173,7 +176,7 @@ def test_focus_names_columns_that_there_are(name):
     assert seen in (set(), {0, 1}, {0, 1, 2})
 
 
-@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_same_seed_makes_the_same_search_and_another_makes_another(name):
     one, same, other = Run(name, seed=3), Run(name, seed=3), Run(name, seed=4)
     batches = [[rows_of(batch) for batch in run.turns(15)] for run in (one, same, other)]
@@ -182,7 +185,7 @@ def test_the_same_seed_makes_the_same_search_and_another_makes_another(name):
     assert batches[0][0] == batches[2][0], "the seeds are no matter of chance"
 
 
-@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("before", [0, 1, 2, 3, 10, 60])
 def test_a_search_that_was_stopped_goes_on_as_if_it_had_not_been(name, before):
     unbroken = Run(name, seeds=20)  # two turns for the seeds
@@ -195,7 +198,7 @@ def test_a_search_that_was_stopped_goes_on_as_if_it_had_not_been(name, before):
     assert encode(resumed.search.state()) == encode(unbroken.search.state())
 
 
-@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize("name", NAMES)
 def test_stopping_after_every_turn_changes_nothing(name):
     unbroken, broken = Run(name), Run(name)
     for _ in range(25):
@@ -203,7 +206,7 @@ def test_stopping_after_every_turn_changes_nothing(name):
         broken = broken.spec_for_resume()
 
 
-@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("margin", [np.nan, -np.inf, -1e30, 0, 1, np.inf])
 @pytest.mark.parametrize("new", [False, True])
 @pytest.mark.parametrize("seeds", [1, 7])
@@ -218,7 +221,7 @@ def test_any_margins_and_novelty_can_be_told(name, margin, new, seeds):
     assert_sound(run, run.turn(8), 8, seeds)
 
 
-@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize("name", NAMES)
 def test_it_works_with_one_operator_and_without_a_sampler(name):
     run = Run(name, operators=("substitute",), sampler=False)
     run.turn()
@@ -227,7 +230,7 @@ def test_it_works_with_one_operator_and_without_a_sampler(name):
         assert SPACE.legal(batch).all()
 
 
-@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize("name", NAMES)
 def test_what_was_asked_and_what_is_told_stays_as_it_was(name):
     """Batches are kept by others; a search may neither change them later nor need to write into its own."""
     run, kept = Run(name), []
@@ -244,7 +247,7 @@ def test_what_was_asked_and_what_is_told_stays_as_it_was(name):
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in SEARCHES if name.partition(":")[0] in ("tensorfuzz", "directed")]
+    "name", [name for name in NAMES if name.partition(":")[0] in ("tensorfuzz", "directed")]
 )
 def test_guided_searches_keep_rows_whose_state_is_new_and_breed_from_them(name):
     run = Run(name)
@@ -297,3 +300,55 @@ def test_tensorfuzz_makes_each_batch_from_one_parent(sampler):
     recent = np.mean(np.array(parents) < 5)
     assert (recent > 0.7) == (sampler == "recent"), "five of six draws are among the last five rows"
     assert max(parents) > 20, "any row may be drawn"
+
+
+# --- searches for each seed by itself, which judge two classifiers ---
+
+
+def maker(name):
+    return lambda context: SEARCHES.build(parse(name), context)
+
+
+@pytest.mark.parametrize("name", PER_SEED)
+def test_it_knows_what_became_of_every_seed_and_ends(name):
+    run = duel.Run.of(maker(name), seeds=6, queries=40)
+    assert isinstance(run.search, TracksSeeds)
+    assert run.search.traits.needs <= run.duel.run(run.context.seeds).keys()
+    rows = run.to_the_end()
+    outcomes = run.search.outcomes
+    assert rows == len(run.context.seeds) + outcomes.queries.sum()
+    assert (outcomes.solved | outcomes.natural | (outcomes.queries == 40)).all()
+
+
+@pytest.mark.parametrize("name", PER_SEED)
+@pytest.mark.parametrize("before", [0, 1, 2, 7])
+def test_one_per_seed_that_was_stopped_goes_on_as_if_it_had_not_been(name, before):
+    duel.same_when_resumed(maker(name), before, seeds=6, queries=90)
+
+
+@pytest.mark.parametrize("name", PER_SEED)
+def test_one_per_seed_is_the_same_with_the_same_seed(name):
+    runs = [duel.Run.of(maker(name), seeds=6, queries=60, rng=rng) for rng in (3, 3)]
+    one, same = ([duel.rows_of(run.turn(32)) for _ in range(9)] for run in runs)
+    assert one == same
+
+
+# --- what searches say of themselves ---
+
+
+@pytest.mark.parametrize("name", SEARCHES.names())
+def test_every_search_says_what_it_is(name):
+    made = SEARCHES.find(name)
+    assert isinstance(made.traits, SearchTraits)
+    assert traits_of(made) is made.traits
+    assert made.traits.each >= 1
+
+
+def test_searches_written_for_0_3_0_are_understood():
+    class Old:
+        needs, each, trials = frozenset({"base/logits"}), 5, "what became of the seeds"
+
+    assert traits_of(Old) == traits_of(Old()) == SearchTraits(frozenset({"base/logits"}), each=5)
+    assert outcomes_of(Old()) == "what became of the seeds"
+    assert traits_of(object()) == SearchTraits()
+    assert outcomes_of(object()) is None

@@ -173,14 +173,14 @@ def test_seeds_are_solved(fitness, most):
         lambda around: TriggerFinder(around, fitness=fitness), Duel(apart=0.05), most=most, queries=3000
     )
     run.to_the_end()
-    assert run.search.trials.solved.mean() > 0.9
-    assert (run.search.trials.queries <= 3000).all()
+    assert run.search.outcomes.solved.mean() > 0.9
+    assert (run.search.outcomes.queries <= 3000).all()
 
 
 def test_queries_are_mutants_up_to_the_hit():
     run = Run.of(TriggerFinder, Duel(apart=0.05), queries=25)
     rows = run.to_the_end(size=7)
-    assert rows == len(run.context.seeds) + run.search.trials.queries.sum()
+    assert rows == len(run.context.seeds) + run.search.outcomes.queries.sum()
 
 
 @pytest.mark.parametrize("before", [0, 1, 2, 3, 7, 30])

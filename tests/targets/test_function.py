@@ -12,7 +12,7 @@ from torch import nn
 from lmfuzz.errors import TargetError
 from lmfuzz.inputs.spaces import BoxSpace
 from lmfuzz.objectives.detectors import Detector
-from lmfuzz.plugins import registry as plugins
+from lmfuzz.plugins.modules import resolve
 from lmfuzz.targets.function import FunctionTarget, on
 
 BOX = BoxSpace((2, 3), -1.0, 1.0)
@@ -198,13 +198,13 @@ def test_what_cannot_be_a_target_is_told_in_one_sentence(function, sentence):
 
 @pytest.fixture(scope="module")
 def broken():
-    function = plugins.resolve(f"{EXAMPLE}:broken_loss")
+    function = resolve(f"{EXAMPLE}:broken_loss")
     return FunctionTarget(function, function.space, "broken_loss")
 
 
 @pytest.fixture(scope="module")
 def vanishing():
-    return Detector("Vanishing", plugins.resolve(f"{EXAMPLE}:Vanishing")())
+    return Detector("Vanishing", resolve(f"{EXAMPLE}:Vanishing")())
 
 
 def at(broken, *logits: float):

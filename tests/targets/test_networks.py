@@ -169,7 +169,7 @@ def test_a_saved_classifier_comes_back_as_it_was(architecture, loss, tmp_path):
         ({"classes": 1}, "in {}, classes must be greater than or equal to 2, not 1"),
         (
             {"architecture": "lenet"},
-            "in {}, architecture must be 'mlp' or 'lenet1' or 'lenet5', not \"lenet\"",
+            "in {}, architecture must be 'mlp', 'lenet1' or 'lenet5', not \"lenet\"",
         ),
         ({"loss": None}, "in {}, loss must be 'safe' or 'unsafe', not null"),
         ({"centred": "often"}, 'in {}, centred must be true or false, not "often"'),

@@ -13,36 +13,11 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.nn.utils import prune
 
 from lmfuzz.errors import UsageError, one_line
-from lmfuzz.plugins.recipes import Recipe, read
 from lmfuzz.targets.rnn.model import CharRNN
-from lmfuzz.targets.twins.kernels import SCHEMES, pack_dynamic, pack_torchao
-from lmfuzz.targets.twins.layers import GROUP, RECURRENT, channels_first, is_turned, kind, tied, weights
-
-SMALLEST = 1024  # weights in a tensor; TFLite leaves those with fewer in float
-
-_PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16}
-_AT_RUN_TIME = ("tflite", "dynamic", "torchao")  # these change how layers run
-
-_SEEKS = {  # what a recipe looks for
-    **dict.fromkeys(_PRECISIONS, "floating-point weights of another precision"),
-    **dict.fromkeys(
-        ("int8", "int4", "round", "prune"),
-        "Linear, Conv, ConvTranspose, RNN, LSTM, GRU, MultiheadAttention and GPT-2's Conv1D layers",
-    ),
-    "tflite": f"Linear, Conv2d and GPT-2's Conv1D layers with {SMALLEST} weights or more",
-    "dynamic": "Linear, LSTM, GRU and GPT-2's Conv1D layers inside the module",
-    "torchao": "Linear and GPT-2's Conv1D layers",
-}
-_DONE = {  # the recipe's name for a person, and what became of the tensors
-    **dict.fromkeys(_PRECISIONS, ("{name}", "cast, and every activation")),
-    "int8": ("int8 per {value}", "rounded, computed in {kept}"),
-    "int4": (f"int4 in groups of {GROUP}", "rounded, computed in {kept}"),
-    "round": ("{value} bits per tensor", "rounded, computed in {kept}"),
-    "prune": ("l1 pruning", "with the smallest {value} of their weights set to zero"),
-    "tflite": ("TFLite's hybrid int8", "rounded per tensor, their inputs per example ({value})"),
-    "dynamic": ("torch's dynamic int8", "rounded, their inputs at run time over the whole batch"),
-    "torchao": ("torchao's {value}", "{scheme}"),
-}
+from lmfuzz.targets.twins import recipes
+from lmfuzz.targets.twins.kernels import pack_dynamic, pack_torchao
+from lmfuzz.targets.twins.layers import RECURRENT, channels_first, is_turned, kind, tied, weights
+from lmfuzz.targets.twins.recipes import GROUP, SMALLEST, Recipe, read
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +52,7 @@ class Called(nn.Module):
 
 @torch.no_grad()
 def make_twin(module: nn.Module, recipe: str) -> Twin:
-    """Make the twin of ``module`` that ``recipe`` (see plugins/recipes) names; the module stays as it is.
+    """Make the twin of ``module`` that ``recipe`` (see recipes.py) names; the module stays as it is.
 
     It takes and gives float32, and its ``state_dict()`` holds the converted weights. A CharRNN's twin is
     a CharRNN, of half precision with fp16 and bf16; where its layers run in another way (tflite, dynamic,
@@ -85,7 +60,7 @@ def make_twin(module: nn.Module, recipe: str) -> Twin:
     UsageError when there is no such recipe, it cannot be followed, or it changes no tensor.
     """
     chosen = read(recipe)
-    if chosen.name in _AT_RUN_TIME and isinstance(module, torch.jit.ScriptModule):
+    if isinstance(chosen, recipes.AtRunTime) and isinstance(module, torch.jit.ScriptModule):
         raise UsageError(f"{chosen} changes how layers run, which TorchScript forbids; give a Python module")
     if packed := {type(weight.data) for weight in module.parameters()} - {Tensor}:
         packs = _listed(sorted(one.__name__ for one in packed))
@@ -98,24 +73,24 @@ def make_twin(module: nn.Module, recipe: str) -> Twin:
         none = " but ".join(["and there are none", *([_listed(_excused(module, spared))] if spared else [])])
         why = f"whose tensors ({found}) stay as they were" if found else none
         raise UsageError(
-            f"{chosen} changes nothing in this {kind(module)}: it looks for {_SEEKS[chosen.name]}, {why}"
+            f"{chosen} changes nothing in this {kind(module)}: it looks for {chosen.seeks}, {why}"
         )
     converted, words = _account(module, changed, chosen, spared)
-    if chosen.name in _PRECISIONS:
+    if isinstance(chosen, recipes.Cast):
         words += _losses(before, after)
     return Twin(_framed(twin, chosen), str(chosen), converted, words)
 
 
 def _compress(twin: nn.Module, recipe: Recipe) -> tuple[int, dict[str, str]]:
     """Follows a recipe in place; how many layers or tensors it changed, and why it spared which layers."""
-    if recipe.name in _PRECISIONS:
-        _narrow(twin, _PRECISIONS[recipe.name])
+    if isinstance(recipe, recipes.Cast):
+        _narrow(twin, getattr(torch, recipe.dtype))
         return 0, {}
     spared = dict.fromkeys(sorted(tied(twin)), "tied to the embedding")
-    if recipe.name == "dynamic":
+    if isinstance(recipe, recipes.Dynamic):
         return pack_dynamic(twin, spared), spared
-    if recipe.name == "torchao":
-        found, uneven = pack_torchao(twin, str(recipe.value), spared)
+    if isinstance(recipe, recipes.TorchAO):
+        found, uneven = pack_torchao(twin, recipe.scheme, spared)
         return found, spared | dict.fromkeys(sorted(uneven), f"inputs no multiple of {GROUP}")
     return _convert(twin, recipe, spared), spared
 
@@ -152,7 +127,7 @@ def _convert(twin: nn.Module, recipe: Recipe, spared: Collection[str]) -> int:
     """Changes the weights that the recipe is for in place; how many tensors these are."""
     change, seen = _change(recipe), set()
     for name, layer in twin.named_modules():
-        if name in spared or (recipe.name == "tflite" and not _hybrid(layer)):
+        if name in spared or (isinstance(recipe, recipes.TFLite) and not _hybrid(layer)):
             continue
         for weight in weights(name, layer):
             if weight.data_ptr() in seen:
@@ -163,9 +138,9 @@ def _convert(twin: nn.Module, recipe: Recipe, spared: Collection[str]) -> int:
             view = channels_first(layer, weight)
             rows = view.flatten(0, 1).flatten(1)
             view.copy_(change(rows).reshape(view.shape))
-        if recipe.name == "tflite":
+        if isinstance(recipe, recipes.TFLite):
             axes = (-3, -2, -1) if isinstance(layer, nn.Conv2d) else (-1,)
-            hook = partial(_quantise_input, axes=axes, symmetric=recipe.value == "symmetric")
+            hook = partial(_quantise_input, axes=axes, symmetric=recipe.activations == "symmetric")
             layer.register_forward_pre_hook(hook)
     return len(seen)
 
@@ -173,14 +148,14 @@ def _convert(twin: nn.Module, recipe: Recipe, spared: Collection[str]) -> int:
 def _change(recipe: Recipe) -> Callable[[Tensor], Tensor]:
     """What becomes of a weight tensor, as rows (channels, inputs)."""
     match recipe:
-        case Recipe("int8", "channel"):
+        case recipes.Int8("channel"):
             return partial(rounded, bits=8)
-        case Recipe("int4"):
+        case recipes.Int4():
             return _in_groups
-        case Recipe("prune", share):
+        case recipes.Prune(share):
             pruning: Any = prune.L1Unstructured(share)
             return lambda rows: pruning.prune(rows.contiguous())
-    bits = recipe.value if isinstance(recipe.value, int) else 8
+    bits = recipe.bits if isinstance(recipe, recipes.Round) else 8
     return lambda rows: rounded(rows.flatten(), bits)
 
 
@@ -239,11 +214,11 @@ def _narrow(twin: nn.Module, dtype: torch.dtype) -> None:
 def _framed(twin: nn.Module, recipe: Recipe) -> nn.Module:
     """The twin as its caller needs it; the decoder of CharRNNs looks after precisions itself."""
     if isinstance(twin, CharRNN):  # the decoder would step by its weights alone
-        return Called(twin) if recipe.name in _AT_RUN_TIME else twin
-    if recipe.name in _PRECISIONS:
+        return Called(twin) if isinstance(recipe, recipes.AtRunTime) else twin
+    if isinstance(recipe, recipes.Cast):
         if isinstance(twin, torch.jit.ScriptModule):  # takes no hooks
             twin = Called(twin)
-        inwards = partial(_cast_inputs, dtype=_PRECISIONS[recipe.name])
+        inwards = partial(_cast_inputs, dtype=getattr(torch, recipe.dtype))
         twin.register_forward_pre_hook(inwards, with_kwargs=True)
         twin.register_forward_hook(_cast_output)
     return twin
@@ -315,9 +290,7 @@ def _account(
             left["biases"] |= not own <= changed.keys()
         elif own and name not in spared:
             left[what] += count
-    values = {"name": recipe.name, "value": recipe.value, "scheme": SCHEMES.get(str(recipe.value))}
-    values["kept"] = str(next(iter(changed.values())).dtype).removeprefix("torch.")
-    label, how = (text.format(**values) for text in _DONE[recipe.name])
+    label, how = recipe.words(str(next(iter(changed.values())).dtype).removeprefix("torch."))
     tensors = len({tensor.data_ptr() for tensor in changed.values()})
     kinds, layers = _listed(f"{count} {what}" for what, count in done.items()), done.total()
     words = f"{label}: {tensors} tensor{'s'[: tensors > 1]} of {kinds} layer{'s'[: layers > 1]} {how}"

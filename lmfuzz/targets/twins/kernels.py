@@ -13,13 +13,8 @@ from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from lmfuzz.errors import UsageError, one_line
-from lmfuzz.targets.twins.layers import GROUP, is_turned
-
-SCHEMES: Mapping[str, str] = {  # torchao's, and what each does to a layer
-    "int8": "rounded per channel",
-    "int8dq": "rounded per channel, their inputs per row at run time",
-    "int4": f"rounded in groups of {GROUP} inputs",
-}
+from lmfuzz.targets.twins.layers import is_turned
+from lmfuzz.targets.twins.recipes import GROUP
 
 
 def pack_dynamic(module: nn.Module, spared: Collection[str]) -> int:
@@ -58,7 +53,7 @@ def pack_dynamic(module: nn.Module, spared: Collection[str]) -> int:
 def pack_torchao(module: nn.Module, scheme: str, spared: Collection[str]) -> tuple[int, set[str]]:
     """Gives Linear and Conv1D layers torchao's quantised weights; how many, and which do not divide.
 
-    ``scheme`` is one of SCHEMES; the layers called ``spared`` stay as they are, and so do those of int4
+    ``scheme`` is one of the recipe's; the layers called ``spared`` stay as they are, and so do those of int4
     whose inputs are no multiple of 32, the names that are returned. UsageError when torchao is missing
     or cannot, or a weight is not finite.
     """

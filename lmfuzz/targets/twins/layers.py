@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from lmfuzz.errors import UsageError
 
-GROUP = 32  # inputs of a channel that share one step of int4
-
 RECURRENT = frozenset({"RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell"})
 _TRANSPOSED = frozenset({"ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"})
 _FORWARD = frozenset({"Linear", "Bilinear", "Conv1d", "Conv2d", "Conv3d", "MultiheadAttention", "Conv1D"})
