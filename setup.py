@@ -44,7 +44,7 @@ setup(
     },
     install_requires=[
         "torch>=2.6",
-        "transformers>=5,<6",  # brings tokenizers and safetensors, in the versions that it works with
+        "transformers>=5,<6",  # brings tokenizers, safetensors and huggingface_hub as it needs them
         "numpy>=2",
         "scipy>=1.13",
         "nmslib>=2.1.2",
