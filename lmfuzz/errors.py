@@ -1,6 +1,7 @@
 """The errors a user can cause; each carries one sentence that says what would be right."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 
@@ -20,7 +21,20 @@ class Unfit(Exception):  # noqa: N818  # it is the row that is unfit, not the mo
     """A row that the target cannot be given, such as one longer than its window: unscored, no crash."""
 
 
+EXTRAS = {
+    "image": "images need Pillow",
+    "format": "the objective format needs jsonschema and regex",
+}
 INTERRUPTS = (KeyboardInterrupt, GeneratorExit)  # end a campaign; all else is the affair of who raised it
+
+
+@contextmanager
+def extra(name: str) -> Iterator[None]:
+    """Import packages of an extra within this; raises UsageError, which says how to install them."""
+    try:
+        yield
+    except ModuleNotFoundError:
+        raise UsageError(f"{EXTRAS[name]}: pip install 'lmfuzz[{name}]'") from None
 
 
 def one_line(error: BaseException) -> str:

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn, optim
 
 from lmfuzz.errors import UsageError
-from lmfuzz.inputs.images import DATA, read_images
+from lmfuzz.inputs.datasets import DATA
+from lmfuzz.inputs.images import read_images
 from lmfuzz.targets import checkpoint
 from lmfuzz.targets.classifiers import Classifier, ClassifierConfig
 

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel, LlamaForCausalLM
 
 import lmfuzz
-from lmfuzz.inputs.images import DATA
+from lmfuzz.inputs.datasets import DATA
 
 torch.set_num_threads(1)
 

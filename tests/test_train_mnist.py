@@ -14,7 +14,7 @@ import torch
 from click.testing import CliRunner
 
 import lmfuzz
-from lmfuzz.inputs.images import DATA
+from lmfuzz.inputs.datasets import DATA
 from lmfuzz.targets import checkpoint
 
 torch.set_num_threads(1)

@@ -111,17 +111,19 @@ def _fetch(download: bool, given: dict[str, Any]) -> None:
     """Download what --seeds names, where that is wanted."""
     if not download:
         return
-    from lmfuzz.inputs import images
+    from lmfuzz.inputs import datasets
 
-    folder = os.environ.get(images.DATA)
-    names = sorted({name.partition(":")[0] for name in given["seeds"]} & images.SUMS.keys())
+    folder = os.environ.get(datasets.DATA)
+    names = sorted({name.partition(":")[0] for name in given["seeds"]} & datasets.SUMS.keys())
     if not (folder and names):
         wrong = (
-            f"set {images.DATA} to the folder to put it in" if names else "name it: --seeds mnist or cifar10"
+            f"set {datasets.DATA} to the folder to put it in"
+            if names
+            else "name it: --seeds mnist or cifar10"
         )
         raise UsageError(f"--download fetches a data set; {wrong}")
     for name in names:
-        say(f"{name} is in {images.download(name, Path(folder).expanduser())}")
+        say(f"{name} is in {datasets.download(name, Path(folder).expanduser())}")
 
 
 def _compare(

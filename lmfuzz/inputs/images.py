@@ -1,52 +1,28 @@
-"""The images that campaigns start from: known data sets, files and folders, checked as they are read."""
+"""The images that campaigns start from: data sets, files and folders, checked as they are read."""
 
 import gzip
-import hashlib
 import math
-import os
 import re
-import tarfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from http.client import HTTPException
 from pathlib import Path
-from urllib.error import HTTPError
-from urllib.request import urlopen
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
-from lmfuzz.errors import UsageError, nearest, one_line
+from lmfuzz.errors import UsageError, extra, nearest, one_line
+from lmfuzz.inputs import datasets
 from lmfuzz.inputs.bundled import resource
 from lmfuzz.types import IntArray
 
+with extra("image"):
+    from PIL import Image
+
 Bytes = npt.NDArray[np.uint8]
 
-DATA = "LMFUZZ_DATA"  # the environment variable that names the folder of the data sets
-LARGEST = 1 << 30  # bytes of a file: what promises or sends more is no file of images
 PICTURES = (".png", ".jpg", ".jpeg")
 RECORD = 1 + 3 * 32 * 32  # bytes of a CIFAR-10 image with its label
-MNIST = {"mnist": "t10k", "mnist:train": "train"}
-CIFAR = {"cifar10": ["test_batch.bin"], "cifar10:train": [f"data_batch_{i}.bin" for i in range(1, 6)]}
-BATCHES = "cifar-10-batches-bin"
-KNOWN = ("digits", *MNIST, *CIFAR)
-
-HOSTS = {
-    "mnist": "https://ossci-datasets.s3.amazonaws.com/mnist",
-    "cifar10": "https://www.cs.toronto.edu/~kriz",
-}
-ARCHIVE = "cifar-10-binary.tar.gz"
-SUMS = {  # sha256
-    "mnist": {
-        "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
-        "train-labels-idx1-ubyte.gz": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
-        "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
-        "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
-    },
-    "cifar10": {ARCHIVE: "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"},
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +55,7 @@ class Images:
 def read_images(sources: Sequence[str], count: int | None = None) -> Images:
     """The first ``count`` images of the sources, joined in order; ``digits`` where there are no sources.
 
-    A source is ``digits`` (scikit-learn's, 8x8), ``mnist``, ``mnist:train``, ``cifar10``, ``cifar10:train``
+    A source is ``digits`` (bundled, 8x8), ``mnist``, ``mnist:train``, ``cifar10``, ``cifar10:train``
     (below the folder LMFUZZ_DATA), or a path: an IDX file of images (its labels are found beside it),
     a CIFAR-10 ``.bin`` file, a PNG or JPEG file, or a folder of these. Where a folder has them in
     subfolders, the subfolders are the classes and one image of each comes in turn; its label is the
@@ -113,47 +89,11 @@ def fitted(images: Images, shape: tuple[int, int, int]) -> Images:
     return replace(images, values=_coloured(values, channels))
 
 
-def download(name: str, folder: Path, base: str | None = None) -> Path:
-    """The folder below ``folder`` that has MNIST's or CIFAR-10's files, fetched where they are not there.
-
-    ``name`` is a source, such as ``mnist:train``; ``base`` the address of the folder to fetch from, in
-    place of the data set's public host. What is fetched has the published sha256 sum, or it is not kept.
-    Raises UsageError for another name, without a network, for a wrong sum and when writing fails.
-    """
-    name = name.partition(":")[0]
-    if name not in SUMS:
-        raise UsageError(f"{name} cannot be downloaded; {' and '.join(SUMS)} can")
-    base = (base or HOSTS[name]).rstrip("/")
-    place = folder / ("mnist" if name == "mnist" else BATCHES)
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-        if name == "mnist":
-            for file, right in SUMS[name].items():
-                _fetch(f"{base}/{file}", place / file, right)
-        elif not all((place / file).exists() for files in CIFAR.values() for file in files):
-            archive = folder / ARCHIVE
-            _fetch(f"{base}/{ARCHIVE}", archive, SUMS[name][ARCHIVE])
-            _unpack(archive, place)
-            archive.unlink()
-    except (OSError, HTTPException, ValueError, tarfile.TarError, EOFError, zlib.error) as error:
-        raise UsageError(
-            f"cannot download {name} from {base} to {folder}: {one_line(error)};"
-            f" put its files into {place} yourself, or take digits"
-        ) from None
-    return place
-
-
 def _read(source: str, count: int | None) -> Images:
     """The images of one source, at most ``count``."""
-    if source == "digits":
-        return _digits().first(count)
     try:
-        if source in MNIST:
-            file = f"mnist/{MNIST[source]}-images-idx3-ubyte"
-            images = _idx(_known(source, f"{file}.gz", file))
-        elif source in CIFAR:
-            files = [_known(source, f"{BATCHES}/{file}", f"cifar10/{file}") for file in CIFAR[source]]
-            images = _join([_cifar(file) for file in files], source)
+        if source in datasets.FILES:
+            images = _join([_file(path, count) for path in datasets.locate(source)], source)
         else:
             images = _file(resource(source), count)
     except OSError as error:
@@ -161,37 +101,16 @@ def _read(source: str, count: int | None) -> Images:
     return replace(images, name=source).first(count)
 
 
-def _known(source: str, *places: str) -> Path:
-    """The first of the ``places`` below the folder LMFUZZ_DATA that is there."""
-    root = os.environ.get(DATA)
-    found = [path for place in places if root and (path := Path(root, place).expanduser()).exists()]
-    if not found:
-        why = f"{root} has no {places[0]}" if root else f"{DATA} is not set"
-        raise UsageError(
-            f"{source} is not there, {why}: set {DATA} to the folder that has {places[0]}, fetch it with"
-            " --download, or take digits, which needs no files"
-        )
-    return found[0]
-
-
 def _file(path: Path, count: int | None) -> Images:
     if path.is_dir():
         return _folder(path, count)
     if not path.exists():
         raise UsageError(
-            f"there is no file or folder of images {path}{nearest(str(path), KNOWN)};"
-            f" {', '.join(KNOWN)} are known by name"
+            f"there is no file or folder of images {path}{nearest(str(path), datasets.FILES)};"
+            f" {', '.join(datasets.FILES)} are known by name"
         )
     suffix = path.suffix.lower()
     return _cifar(path) if suffix == ".bin" else _picture(path) if suffix in PICTURES else _idx(path)
-
-
-def _digits() -> Images:
-    from sklearn.datasets import load_digits  # type: ignore[import-untyped]  # takes a second
-
-    digits = load_digits()
-    values = np.rint(digits.images[..., None] * (255 / 16)).astype(np.uint8)
-    return Images(values, digits.target.astype(np.int64), "digits")
 
 
 def _idx(path: Path) -> Images:
@@ -217,8 +136,8 @@ def _array(path: Path, axes: int, what: str) -> Bytes:
         raise UsageError(f"{path} is cut off: an IDX file of {what} has a header of {length} bytes")
     shape = [int(n) for n in np.frombuffer(header, ">u4", offset=4)]
     promised = math.prod(shape)
-    if not 0 < promised <= LARGEST:
-        raise UsageError(f"{path} promises {promised} bytes of {what}; 1 to {LARGEST} are right")
+    if not 0 < promised <= datasets.LARGEST:
+        raise UsageError(f"{path} promises {promised} bytes of {what}; 1 to {datasets.LARGEST} are right")
     body = _start(path, length + promised + 1)[length:]
     if len(body) != promised:
         found = "more than that" if len(body) > promised else f"only {len(body)}"
@@ -239,15 +158,14 @@ def _start(path: Path, length: int) -> bytes:
 
 
 def _cifar(path: Path) -> Images:
-    size = path.stat().st_size
-    if not 0 < size <= LARGEST or size % RECORD:
-        raise UsageError(f"{path} has {size} bytes; a CIFAR-10 file has {RECORD} for each image")
-    records = np.fromfile(path, np.uint8).reshape(-1, RECORD)
-    labels = records[:, 0].astype(np.int64)
-    if labels.max() > 9:
-        wrong = int(np.argmax(labels > 9))
-        raise UsageError(f"{path}: image {wrong + 1} has label {labels[wrong]}; CIFAR-10 has labels 0 to 9")
-    return Images(records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels, str(path))
+    """A file of CIFAR-10's binary format: of each image the label, then its red, green and blue values."""
+    values = np.fromfile(path, np.uint8, datasets.LARGEST)
+    if not len(values) or len(values) % RECORD or values[::RECORD].max() > 9:
+        right = f"{RECORD} bytes for each image, the first its label, 0 to 9"
+        raise UsageError(f"{path} is not a CIFAR-10 file, which has {right}")
+    records = values.reshape(-1, RECORD)
+    planes = records[:, 1:].reshape(-1, 3, 32, 32)
+    return Images(planes.transpose(0, 2, 3, 1), records[:, 0].astype(np.int64), str(path))
 
 
 def _folder(path: Path, count: int | None) -> Images:
@@ -327,43 +245,3 @@ def _framed(values: Bytes, height: int, width: int) -> Bytes:
     rows, columns = (top[:, None] + steps)[:, :, None], (left[:, None] + steps)[:, None, :]
     framed[np.arange(len(values))[:, None, None], rows, columns, 0] = scaled
     return framed
-
-
-def _fetch(url: str, file: Path, right: str) -> None:
-    """The file at ``url``, unless it is there and right; it has its name only once its sum was checked."""
-    if file.exists() and _sum(file) == right:
-        return
-    part = file.with_name(file.name + ".part")
-    try:
-        with urlopen(url, timeout=30) as answer, part.open("wb") as out:
-            while out.tell() <= LARGEST and (chunk := answer.read(1 << 20)):
-                out.write(chunk)
-        found = _sum(part)
-        if found != right:
-            raise UsageError(f"{url} has the sha256 sum {found}, but {right} is right; it was not kept")
-        part.replace(file)
-    except HTTPError as error:
-        error.close()  # the connection is still open
-        raise
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _sum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _unpack(archive: Path, folder: Path) -> None:
-    """CIFAR-10's batches out of its archive, and nothing else; no name in it decides where it goes."""
-    wanted = {f"{BATCHES}/{file}": folder / file for files in CIFAR.values() for file in files}
-    with tarfile.open(archive, "r:gz") as tar:
-        for member in tar:
-            content = tar.extractfile(member) if member.isfile() and member.name in wanted else None
-            if content is not None:
-                file = wanted.pop(member.name)
-                part = file.with_name(file.name + ".part")
-                part.write_bytes(content.read())
-                part.replace(file)
-    if wanted:
-        raise UsageError(f"{archive} has no {' and no '.join(wanted)}; CIFAR-10's archive does")

@@ -3,10 +3,13 @@
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
+from lmfuzz.errors import extra
 from lmfuzz.inputs.spaces import BoxSpace
 from lmfuzz.types import Array, FloatArray
+
+with extra("image"):
+    from PIL import Image
 
 _SMALL = 160  # pixels that the shorter side of the picture of all three has at least
 _GAP = 2  # pixels of the model's between them

@@ -64,16 +64,17 @@ def read(paths: Sequence[str], space: TextSpace, unknown: Unknown = "error", bun
 
 
 def read_box(paths: Sequence[str], space: BoxSpace, count: int | None, seed: int) -> Seeds:
-    """Images (scikit-learn's digits where ``paths`` is empty), or rows of numbers from .npy files.
+    """Images (``digits`` where ``paths`` is empty), or rows of numbers from .npy files.
 
     Where a space that is no image has no files: ``count`` (64) random rows, drawn with ``seed``, the
     middle of the box the first. UsageError for whatever does not fit the space.
     """
+    if space.image:
+        from lmfuzz.inputs.images import fitted, read_images  # findings need Pillow, too: know it at once
+
     if paths and all(path.endswith(".npy") for path in paths):
         return Seeds(space.batch(space.settle(np.concatenate([_rows(path, space) for path in paths]))))
     if space.image:
-        from lmfuzz.inputs.images import fitted, read_images  # only where it is used: it loads Pillow
-
         images = fitted(read_images(paths, count), (space.shape[0], space.shape[1], space.shape[2]))
         values = space.low + (space.high - space.low) * (images.values / np.float32(255))
         return Seeds(space.batch(space.settle(values)))

@@ -9,7 +9,7 @@ from typing import Any, NoReturn, Protocol
 
 import numpy as np
 
-from lmfuzz.errors import UsageError
+from lmfuzz.errors import UsageError, extra
 from lmfuzz.inputs.bundled import resource
 from lmfuzz.inputs.reading import read_text
 from lmfuzz.protocols import ForTexts
@@ -128,7 +128,8 @@ class _Pattern:
     """A regular expression that must match the whole answer."""
 
     def __init__(self, pattern: str) -> None:
-        import regex  # type: ignore[import-untyped]  # re does not tell whether more text could match
+        with extra("format"):
+            import regex  # type: ignore[import-untyped]  # re does not tell whether more text could match
 
         try:
             with warnings.catch_warnings():
@@ -235,11 +236,12 @@ def _read(file: str) -> Any:
 
 def _validator(file: str, schema: Any) -> Any:
     """What checks values against the schema; UsageError where that is none."""
-    from jsonschema.exceptions import SchemaError
-    from jsonschema.validators import Draft202012Validator, validator_for  # type: ignore[import-untyped]
-    from jsonschema_specifications import REGISTRY  # type: ignore[import-untyped]  # and not the network
-    from referencing.exceptions import Unresolvable
-    from referencing.jsonschema import DRAFT202012, specification_with
+    with extra("format"):
+        from jsonschema.exceptions import SchemaError
+        from jsonschema.validators import Draft202012Validator, validator_for  # type: ignore[import-untyped]
+        from jsonschema_specifications import REGISTRY  # type: ignore[import-untyped]  # and not the network
+        from referencing.exceptions import Unresolvable
+        from referencing.jsonschema import DRAFT202012, specification_with
 
     if not isinstance(schema, dict | bool):
         raise UsageError(f"format: {file} is not a JSON schema: it must be an object, or true or false")

@@ -2,28 +2,27 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from pydantic import Field
 
 from lmfuzz.errors import UsageError
-from lmfuzz.operators.pixels import image_space, unit
+from lmfuzz.operators.pixels import image_space
 from lmfuzz.protocols import ForImages, MutationContext
 from lmfuzz.types import Array, Batch
 
 LARGEST_KERNEL = 31
-LARGEST_FLOAT_MEDIAN = 5  # cv2's median of larger kernels takes bytes only
+BELLS = {3: [1, 2, 1], 5: [1, 4, 6, 4, 1], 7: [2, 7, 14, 18, 14, 7, 2]}  # OpenCV's, of small kernels
 
 
-@cache
-def _cv2() -> Any:
-    """OpenCV, loaded when it is first used: a list of operators need not wait for it."""
-    import cv2
+def _ndimage() -> Any:
+    """Scipy's filters, loaded when they are first used: a list of operators need not wait for them."""
+    from scipy import ndimage
 
-    cv2.setNumThreads(1)  # images are small, and every process has its one core
-    return cv2
+    return ndimage
 
 
 def _odd_kernel(largest: int) -> None:
@@ -33,13 +32,38 @@ def _odd_kernel(largest: int) -> None:
 
 
 def _each(rows: Batch, context: MutationContext, drawn: Array, change: Callable[..., Array]) -> Batch:
-    """Copies of images changed one by one: cv2 has no filter of batches, and needs microseconds each.
+    """Copies of images, changed by what was drawn for each.
 
-    ``change`` takes an image (H, W, C) and what was drawn for it; it may drop the axis of one channel.
+    ``change`` takes the images (N, H, W, C) for which the same was drawn, and what that is.
     """
-    space = image_space(context)
-    changed = [change(image, value) for image, value in zip(rows.data, drawn.tolist(), strict=True)]
-    return rows.changed(space.settle(np.array(changed, np.float32).reshape(rows.data.shape)))
+    space, changed = image_space(context), np.empty_like(rows.data)
+    for value in np.unique(drawn):
+        here = drawn == value
+        changed[here] = change(rows.data[here], value.item())
+    return rows.changed(space.settle(changed))
+
+
+def _mean(images: Array, size: int) -> Array:
+    means: Array = _ndimage().uniform_filter(images, (1, size, size, 1), mode="mirror")
+    return means
+
+
+def _bell(images: Array, size: int) -> Array:
+    """Images blurred with OpenCV's Gaussian kernel of ``size`` pixels each way."""
+    distances = np.arange(size) - size // 2
+    weights = np.array(BELLS.get(size, np.exp(-0.5 * (distances / (0.15 * size + 0.35)) ** 2)))
+    for axis in (1, 2):
+        images = _ndimage().correlate1d(images, weights / weights.sum(), axis, mode="mirror")
+    return images
+
+
+def _median(images: Array, size: int) -> Array:
+    """Medians of squares; this takes a third of the time of scipy's, and row by row little memory."""
+    around, middle = size // 2, size * size // 2
+    padded = np.pad(images, [(0, 0), (around, around), (around, around), (0, 0)], mode="edge")
+    squares = sliding_window_view(padded, (size, size), (1, 2))  # (N, H, W, C, size, size)
+    lines = (line.reshape(*line.shape[:3], -1) for line in squares.swapaxes(0, 1))
+    return np.stack([np.partition(line, middle)[..., middle] for line in lines], axis=1)
 
 
 @dataclass(frozen=True)
@@ -54,7 +78,7 @@ class MeanBlur(ForImages):
     def __call__(self, rows: Batch, context: MutationContext) -> Batch:
         """Changed copies of ``rows``; a square of one pixel changes nothing."""
         sizes = context.rng.integers(1, self.largest + 1, size=len(rows))
-        return _each(rows, context, sizes, lambda image, size: _cv2().blur(image, (size, size)))
+        return _each(rows, context, sizes, _mean)
 
 
 @dataclass(frozen=True)
@@ -72,14 +96,14 @@ class GaussianBlur(ForImages):
     def __call__(self, rows: Batch, context: MutationContext) -> Batch:
         """Changed copies of ``rows``; a kernel of one pixel changes nothing."""
         sizes = 1 + 2 * context.rng.integers((self.largest + 1) // 2, size=len(rows))
-        return _each(rows, context, sizes, lambda image, size: _cv2().GaussianBlur(image, (size, size), 0))
+        return _each(rows, context, sizes, _bell)
 
 
 @dataclass(frozen=True)
 class MedianBlur(ForImages):
     """Every value becomes the median of a square of 1, 3 ... ``largest`` pixels each way.
 
-    TriggerFinder's (arXiv 2112.02819). From 7 on, values are rounded to bytes first.
+    TriggerFinder's (arXiv 2112.02819).
     """
 
     largest: int = 7
@@ -89,19 +113,8 @@ class MedianBlur(ForImages):
 
     def __call__(self, rows: Batch, context: MutationContext) -> Batch:
         """Changed copies of ``rows``; a square of one pixel changes nothing."""
-        space = image_space(context)
-        low, byte = np.float32(space.low), np.float32(unit(space))
-
-        def median(image: Array, size: int) -> Array:
-            if size <= LARGEST_FLOAT_MEDIAN:
-                small: Array = _cv2().medianBlur(image, size)
-                return small
-            whole = np.rint((image - low) / byte).astype(np.uint8)
-            blurred: Array = low + byte * _cv2().medianBlur(whole, size)
-            return blurred
-
         sizes = 1 + 2 * context.rng.integers((self.largest + 1) // 2, size=len(rows))
-        return _each(rows, context, sizes, median)
+        return _each(rows, context, sizes, _median)
 
 
 @dataclass(frozen=True)
@@ -140,16 +153,7 @@ class Rotation(ForImages):
 
     def __call__(self, rows: Batch, context: MutationContext) -> Batch:
         """Changed copies of ``rows``."""
-        space = image_space(context)
-        height, width, _ = space.shape
-        middle = (width - 1) / 2, (height - 1) / 2
-        edge = _cv2().BORDER_REPLICATE if self.replicate else _cv2().BORDER_CONSTANT
-        lowest = [space.low] * 4
-
-        def rotated(image: Array, degrees: float) -> Array:
-            turn = _cv2().getRotationMatrix2D(middle, degrees, 1)
-            size = (width, height)
-            turned: Array = _cv2().warpAffine(image, turn, size, borderMode=edge, borderValue=lowest)
-            return turned
-
-        return _each(rows, context, context.rng.uniform(-self.most, self.most, len(rows)), rotated)
+        lowest, mode = image_space(context).low, "nearest" if self.replicate else "grid-constant"
+        angles = context.rng.uniform(-self.most, self.most, len(rows))
+        turn = partial(_ndimage().rotate, axes=(2, 1), reshape=False, order=1, mode=mode, cval=lowest)
+        return _each(rows, context, angles, turn)

@@ -1,0 +1,121 @@
+"""What an installation brings: few packages, extras that say their names, and a lock with hashes."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import setuptools  # noqa: F401  # before distutils, which it replaces
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from shell import Shell
+
+import lmfuzz
+
+ROOT = Path(__file__).parents[1]
+WITH_TRANSFORMERS = {"tokenizers", "safetensors", "huggingface_hub"}
+MODULES = {"PIL": "pillow", "jsonschema_specifications": "jsonschema", "referencing": "jsonschema"}
+EXTRAS = ("PIL", "jsonschema", "regex", "torchao")  # modules of theirs
+IMAGE = ["image", "nan", "models:mnist/unsafe", "--count", "2", "--budget", "9x"]
+
+
+@pytest.fixture
+def declared(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Requirement]]:
+    """The requirements of setup.py, by extra; '' for those of every installation."""
+    from distutils.core import run_setup
+
+    monkeypatch.chdir(ROOT)
+    made = run_setup("setup.py", stop_after="init")
+    named = {"": made.install_requires, **made.extras_require}
+    return {extra: [Requirement(line) for line in lines] for extra, lines in named.items()}
+
+
+def test_an_installation_needs_at_most_twelve_packages(declared: dict[str, list[Requirement]]) -> None:
+    assert len(declared[""]) <= 12
+    assert declared.keys() >= {"image", "format", "torchao"}
+    tested = {str(requirement) for requirement in declared["test"]}
+    assert {str(one) for extra in declared.keys() - {""} for one in declared[extra]} == tested
+
+
+def test_every_package_that_is_imported_is_declared(declared: dict[str, list[Requirement]]) -> None:
+    known = {requirement.name for extra in declared for requirement in declared[extra]} | WITH_TRANSFORMERS
+    found = set[str]()
+    for path in Path(lmfuzz.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                found.add((node.module or "").partition(".")[0])
+    outside = found - sys.stdlib_module_names - {"lmfuzz"}
+    assert {MODULES.get(name, name) for name in outside} <= known
+
+
+def test_the_lock_pins_all_that_is_declared_with_hashes(declared: dict[str, list[Requirement]]) -> None:
+    text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    pins = dict(re.findall(r"^([^\s=#]+)==(\S+) \\\n    --hash=sha256:[0-9a-f]{64}", text, re.M))
+    assert len(pins) == len(re.findall(r"^\w", text, re.M))
+    pins |= dict(re.findall(r"^(torch)==(\S+)$", (ROOT / "constraints-torch.txt").read_text("utf-8"), re.M))
+    for requirement in {one for extra in declared.values() for one in extra}:
+        pinned = pins[canonicalize_name(requirement.name)]
+        assert requirement.specifier.contains(pinned), f"{requirement} is pinned to {pinned}"
+    assert not pins.keys() & {"scikit-learn", "opencv-python-headless", "joblib"}
+
+
+def without(modules: tuple[str, ...], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command line where some modules are not installed."""
+    script = (
+        f"import sys\nsys.modules.update(dict.fromkeys({modules}))\nimport lmfuzz.cli.main as m\nm.main()"
+    )
+    command = [sys.executable, "-c", script, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "sentence"),
+    [
+        ("PIL", IMAGE, "images need Pillow: pip install 'lmfuzz[image]'"),
+        (
+            "regex",
+            ["fuzz", "--objective", "format:pattern=a+"],
+            "the objective format needs jsonschema and regex: pip install 'lmfuzz[format]'",
+        ),
+        (
+            "jsonschema",
+            ["fuzz", "--objective", "format:schema=any.json"],
+            "the objective format needs jsonschema and regex: pip install 'lmfuzz[format]'",
+        ),
+    ],
+)
+def test_what_lacks_an_extra_names_it(sh: Shell, module: str, arguments: list[str], sentence: str) -> None:
+    Path("any.json").write_text("true", encoding="utf-8")
+    done = without((module,), *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[-1].endswith(sentence)
+    assert "Traceback" not in done.stderr
+
+
+def test_rows_of_numbers_that_are_images_need_pillow_from_the_start(sh: Shell) -> None:
+    (Path("rows.npy")).write_bytes(b"never read")
+    done = without(("PIL",), *IMAGE, "--seeds", "rows.npy")
+    assert done.returncode == 2
+    assert "images need Pillow" in done.stderr
+
+
+def test_an_audit_needs_no_extra(sh: Shell) -> None:
+    for arguments in (
+        ["fuzz", "--count", "5", "--budget", "300x", "-o", "audit"],
+        ["show", "audit"],
+        ["report", "audit", "-o", "audit.html"],
+        ["list"],
+    ):
+        done = without(EXTRAS, *arguments)
+        assert done.returncode in (0, 1), done.stderr
+    assert Path("audit.html").exists()
+
+
+def test_ci_runs_every_python_that_is_supported() -> None:
+    supported = re.findall(r"Python :: (3\.\d+)", (ROOT / "setup.py").read_text(encoding="utf-8"))
+    workflow = (ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8")
+    assert re.findall(r'"(3\.\d+)"', workflow) == supported
