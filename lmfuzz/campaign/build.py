@@ -16,7 +16,18 @@ from lmfuzz.plugins import registry as plugins
 from lmfuzz.plugins.grammar import Call, parse
 from lmfuzz.plugins.recipes import is_recipe
 from lmfuzz.plugins.recipes import read as read_recipe
-from lmfuzz.protocols import Bound, Feature, Lexicon, Operator, Search, SearchContext, Target
+from lmfuzz.protocols import (
+    Bound,
+    Feature,
+    HasLexicon,
+    Lexicon,
+    Operator,
+    PlainTarget,
+    Sampler,
+    Search,
+    SearchContext,
+    Target,
+)
 from lmfuzz.search.per_seed import PerSeed
 from lmfuzz.spec import Spec, stored
 from lmfuzz.storage.store import Store
@@ -29,14 +40,14 @@ FEW = 8  # rows that a target is tried on
 _TEXT_NAMES = {"disagreement": "parting"}  # what an objective for labels is called for texts
 
 
-def load_target(spec: Spec) -> Target:
-    """The target that the spec's ``model`` names, a pair where it names a twin, too.
+def load_target(spec: Spec, own: PlainTarget | None = None) -> Target:
+    """The target that the spec's ``model`` names, a pair where it names a twin, too; or one's ``own``.
 
     TargetError when one cannot be loaded.
     """
-    from lmfuzz.targets import loading  # only where it is used: it may load torch
+    from lmfuzz.targets import kinds, loading  # only where it is used: it may load torch
 
-    return loading.load_target(spec)
+    return loading.load_target(spec) if own is None else kinds.own(own, spec)
 
 
 def objectives(spec: Spec, space: Space | None = None) -> ObjectiveSet:
@@ -63,7 +74,7 @@ def check_objectives(spec: Spec, target: Target, panel: ObjectiveSet) -> None:
     """UsageError when an objective could never hit: it looks at texts and there are none, or for a secret
     that the target is not told, or for more tokens than an output has.
     """
-    space, told = target.space, getattr(target, "told", None)
+    space, told = target.space, target.info.told
     for name, made in panel.objectives.items():
         part: Any = made
         if told is not None and getattr(part, "secret", told) not in told:
@@ -106,7 +117,7 @@ def operators(spec: Spec, target: Target) -> dict[str, Operator]:
             f"the operator {wrong[0]} does not fit what the model takes; those that do: {', '.join(fitting)}"
         )
     if not calls:
-        without = {"dictionary"} | (set() if hasattr(target, "sample") else {"tail"})
+        without = {"dictionary"} | (set() if isinstance(target, Sampler) else {"tail"})
         calls = [Call(n) for n in plugins.names("operators") if n not in without and _fits(n, target)]
     if spec.dictionary:
         calls.append(Call("dictionary", (("file", spec.dictionary),)))
@@ -130,11 +141,10 @@ def _fits(name: str, target: Target) -> bool:
 
 
 def lexicon(target: Target) -> Lexicon | None:
-    """What the target, of a pair the base, knows of its rows' tokens; None where rows are none."""
+    """What the target knows of its rows' tokens; None where rows are none."""
     space = target.space
-    if not (isinstance(space, TextSpace) and space.tokens is not None):
-        return None
-    return getattr(getattr(target, "base", target), "lexicon", None)
+    tokens = isinstance(space, TextSpace) and space.tokens is not None
+    return target.lexicon if tokens and isinstance(target, HasLexicon) else None
 
 
 def shrinker(store: Store) -> Shrinker:

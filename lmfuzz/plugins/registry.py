@@ -105,7 +105,7 @@ _PROMISES: Mapping[Kind, tuple[str, type]] = {
     "operators": ("operator", protocols.Operator),
     "searches": ("search", protocols.Search),
     "features": ("feature", protocols.Feature),
-    "targets": ("target", protocols.Target),
+    "targets": ("target", protocols.PlainTarget),
 }
 _PARTS = "parts"  # the parameter that takes what stands in parentheses
 _OPEN = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lmfuzz.errors import TargetError
 from lmfuzz.inputs.spaces import BoxSpace
+from lmfuzz.protocols import TargetInfo
 from lmfuzz.targets.hooks import Peaks, submodules, watching
 from lmfuzz.targets.validate import answers, examples, fingerprint, frozen, inputs
 from lmfuzz.types import Array, Batch, FloatArray, Trace
@@ -46,6 +47,8 @@ class FunctionTarget:
 
     TargetError when the function cannot be such a target.
     """
+
+    info = TargetInfo()
 
     def __init__(self, function: Callable[[Tensor], Any], space: BoxSpace, name: str) -> None:
         self.function, self.space, self.name = function, space, name
