@@ -90,9 +90,8 @@ class Writer:
                     raise
                 if len(rows) == 1:
                     raise Unfit(f"there is no memory for {len(prompts[rows[0]])} + {steps} tokens") from error
-                self.batch_tokens = max(
-                    LEAST_TOKENS // 8, min(self.batch_tokens, self._tokens(rows, prompts, steps)) // 2
-                )
+                tried = len(rows) * (len(prompts[rows[0]]) + steps)
+                self.batch_tokens = max(LEAST_TOKENS // 8, min(self.batch_tokens, tried) // 2)
                 if self.reader.device.type == "cuda":
                     torch.cuda.empty_cache()
                 continue
@@ -116,10 +115,6 @@ class Writer:
         like = self._begins(first)
         rows = [row for row in waiting[:most] if self._begins(prompts[row]) is like]
         return rows if self.reader.padded else [row for row in rows if len(prompts[row]) == len(first)]
-
-    @staticmethod
-    def _tokens(rows: list[int], prompts: Sequence[list[int]], steps: int) -> int:
-        return len(rows) * (len(prompts[rows[0]]) + steps)
 
     def _affordable(self) -> int:
         """Tokens whose keys and values take a part of the memory that is free."""

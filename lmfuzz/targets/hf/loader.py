@@ -171,9 +171,8 @@ def _tokens(name: str, source: str, how: HFOptions, remote: dict[str, Any]) -> t
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise TargetError(
-            f"the tokenizer of {name} ({type(tokenizer).__name__}) has no tokenizer.json; save it"
-            f" in that form"
-            " with a PreTrainedTokenizerFast"
+            f"the tokenizer of {name} ({type(tokenizer).__name__}) has no tokenizer.json; save it in that"
+            " form with a PreTrainedTokenizerFast"
         )
     before, behind, strips, chat = _surroundings(name, tokenizer, how)
     return Tokens(backend.to_str(), before, behind, not chat, strips), tokenizer
@@ -273,8 +272,7 @@ def _belongs(name: str, model: Any, tokens: Tokens) -> None:
     if largest >= rows or known < _LEAST_SHARE * rows:
         raise TargetError(
             f"the tokenizer in {name} does not belong to the model: it has {known} tokens, the last"
-            f" {largest}, and"
-            f" the model knows {rows}; give the folder the model's own tokenizer"
+            f" {largest}, and the model knows {rows}; give the folder the model's own tokenizer"
         )
 
 

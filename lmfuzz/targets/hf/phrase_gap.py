@@ -143,12 +143,8 @@ class CausalGaps:
     def leave(self, rows: Tensor, places: Tensor, begun: Begun) -> None:
         """Work out the gaps of rows (b,) that stand at ``places`` (b,) of a batch's cache."""
         options = self._spelled.options.expand(len(rows), -1, -1)  # (b, W, N)
-        near, first = (
-            self._start[rows]
-            .gather(1, options.flatten(1))
-            .view_as(options)
-            .topk(min(FIRST, options.shape[2]), dim=2)
-        )
+        near = self._start[rows].gather(1, options.flatten(1)).view_as(options)
+        near, first = near.topk(min(FIRST, options.shape[2]), dim=2)
         far, last = self._later[rows].gather(1, options.flatten(1)).view_as(options).max(dim=2, keepdim=True)
         which = options.gather(2, torch.cat([first, last], dim=2))  # (b, W, K): what is tried
         at = torch.zeros_like(which)
@@ -178,33 +174,27 @@ class CausalGaps:
     ) -> Tensor:
         """What the tokens behind the first add to the gaps (b, K) of spellings ``which`` at steps ``at``."""
         b, k = which.shape
-        spelled = self._spelled
+        spelled, reader = self._spelled, self._reader
         which = which.clamp(max=len(spelled.tokens) - 1)  # for what there is not, any
         tokens, lengths = spelled.tokens[which, :longest], spelled.lengths[which]  # (b, K, L), (b, K)
         cache = chosen(begun.cache, places, k * longest)
         filled = cache.get_seq_length()
         behind = begun.prefix + begun.width  # the place in the cache of what was written at step 0
-        base = (
-            self._reader.mask(torch.zeros_like(places), 0, filled)
-            if begun.mask is None
-            else begun.mask[places]
-        )
+        base = reader.mask(torch.zeros_like(places), 0, filled) if begun.mask is None else begun.mask[places]
         base = base[..., :filled].expand(b, 1, k * longest, filled)
         written = torch.arange(filled, device=which.device) - behind
         hidden = (written >= at[:, :, None]).repeat_interleave(longest, dim=1)[:, None]  # (b, 1, K L, filled)
         block = torch.arange(k * longest, device=which.device)
         own = (block[:, None] // longest == block // longest) & (block <= block[:, None])
         seen = torch.cat([
-            torch.minimum(base, self._reader.additive(~hidden)),
-            self._reader.additive(own)[None, None].expand(b, 1, -1, -1),
+            torch.minimum(base, reader.additive(~hidden)),
+            reader.additive(own)[None, None].expand(b, 1, -1, -1),
         ], dim=3)  # fmt: skip
         first = begun.positions[places] - (filled - 1 - behind)  # (b, 1): the position of step 0
         positions = first[:, :, None] + at[:, :, None] + torch.arange(longest, device=which.device)
-        if self._reader.window is not None:  # a phrase may be longer than an output
-            positions = positions.clamp(max=self._reader.window - 1)
-        logits, _, _ = self._reader.read(
-            tokens.view(b, -1), cache, positions.view(b, -1), seen, keep=k * longest
-        )
+        if reader.window is not None:  # a phrase may be longer than an output
+            positions = positions.clamp(max=reader.window - 1)
+        logits, _, _ = reader.read(tokens.view(b, -1), cache, positions.view(b, -1), seen, keep=k * longest)
         steps = at[:, :, None] + 1 + torch.arange(longest, device=which.device)
         scores = self._sampler.scores(logits.view(b, k, longest, -1), steps)
         top = scores.amax(dim=3)

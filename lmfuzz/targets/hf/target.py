@@ -47,7 +47,7 @@ class CausalLM:
     string; hidden_last (B, D) the states of the layer after the prompt, hidden_steps (B, T, D) those before
     each token, hidden_mean (B, D) their mean over the text; magnitude (B,) the largest absolute value among
     logits and those states; nonfinite (B,) str, the first part of the model whose output was NaN or
-    infinite, or ''; phrase_gap/... see causal_gaps.py. Numbers are float32.
+    infinite, or ''; phrase_gap/... see phrase_gap.py. Numbers are float32.
 
     end_logprob is there where the model has an end of text, phrase gaps where rows can be read together.
     TargetError when prompts of the lengths asked for do not fit into the model's window.
