@@ -1,7 +1,8 @@
 """What the parts of a campaign promise one another.
 
-What only some targets can do is a protocol of its own, asked for with ``isinstance``. An object whose class
-knows the others' way, but which lacks the method itself, has None for it: ``isinstance`` sees that.
+What only some targets can do is a protocol of its own, asked for with ``isinstance``. If only some objects of
+a class can, the class does not define the method; each object has it as an attribute, or None for it, which
+``isinstance`` takes for not having it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -77,11 +78,11 @@ class Lexicon(Protocol):
 
 @runtime_checkable
 class HasLexicon(Protocol):
-    """A target that may know its tokens."""
+    """A target that knows its tokens."""
 
     @property
-    def lexicon(self) -> Lexicon | None:
-        """What it knows of them; None: nothing."""
+    def lexicon(self) -> Lexicon:
+        """What it knows of them."""
 
 
 @runtime_checkable

@@ -58,7 +58,7 @@ class FunctionTarget:
         self._copies = False  # whether the function writes into its input
         outputs = self._probe()
         self.outputs = tuple(outputs)
-        self.channels = CHANNELS | outputs.keys()
+        self.channels = CHANNELS.union(outputs)
         self.identity = _identity(function, space)
 
     def run(self, batch: Batch, wants: frozenset[str]) -> Trace:

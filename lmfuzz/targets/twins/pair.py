@@ -27,7 +27,7 @@ class Pair:
     twin's again; families, too (base/phrase_gap/...). text is the twin's, or of two classifiers such as
     "base 7 (0.52), twin 3 (0.51)". A model runs once where something of it is wanted, else not at all.
 
-    info, sample and lexicon: the base's, None where it cannot. margin_gradients: those of both models added
+    info, sample and lexicon: the base's, where it has them. margin_gradients: those of both models added
     up, where both have them, else of the one that has, else None. words: how the twin was made, for a note.
     TargetError when the two do not take the same rows, or have not as many classes.
     """
@@ -48,7 +48,8 @@ class Pair:
         self._smooth = [model for model in (base, twin) if isinstance(model, Differentiable)]
         self.margin_gradients = self._margin_gradients if self._smooth else None
         self.sample = base.sample if isinstance(base, Sampler) else None
-        self.lexicon = base.lexicon if isinstance(base, HasLexicon) else None
+        if isinstance(base, HasLexicon):  # None would not do, as for a method
+            self.lexicon = base.lexicon
 
     def run(self, batch: Batch, wants: frozenset[str]) -> Trace:
         """The wanted channels for every row."""
