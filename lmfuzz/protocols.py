@@ -1,4 +1,9 @@
-"""What the parts of a campaign promise one another."""
+"""What the parts of a campaign promise one another.
+
+What only some targets can do is a protocol of its own, asked for with ``isinstance``. If only some objects of
+a class can, the class does not define the method; each object has it as an attribute, or None for it, which
+``isinstance`` takes for not having it.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +19,23 @@ if TYPE_CHECKING:
     from lmfuzz.inputs.corpus import Corpus
 
 
-class Target(Protocol):
-    """A model under test behind one verb."""
+@dataclass(frozen=True)
+class TargetInfo:
+    """What a target says of itself.
+
+    notes: lines for a person. seeds: the bundled prompts that suit it, None: the usual ones. sparing: whether
+    each row costs much, so that a campaign calibrates with few. told: what the model is told with every
+    prompt; None where that is not known.
+    """
+
+    notes: tuple[str, ...] = ()
+    seeds: str | None = None
+    sparing: bool = False
+    told: str | None = None
+
+
+class PlainTarget(Protocol):
+    """A model under test behind one verb: all that a target of one's own must have."""
 
     channels: frozenset[str]  # what it can show; "phrase_gap/" is a family that takes an argument
     identity: str  # hash of weights, alphabet and decoding: findings name it
@@ -28,6 +48,16 @@ class Target(Protocol):
         """The wanted channels for every row."""
 
 
+@runtime_checkable
+class Target(PlainTarget, Protocol):
+    """A model under test, as a campaign gets it."""
+
+    @property
+    def info(self) -> TargetInfo:
+        """What it says of itself."""
+
+
+@runtime_checkable
 class Sampler(Protocol):
     """A target that can also write on by itself, for operators that borrow its style."""
 
@@ -44,6 +74,32 @@ class Lexicon(Protocol):
 
     def neighbours(self, symbols: IntArray, count: int) -> IntArray:
         """The ``count`` tokens most like each of ``symbols`` (B,), int32 (B, count), the nearest first."""
+
+
+@runtime_checkable
+class HasLexicon(Protocol):
+    """A target that knows its tokens."""
+
+    @property
+    def lexicon(self) -> Lexicon:
+        """What it knows of them."""
+
+
+@runtime_checkable
+class Classifier(Protocol):
+    """A target whose rows get one of K labels."""
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """The names of the labels, (K,)."""
+
+
+@runtime_checkable
+class Differentiable(Protocol):
+    """A classifier that knows which change of a row would change its label."""
+
+    def margin_gradients(self, batch: Batch, labels: IntArray) -> tuple[FloatArray, FloatArray]:
+        """As Gradients."""
 
 
 @dataclass(frozen=True)

@@ -50,12 +50,11 @@ def lmfuzz_campaign(tmp_path: Path) -> Callable[..., Outcome]:
         from lmfuzz import spec as specs
         from lmfuzz.campaign.campaign import Campaign, Silent
         from lmfuzz.errors import TargetError, UsageError, printable
-        from lmfuzz.targets.loading import PROMISED
+        from lmfuzz.targets.kinds import missing
 
         directory = tmp_path / f"campaign-{len(list(tmp_path.glob('campaign-*'))) + 1}"
         try:
-            lacks = [] if target is None else [name for name in PROMISED if not hasattr(target, name)]
-            if lacks:
+            if target is not None and (lacks := missing(target)):
                 raise UsageError(f"target, a {type(target).__name__}, is none: it lacks {', '.join(lacks)}")
             campaign = Campaign(specs.resolve({"budget": BUDGET, **keys}, {}, "lmfuzz_campaign(...)"), target)
             campaign.calibrate()

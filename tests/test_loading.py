@@ -14,7 +14,8 @@ from lmfuzz.spec import Spec
 from lmfuzz.targets import checkpoint
 from lmfuzz.targets.loading import load_target
 from lmfuzz.targets.rnn.model import CharRNN, CharRNNConfig
-from lmfuzz.targets.rnn.target import Decoding, RNNTarget
+from lmfuzz.targets.rnn.target import RNNTarget
+from lmfuzz.targets.sampling import Decoding
 from lmfuzz.targets.torch_module import ModuleTarget
 from lmfuzz.targets.toy import Toy
 from lmfuzz.types import PAD, Batch
@@ -178,7 +179,7 @@ def test_any_module_decodes_as_row_by_row_whatever_the_padding(temperature: floa
             if not temperature:
                 best = torch.log_softmax(logits, 0).max()
                 np.testing.assert_allclose(got["logprob"][1, step], best, atol=1e-4)
-            text.append(int((logits + target._noise[step]).argmax()))
+            text.append(int(target.sampler.choose(step, logits[None])))
     assert got["text"][1] == "".join(ALPHABET[s] for s in text[3:])
     assert len(set(got["text"])) > 1
 

@@ -16,9 +16,10 @@ from lmfuzz.analysis.sweep import Sweep, cells, read
 from lmfuzz.campaign.campaign import Campaign
 from lmfuzz.targets import checkpoint
 from lmfuzz.targets.rnn.model import CharRNN, CharRNNConfig
-from lmfuzz.targets.rnn.target import Decoding, RNNTarget
+from lmfuzz.targets.rnn.target import RNNTarget
+from lmfuzz.targets.sampling import Decoding
 from lmfuzz.targets.twins.compress import make_twin
-from lmfuzz.targets.twins.text_pair import TextPair
+from lmfuzz.targets.twins.pair import TextPair
 from lmfuzz.types import Batch
 
 ROOT = Path(__file__).parent.parent

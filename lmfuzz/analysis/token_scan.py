@@ -9,7 +9,6 @@ import numpy as np
 
 from lmfuzz.campaign.build import load_target
 from lmfuzz.errors import UsageError
-from lmfuzz.protocols import Target
 from lmfuzz.spec import Spec
 from lmfuzz.text import escape, plural
 from lmfuzz.types import FloatArray, IntArray
@@ -152,14 +151,16 @@ class Scan:
         ]  # fmt: skip
 
 
-def _loaded(spec: Spec) -> Target:
+def _loaded(spec: Spec) -> Any:
     """The target; the spec says how to use a model of tokens, which no other kind of model understands."""
     odd = f"{spec.model} is no Hugging Face causal language model; lmfuzz tokens looks at the tokens of such"
     try:
         target = load_target(spec)
     except UsageError:
         raise UsageError(odd) from None
-    if getattr(target, "lexicon", None) is None:
+    from lmfuzz.targets.hf.target import CausalLM
+
+    if not isinstance(target, CausalLM):
         raise UsageError(odd)
     return target
 

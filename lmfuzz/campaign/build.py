@@ -17,7 +17,18 @@ from lmfuzz.objectives.combine import ObjectiveSet
 from lmfuzz.objectives.detectors import named
 from lmfuzz.operators import OPERATORS, suits
 from lmfuzz.plugins.grammar import Call, parse
-from lmfuzz.protocols import Bound, Feature, Lexicon, Operator, Search, SearchContext, Target
+from lmfuzz.protocols import (
+    Bound,
+    Feature,
+    HasLexicon,
+    Lexicon,
+    Operator,
+    PlainTarget,
+    Sampler,
+    Search,
+    SearchContext,
+    Target,
+)
 from lmfuzz.search import SEARCHES
 from lmfuzz.search.adapt import traits_of
 from lmfuzz.search.per_seed import PerSeed
@@ -30,14 +41,14 @@ FEW = 8  # rows that a target is tried on
 _TEXT_NAMES = {"disagreement": "parting"}  # what an objective for labels is called for texts
 
 
-def load_target(spec: Spec) -> Target:
-    """The target that the spec's ``model`` names, a pair where it names a twin, too.
+def load_target(spec: Spec, own: PlainTarget | None = None) -> Target:
+    """The target that the spec's ``model`` names, a pair where it names a twin, too; or one's ``own``.
 
     TargetError when one cannot be loaded.
     """
-    from lmfuzz.targets import loading  # only where it is used: it may load torch
+    from lmfuzz.targets import kinds, loading  # only where it is used: it may load torch
 
-    return loading.load_target(spec)
+    return loading.load_target(spec) if own is None else kinds.own(own, spec)
 
 
 def objectives(spec: Spec, space: Space | None = None) -> ObjectiveSet:
@@ -64,8 +75,7 @@ def check_objectives(spec: Spec, target: Target, panel: ObjectiveSet) -> None:
     """UsageError when an objective could never hit: it looks at texts and there are none, or for a secret
     that the target is not told, or for more tokens than an output has.
     """
-    told = getattr(target, "told", None)
-    panel.must_fit(target.space, told, spec.max_new)
+    panel.must_fit(target.space, target.info.told, spec.max_new)
 
 
 def check_names(spec: Spec) -> None:
@@ -93,7 +103,7 @@ def operators(spec: Spec, target: Target) -> dict[str, Operator]:
             f"the operator {wrong[0]} does not fit what the model takes; those that do: {', '.join(fitting)}"
         )
     if not calls:
-        without = {"dictionary"} | (set() if hasattr(target, "sample") else {"tail"})
+        without = {"dictionary"} | (set() if isinstance(target, Sampler) else {"tail"})
         calls = [Call(n) for n in OPERATORS.names() if n not in without and _fits(n, target)]
     if spec.dictionary:
         calls.append(Call("dictionary", (("file", spec.dictionary),)))
@@ -109,11 +119,10 @@ def _fits(name: str, target: Target) -> bool:
 
 
 def lexicon(target: Target) -> Lexicon | None:
-    """What the target, of a pair the base, knows of its rows' tokens; None where rows are none."""
+    """What the target knows of its rows' tokens; None where rows are none."""
     space = target.space
-    if not (isinstance(space, TextSpace) and space.tokens is not None):
-        return None
-    return getattr(getattr(target, "base", target), "lexicon", None)
+    tokens = isinstance(space, TextSpace) and space.tokens is not None
+    return target.lexicon if tokens and isinstance(target, HasLexicon) else None
 
 
 def shrinker(store: Store) -> Shrinker:

@@ -28,7 +28,7 @@ from lmfuzz.errors import UsageError
 from lmfuzz.files import CAMPAIGN, PICTURES
 from lmfuzz.inputs.corpus import Corpus
 from lmfuzz.inputs.spaces import BoxSpace, TextSpace, describe
-from lmfuzz.protocols import Feature, SearchContext, Target
+from lmfuzz.protocols import Differentiable, Feature, PlainTarget, Sampler, SearchContext
 from lmfuzz.rng import Streams
 from lmfuzz.search.adapt import outcomes_of
 from lmfuzz.search.mutation import Mutator
@@ -82,16 +82,16 @@ class Campaign:
     calibration: Calibration
     archive: Archive | Archives
 
-    def __init__(self, spec: Spec, target: Target | None = None, store: Store | None = None) -> None:
+    def __init__(self, spec: Spec, target: PlainTarget | None = None, store: Store | None = None) -> None:
         self.spec = spec
         assembly.check_names(spec)
         panel = None if spec.twin else assembly.objectives(spec)  # before a model is loaded for minutes
         self.feature: Feature = FEATURES.build(assembly.read_call(spec.feature))
-        self.target = target or assembly.load_target(spec)
+        self.target = assembly.load_target(spec, target)
         self.panel = panel or assembly.objectives(spec, self.target.space)
         assembly.check_objectives(spec, self.target, self.panel)
         self.space = assembly.restrict(self.target.space, spec)
-        self.notes: list[str] = [*getattr(self.target, "notes", ())]
+        self.notes: list[str] = [*self.target.info.notes]
         self.executor = LocalExecutor(self.target)
         self.kept: list[Finding] = []
         self.corpus = Corpus(self.space)
@@ -103,9 +103,9 @@ class Campaign:
         self.streams = Streams(spec.seed)
         self.context = SearchContext(
             self.space, seeds, operators, self.panel.targets, self.corpus, self.streams["search"],
-            self.executor if hasattr(self.target, "sample") else None,
+            self.executor if isinstance(self.target, Sampler) else None,
             bound=assembly.bound(spec, self.space, seeds), queries=spec.per_seed,
-            gradients=self.executor.gradients if hasattr(self.target, "margin_gradients") else None,
+            gradients=self.executor.gradients if isinstance(self.target, Differentiable) else None,
             lexicon=assembly.lexicon(self.target),
         )  # fmt: skip
         self.search = assembly.search(spec, self.context)
@@ -145,7 +145,7 @@ class Campaign:
             self.corpus.add(rows)
             seeds = rows[: store.meta["seeds"]]
             return seeds.changed(seeds.data[:, : int(seeds.lengths.max())])
-        found = assembly.seeds(self.spec, self.space, getattr(self.target, "seeds", None))
+        found = assembly.seeds(self.spec, self.space, self.target.info.seeds)
         for count, what in (
             (found.dropped, "characters outside the model's alphabet, dropped from the seeds"),
             (found.left_out, "seeds left out because they do not fit the model"),
@@ -187,7 +187,7 @@ class Campaign:
     @property
     def _most(self) -> int:
         """How many seeds to calibrate with at most, and how many mutants."""
-        return SPARING if getattr(self.target, "sparing", False) else sys.maxsize
+        return SPARING if self.target.info.sparing else sys.maxsize
 
     def _open_archive(self) -> None:
         one = self.context.seeds[:1]

@@ -6,7 +6,7 @@ import numpy as np
 
 from lmfuzz.errors import INTERRUPTS, TargetError, UsageError, one_line
 from lmfuzz.inputs.spaces import TextSpace
-from lmfuzz.protocols import Gradients, Sampler, Target
+from lmfuzz.protocols import Differentiable, PlainTarget, Sampler
 from lmfuzz.types import CRASH, OWN, PAD, Array, Batch, FloatArray, IntArray, Trace
 
 
@@ -18,7 +18,7 @@ class LocalExecutor:
     '', by the kind of array). The other rows are run as usual.
     """
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: PlainTarget) -> None:
         self.target = target
         self.executions = 0  # rows run or sampled, for whatever reason
         self.seconds = 0.0  # wall time inside the target
@@ -86,12 +86,12 @@ class LocalExecutor:
             self.seconds += time.perf_counter() - started
 
     def gradients(self, batch: Batch, labels: IntArray) -> tuple[FloatArray, FloatArray]:
-        """As Gradients; counted and timed like a run. Only of a target that has ``margin_gradients``."""
-        differentiate: Gradients = self.target.margin_gradients  # type: ignore[attr-defined]
+        """As Gradients; counted and timed like a run."""
+        differentiable: Differentiable = self.target  # type: ignore[assignment]  # called only when it is one
         started = time.perf_counter()
         self.executions += len(batch)
         try:
-            return differentiate(batch, labels)
+            return differentiable.margin_gradients(batch, labels)
         finally:
             self.seconds += time.perf_counter() - started
 

@@ -1,6 +1,6 @@
 """Models under test."""
 
 from lmfuzz.plugins.registry import Kind
-from lmfuzz.protocols import Target
+from lmfuzz.protocols import PlainTarget
 
-TARGETS = Kind("target", "targets", __name__, Target, {})
+TARGETS = Kind("target", "targets", __name__, PlainTarget, {})

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lmfuzz.errors import TargetError
 from lmfuzz.inputs.spaces import BoxSpace
+from lmfuzz.protocols import TargetInfo
 from lmfuzz.targets.hooks import Peaks, submodules, watching
 from lmfuzz.targets.validate import answers, examples, fingerprint, frozen, inputs
 from lmfuzz.types import Array, Batch, FloatArray, Trace
@@ -47,6 +48,8 @@ class FunctionTarget:
     TargetError when the function cannot be such a target.
     """
 
+    info = TargetInfo()
+
     def __init__(self, function: Callable[[Tensor], Any], space: BoxSpace, name: str) -> None:
         self.function, self.space, self.name = function, space, name
         self._parts: dict[str, nn.Module] = {}
@@ -55,7 +58,7 @@ class FunctionTarget:
         self._copies = False  # whether the function writes into its input
         outputs = self._probe()
         self.outputs = tuple(outputs)
-        self.channels = CHANNELS | outputs.keys()
+        self.channels = CHANNELS.union(outputs)
         self.identity = _identity(function, space)
 
     def run(self, batch: Batch, wants: frozenset[str]) -> Trace:

@@ -3,7 +3,7 @@
 import io
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lmfuzz.errors import TargetError, one_line
 from lmfuzz.inputs.spaces import BoxSpace
+from lmfuzz.protocols import Gradients, TargetInfo
 from lmfuzz.targets.hooks import Peaks, per_row, submodules, watching
 from lmfuzz.targets.validate import answers, examples, fingerprint, frozen, inputs
 from lmfuzz.types import Array, Batch, FloatArray, IntArray, Trace
@@ -22,8 +23,6 @@ CHANNELS = frozenset({
 })  # fmt: skip
 ACTIVATION = "activation/"
 _EXTREMES = frozenset({"magnitude", "nonfinite"})
-
-Gradients = Callable[[Batch, IntArray], tuple[FloatArray, FloatArray]]
 
 
 class ImageTarget:
@@ -40,11 +39,11 @@ class ImageTarget:
     largest absolute value of all outputs and activations, inf where one is NaN; nonfinite (B,) the
     first of them, in order of execution, that was NaN or infinite, or ''.
 
-    margin_gradients: a method of targets whose module can be differentiated, see _margin_gradients.
+    margin_gradients: see _margin_gradients; None where the module cannot be differentiated.
     TargetError when the module cannot be such a target.
     """
 
-    margin_gradients: Gradients
+    info = TargetInfo()
 
     def __init__(self, module: nn.Module, space: BoxSpace, name: str, classes: Sequence[str] = ()) -> None:
         if not space.image:
@@ -61,8 +60,11 @@ class ImageTarget:
         self.identity = fingerprint(module, f"({space!r},)")
         self._names = np.array(self.classes, dtype=object)
         self._shares = np.array([*(f" ({i / 100:.2f})" for i in range(101)), " (nan)"], dtype=object)
-        if self._differentiable():
-            self.margin_gradients = self._margin_gradients
+        self.margin_gradients: Gradients | None = self._margin_gradients if self._differentiable() else None
+
+    def like(self, module: nn.Module, name: str) -> "ImageTarget":
+        """Return the same with another module, such as a twin's."""
+        return ImageTarget(module, self.space, name, self.classes)
 
     @torch.inference_mode()
     def run(self, batch: Batch, wants: frozenset[str]) -> Trace:
@@ -182,9 +184,7 @@ class ImageTarget:
     def _differentiable(self) -> bool:
         """Whether two rows have a gradient that is not 0 everywhere, as rounding makes it."""
         try:
-            with warnings.catch_warnings(
-                action="ignore"
-            ):  # of kernels that have no gradient: then there is none
+            with warnings.catch_warnings(action="ignore"):  # kernels without a gradient warn of that
                 found = self._margin_gradients(examples(self.space, 2), np.zeros(2, np.int64))[1]
             return bool(found.any())
         except Exception:  # quantised kernels, numpy inside: whatever it is, there is no gradient

@@ -1,43 +1,157 @@
-"""The noise with which text is sampled: it belongs to (seed, step), never to a row's place in a batch."""
+"""How text is decoded: from logits to the tokens that are written, and to where a text ends.
+
+A target asks a TokenSampler for its tokens, and for the scores that they are the largest of: so a new way of
+decoding is a field of Decoding, and what it does to ``TokenSampler.scores``.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lmfuzz.types import FloatArray
+from lmfuzz.inputs.spaces import TextSpace
+from lmfuzz.spec import Spec
+from lmfuzz.types import PAD, Array, BoolArray, FloatArray, IntArray
+
+CHANNELS = frozenset({
+    "text", "tokens", "token_ends", "ended", "logprob", "entropy", "hidden_last", "hidden_mean",
+    "hidden_steps", "magnitude", "nonfinite",
+})  # fmt: skip
+STEPWISE = frozenset({"hidden_mean", "hidden_steps"})  # made of the states before every token
+NEVER = 2**62  # the place of a stop string in a text that has none
+_FIRST = ("max_new", "temperature", "seed", "stop")  # settings of Decoding that every identity hashes
+_IN_SPEC = {"seed": "decode_seed"}  # what a Spec calls a setting otherwise
+_NONE = -1e4  # nats: a probability of 0, with which 0 log 0 is 0
+_MOST_KEPT = 2**24  # numbers of noise: 64 MiB
 
 
-class Noise:
-    """Gumbel noise that belongs to (seed, step) alone: argmax(logits + noise) draws at ``temperature``.
+@dataclass(frozen=True)
+class Decoding:
+    """How text follows from a prompt.
 
-    Drawn when it is needed, float32 (V,) per step, and kept while all of it stays below 64 MiB.
+    max_new: symbols to write. temperature: 0 is greedy; above it, sampling with noise that belongs to
+    (seed, step) alone, so that text is a function of the prompt. stop: the output ends before the
+    first of these strings.
+    """
+
+    max_new: int = 50
+    temperature: float = 0.0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, spec: Spec) -> "Decoding":
+        """Return the settings that a spec has of these, by their names."""
+        said: dict[str, Any] = {f.name: getattr(spec, _IN_SPEC.get(f.name, f.name)) for f in fields(cls)}
+        return cls(**said | {"stop": tuple(spec.stop)})
+
+    @property
+    def key(self) -> str:
+        """What identities hash: the settings of 0.3.0, and of later ones those that are not the default.
+
+        So that a target keeps its identity when a setting is added that it does not use.
+        """
+        shown = [f for f in fields(self) if f.name in _FIRST or getattr(self, f.name) != f.default]
+        return f"Decoding({', '.join(f'{f.name}={getattr(self, f.name)!r}' for f in shown)})"
+
+
+class TokenSampler:
+    """Chooses tokens: those of the largest scores, which are the logits, with noise added to sample.
+
+    The noise is Gumbel's: argmax(logits + temperature x noise) is an exact draw from the softmax of
+    logits / temperature. It belongs to (seed, step) alone, never to a row's place in a batch. One generator
+    draws all of it at the start; if ``stepwise``, each step has a generator of its own, its noise is drawn
+    when it is needed, and kept if all of it takes less than 64 MiB.
     """
 
     def __init__(
-        self, seed: int, temperature: float, vocabulary: int, steps: int, device: torch.device
+        self, decoding: Decoding, vocabulary: int, device: torch.device | str = "cpu", stepwise: bool = False
     ) -> None:
-        self.temperature = temperature
-        self._seed, self._size, self._device = seed, vocabulary, device
-        self._keeps = steps * vocabulary <= 2**24
-        self._kept: dict[int, Tensor] = {}
+        self.decoding = decoding
+        self._size, self._device = vocabulary, device
+        self._kept: dict[int, Tensor] = {}  # step -> noise (V,)
+        self._keeps = not stepwise or decoding.max_new * vocabulary <= _MOST_KEPT
+        if decoding.temperature and not stepwise:
+            self._kept |= enumerate(self._drawn(decoding.seed, (decoding.max_new, vocabulary)))
 
-    def at(self, step: int) -> Tensor:
-        """The noise (V,) of a step."""
+    def choose(self, step: int, logits: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Return the tokens int64 (B,) written at a step, by logits (B, V); ``rows`` are their ids."""
+        return self.scores(logits, step).argmax(dim=1)
+
+    def scores(self, logits: Tensor, steps: int | Tensor | None = None) -> Tensor:
+        """Return what decoding takes the largest of, (..., V), for logits (..., V).
+
+        steps: which step they are of, one for all or one for each, (...); None: the first axis is the steps.
+        """
+        if not self.decoding.temperature:
+            return logits
+        if steps is None:
+            steps = torch.arange(len(logits), device=logits.device)[:, None]
+        if isinstance(steps, int):
+            return logits + self.noise(steps)
+        distinct, back = torch.unique(steps, return_inverse=True)
+        return logits + torch.stack([self.noise(step) for step in distinct.tolist()])[back]
+
+    def noise(self, step: int) -> Tensor:
+        """Return the noise float32 (V,) of a step, times the temperature."""
         if step not in self._kept:
-            rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self._seed, step])))
-            drawn: FloatArray = rng.gumbel(size=self._size).astype(np.float32) * np.float32(self.temperature)
             if not self._keeps:
                 self._kept.clear()
-            self._kept[step] = torch.from_numpy(drawn).to(self._device)
+            self._kept[step] = self._drawn(np.random.SeedSequence([self.decoding.seed, step]), self._size)
         return self._kept[step]
 
-    def add(self, step: int, logits: Tensor) -> Tensor:
-        """Logits (..., V) of one step with its noise."""
-        return logits + self.at(step) if self.temperature else logits
+    def _drawn(self, seed: int | np.random.SeedSequence, size: int | tuple[int, int]) -> Tensor:
+        rng = np.random.Generator(np.random.PCG64(seed))
+        drawn: FloatArray = rng.gumbel(size=size).astype(np.float32) * np.float32(self.decoding.temperature)
+        return torch.from_numpy(drawn).to(self._device)
 
-    def add_at(self, steps: Tensor, logits: Tensor) -> Tensor:
-        """Logits (..., V) with the noise of their ``steps`` (...)."""
-        if not self.temperature:
-            return logits
-        distinct, back = torch.unique(steps, return_inverse=True)
-        return logits + torch.stack([self.at(step) for step in distinct.tolist()])[back]
+
+def first_stop(texts: Sequence[str], stops: Sequence[str], past: bool = False) -> IntArray:
+    """Return where the first of the ``stops`` begins, or ends if ``past``, in each text, int64 (B,)."""
+    places = np.full(len(texts), NEVER)
+    for stop in stops:
+        found = np.array([text.find(stop) for text in texts])
+        places = np.where(found >= 0, np.minimum(places, found + past * len(stop)), places)
+    return places
+
+
+def characters(
+    space: TextSpace, written: IntArray, stops: Sequence[str]
+) -> tuple[dict[str, Array], BoolArray]:
+    """Return the channels text, tokens, ended and token_ends of ``written`` (B, T), a character each, and
+    which of them (B, T) came after the beginning of a stop string.
+    """  # fmt: skip
+    steps = written.shape[1]
+    texts = space.decode_rows(written, np.full(len(written), steps))
+    stop = first_stop(texts, stops)
+    ended: BoolArray = np.arange(steps) >= stop[:, None]
+    trace: dict[str, Array] = {
+        "text": np.array([text[:end] for text, end in zip(texts, stop.tolist(), strict=True)], dtype=object),
+        "tokens": np.where(ended, PAD, written).astype(np.int32),
+        "ended": np.any(ended, axis=1),
+        "token_ends": np.where(ended, PAD, np.arange(1, steps + 1)).astype(np.int32),
+    }
+    return trace, ended
+
+
+def distribution(
+    logits: Tensor, tokens: Tensor, names: Collection[str], ends: Tensor | None = None
+) -> dict[str, Tensor]:
+    """Return what the ``names`` say of the model's distribution at temperature 1: each float32 (...), nats.
+
+    logits: (..., V). logprob: of ``tokens`` int64 (...). entropy. end_logprob: of any of the ``ends``.
+    """
+    shown: dict[str, Tensor] = {}
+    if not {"logprob", "entropy", "end_logprob"} & set(names):
+        return shown
+    logs = torch.log_softmax(logits, dim=-1)
+    if "logprob" in names:
+        shown["logprob"] = logs.gather(-1, tokens[..., None])[..., 0]
+    if "entropy" in names:
+        shown["entropy"] = -(logs.exp() * logs.clamp(min=_NONE)).sum(dim=-1)
+    if "end_logprob" in names:
+        shown["end_logprob"] = logs[..., ends].logsumexp(dim=-1)
+    return shown

@@ -9,12 +9,9 @@ from torch import Tensor, nn
 
 from lmfuzz.errors import TargetError
 from lmfuzz.inputs.spaces import TextSpace
-from lmfuzz.targets.rnn.target import Decoding, endings
-from lmfuzz.types import PAD, Array, Batch, IntArray, Trace
-
-CHANNELS = frozenset({
-    "text", "tokens", "logprob", "entropy", "hidden_last", "magnitude", "nonfinite", "ended", "token_ends",
-})  # fmt: skip
+from lmfuzz.protocols import TargetInfo
+from lmfuzz.targets.sampling import CHANNELS, STEPWISE, Decoding, TokenSampler, characters, distribution
+from lmfuzz.types import Batch, IntArray, Trace
 
 
 class ModuleTarget:
@@ -28,7 +25,8 @@ class ModuleTarget:
     nonfinite (B,) ``logits, step N of the output`` for the first that is not finite, or ''.
     """
 
-    channels = CHANNELS
+    channels = CHANNELS - STEPWISE
+    info = TargetInfo()
 
     def __init__(
         self, module: nn.Module, name: str, decoding: Decoding, min_length: int = 1, max_length: int = 64
@@ -42,12 +40,13 @@ class ModuleTarget:
         self.module = module.eval().requires_grad_(False)
         self.decoding = decoding
         self.space = TextSpace(symbols, min_length, max_length)
-        draws = np.random.Generator(np.random.PCG64(decoding.seed)).gumbel(
-            size=(decoding.max_new, len(symbols))
-        )
-        self._noise = torch.from_numpy(draws.astype(np.float32)) * decoding.temperature
+        self.sampler = TokenSampler(decoding, len(symbols))
         self._probe(name)
         self.identity = self._hash()
+
+    def like(self, module: nn.Module, name: str) -> "ModuleTarget":
+        """Return the same with another module, such as a twin's."""
+        return ModuleTarget(module, name, self.decoding, self.space.min_length, self.space.max_length)
 
     @torch.inference_mode()
     def run(self, batch: Batch, wants: frozenset[str]) -> Trace:
@@ -67,37 +66,20 @@ class ModuleTarget:
         scores, length = [], text.shape[1]
         for step in range(self.decoding.max_new):
             scores.append(self._logits(text)[:, -1])
-            chosen = (scores[-1] + self._noise[step]).argmax(dim=1)
-            text = torch.cat([text, chosen[:, None]], dim=1)
+            text = torch.cat([text, self.sampler.choose(step, scores[-1])[:, None]], dim=1)
         return text[:, length:], torch.stack(scores, dim=1)
 
     def _trace(self, tokens: IntArray, logits: Tensor, wants: frozenset[str]) -> Trace:
-        texts, ended = self._texts(tokens)
-        trace: dict[str, Array] = {"text": texts, "tokens": np.where(ended, PAD, tokens).astype(np.int32)}
-        trace |= endings(ended)
+        trace, ended = characters(self.space, tokens, self.decoding.stop)
         trace["hidden_last"] = logits[:, 0].numpy()
-        if wants & {"logprob", "entropy"}:
-            logs = torch.log_softmax(logits, dim=2)
-            chosen = logs.gather(2, torch.from_numpy(tokens.astype(np.int64))[:, :, None])[:, :, 0].numpy()
-            entropy = -(logs.exp() * logs).nan_to_num(0.0).sum(dim=2).numpy()
-            entropy = np.where(logits.isnan().any(dim=2).numpy(), np.nan, entropy)
-            trace |= {"logprob": np.where(ended, np.nan, chosen), "entropy": np.where(ended, np.nan, entropy)}
+        for name, values in distribution(logits, torch.from_numpy(tokens).long(), wants).items():
+            trace[name] = np.where(ended, np.nan, values.numpy())
         if wants & {"magnitude", "nonfinite"}:
             largest = logits.abs().amax(dim=2).numpy()  # (B, T), NaN where a logit is
             lost = ~np.isfinite(largest)
             places = [f"logits, step {np.argmax(row) + 1} of the output" if row.any() else "" for row in lost]
             trace |= {"magnitude": largest.max(axis=1), "nonfinite": np.array(places, dtype=object)}
         return {name: trace[name] for name in wants}
-
-    def _texts(self, tokens: IntArray) -> tuple[Array, Array]:
-        """Output texts (B,), cut before the first stop string, and which symbols (B, T) were cut."""
-        texts = [self.space.decode(row) for row in tokens]
-        ends = []
-        for text in texts:
-            found = [place for stop in self.decoding.stop if (place := text.find(stop)) >= 0]
-            ends.append(min(found, default=len(text)))
-        cut = np.array([text[:end] for text, end in zip(texts, ends, strict=True)], dtype=object)
-        return cut, np.arange(tokens.shape[1]) >= np.array(ends)[:, None]
 
     def _logits(self, text: Tensor) -> Tensor:
         out: Any = self.module(text)

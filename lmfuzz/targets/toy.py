@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lmfuzz.inputs.spaces import TextSpace
+from lmfuzz.protocols import TargetInfo
 from lmfuzz.types import Batch, FloatArray, IntArray, Trace
 
 ALPHABET = " abcdefghijklmnopqrstuvwxyz,.\n"
@@ -27,6 +28,7 @@ class Toy:
     """
 
     channels = frozenset({"text", "tokens", "hidden_last", "phrase_gap/"})
+    info = TargetInfo()
 
     def __init__(self, steps: int = 40, phrase_key: str = PHRASE_KEY, loop_key: str = LOOP_KEY) -> None:
         self.space = TextSpace(tuple(ALPHABET), 1, 32)

@@ -17,9 +17,10 @@ from lmfuzz.errors import UsageError
 from lmfuzz.inputs.bundled import resource
 from lmfuzz.inputs.seeds import BUNDLED
 from lmfuzz.spec import Spec
-from lmfuzz.targets.hf.loader import Loading, load
-from lmfuzz.targets.hf.target import CausalLM, HFOptions
-from lmfuzz.targets.rnn.target import Decoding
+from lmfuzz.targets.hf.loader import load
+from lmfuzz.targets.hf.options import HFOptions
+from lmfuzz.targets.hf.target import CausalLM
+from lmfuzz.targets.sampling import Decoding
 from lmfuzz.targets.twins.kernels import quiet
 
 CHAT = Path(lmfuzz.__file__).parent / "models" / "chat"  # the bundled one, where it is there
@@ -111,11 +112,11 @@ def corpus() -> str:
 def target_of(subject: Subject, new: int, longest: int, endless: bool) -> CausalLM:
     """The model as lmfuzz loads it, greedy, prompts of tokens; ``endless``: without an end of text."""
     threads = 1 if subject.device == "cpu" else None
-    found = load(str(subject.folder), Loading(subject.device, subject.dtype, threads=threads))
+    options = HFOptions("token", device=subject.device, dtype=subject.dtype, threads=threads)
+    found = load(str(subject.folder), options)
     if endless:
         found = replace(found, ends=())
-    manner = HFOptions(Decoding(max_new=new), "token", max_length=longest)
-    return CausalLM(found.model, found.tokens, found.ends, subject.name, manner, found.notes)
+    return CausalLM(found, subject.name, Decoding(max_new=new), options, max_length=longest)
 
 
 def settings_of(subject: Subject, new: int, longest: int) -> dict[str, Any]:

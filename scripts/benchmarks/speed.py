@@ -205,7 +205,7 @@ def line(values: Iterable[float], shown: Callable[[float], str]) -> str:
 @torch.inference_mode()
 def naive(target: RNNTarget, hidden: Tensor, cell: Tensor) -> Tensor:
     """Tokens (T, B), greedy, by calling the module once per step from the state (layers, B, H)."""
-    model, state = target.model, (hidden, cell)
+    model, state = target.module, (hidden, cell)
     tokens = torch.empty((target.decoding.max_new, hidden.shape[1]), dtype=torch.int64)
     logits = model.output(hidden[-1])
     for step in range(len(tokens)):
@@ -222,7 +222,7 @@ def measure_decoding(keys: list[str], options: Options) -> dict[str, Measured]:
     target = bundled()
     prompts = window_prompts(target.space, ROWS, PROMPT)
     symbols = torch.from_numpy(np.stack([target.space.encode(prompt) for prompt in prompts])).long()
-    _, (hidden, cell) = target.model(symbols)
+    _, (hidden, cell) = target.module(symbols)
     ratios, times = [], []
     for turn in range(4 if options.quick else 60):
         flat = [torch.cat(list(state), dim=1) for state in (hidden, cell)]

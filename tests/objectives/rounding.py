@@ -6,8 +6,9 @@ import torch
 
 import lmfuzz
 from lmfuzz.targets import checkpoint
-from lmfuzz.targets.rnn.target import Decoding, RNNTarget
-from lmfuzz.targets.twins.text_pair import TextPair
+from lmfuzz.targets.rnn.target import RNNTarget
+from lmfuzz.targets.sampling import Decoding
+from lmfuzz.targets.twins.pair import TextPair
 
 
 def rounded_pair(steps):

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from lmfuzz.targets import checkpoint, toy
-from lmfuzz.targets.rnn.target import Decoding, RNNTarget
+from lmfuzz.targets.rnn.target import RNNTarget
+from lmfuzz.targets.sampling import Decoding
 from lmfuzz.types import Batch
 
 sys.path.insert(0, str(Path(__file__).parent))

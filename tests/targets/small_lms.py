@@ -10,8 +10,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import PreTrainedTokenizerFast
 
 from lmfuzz.inputs.tokenizer import Tokens
-from lmfuzz.targets.hf.target import CausalLM, HFOptions
-from lmfuzz.targets.rnn.target import Decoding
+from lmfuzz.targets.hf.loader import CausalFolder
+from lmfuzz.targets.hf.options import HFOptions
+from lmfuzz.targets.hf.target import CausalLM
+from lmfuzz.targets.sampling import Decoding
 
 CORPORA = Path(__file__).parent.parent.parent / "corpora"
 END = "<|endoftext|>"
@@ -85,14 +87,18 @@ def tokens(marker: bool = False, chat: bool = False, system: str = "") -> Tokens
 def target(
     kind: str = "llama", *, marker: bool = False, ends: tuple[int, ...] = (0,), **more: object
 ) -> CausalLM:
-    """A target, on a ``device``; ``more`` are fields of HFOptions, or of Decoding."""
+    """A target, on a ``device``; ``more`` are fields of HFOptions or Decoding, or bounds of the length."""
     chat, system, seed = more.pop("chat", False), more.pop("system", ""), more.pop("model_seed", 0)
     module = model(kind, seed)
     if device := more.pop("device", None):
         module = deepcopy(module).to(device)
     fields = {key: more.pop(key) for key in list(more) if key in Decoding.__dataclass_fields__}
-    decoding = Decoding(**{"max_new": 12, **fields})
-    return CausalLM(module, tokens(marker, chat, system), ends, kind, HFOptions(decoding, **more))
+    decoding, found = (
+        Decoding(**{"max_new": 12, **fields}),
+        CausalFolder(module, tokens(marker, chat, system), ends),
+    )
+    lengths = {key: more.pop(key) for key in ("min_length", "max_length") if key in more}
+    return CausalLM(found, kind, decoding, HFOptions(**more), **lengths)
 
 
 def save(folder: Path, kind: str = "llama", chat: bool = False) -> Path:

@@ -29,7 +29,7 @@ def gap(target, prompt, written, place, spelling, whole):
             break
         with torch.inference_mode():
             logits = target.module(input_ids=torch.tensor([text])).logits[0, -1].float()
-        logits = target._noise.add(place + i, logits)
+        logits = target.sampler.scores(logits, place + i)
         if token is None:
             over = torch.tensor([not letter(symbol[:1]) for symbol in symbols])
             total += float(logits[over].max() - logits.max())
@@ -45,7 +45,8 @@ def first(target, prompt, written, place, spelling, whole):
     if whole and spelling.joined and letter(target.vocabulary[text[-1]][-1:]):
         return -np.inf
     with torch.inference_mode():
-        logits = target._noise.add(place, target.module(input_ids=torch.tensor([text])).logits[0, -1].float())
+        logits = target.module(input_ids=torch.tensor([text])).logits[0, -1].float()
+        logits = target.sampler.scores(logits, place)
     return float(logits[spelling.tokens[0]] - logits.max())
 
 

@@ -10,7 +10,7 @@ from lmfuzz.errors import TargetError, Unfit, UsageError
 from lmfuzz.inputs.spaces import TextSpace, describe, described
 from lmfuzz.objectives.combine import ObjectiveSet
 from lmfuzz.targets.hf import decoding as writing
-from lmfuzz.targets.sampling import Noise
+from lmfuzz.targets.sampling import Decoding, TokenSampler
 from lmfuzz.types import CRASH, PAD, Batch
 
 torch.set_num_threads(1)
@@ -267,24 +267,25 @@ def test_sampling_takes_the_largest_of_logits_and_gumbel_noise():
     for i in range(len(batch)):
         tokens = shown(trace, i)
         logits, _ = plainly(target, batch, i, tokens)
-        noise = torch.stack([target._noise.at(step) for step in range(len(tokens))])
+        noise = torch.stack([target.sampler.noise(step) for step in range(len(tokens))])
         assert (logits + noise).argmax(dim=1).tolist() == tokens
 
 
-def test_noise_draws_from_the_softmax():
-    noise = Noise(0, 0.5, small_lms.VOCABULARY, 4000, torch.device("cpu"))
+@pytest.mark.parametrize("stepwise", [False, True])
+def test_tokens_are_drawn_from_the_softmax(stepwise):
+    sampler = TokenSampler(Decoding(4000, 0.5), small_lms.VOCABULARY, stepwise=stepwise)
     logits = torch.linspace(-1, 1, small_lms.VOCABULARY)
-    drawn = torch.stack([noise.add(step, logits) for step in range(4000)]).argmax(dim=1)
+    drawn = torch.cat([sampler.choose(step, logits[None]) for step in range(4000)])
     share = np.bincount(drawn.numpy() * 4 // small_lms.VOCABULARY, minlength=4) / 4000
     wanted = torch.softmax(logits / 0.5, dim=0).view(4, -1).sum(dim=1).numpy()
     assert share == pytest.approx(wanted, abs=0.025)
 
 
 def test_noise_is_the_same_whether_it_is_kept_or_drawn_again():
-    kept, drawn = (small_lms.target("gpt2", temperature=1.0)._noise for _ in range(2))
+    kept, drawn = (small_lms.target("gpt2", temperature=1.0).sampler for _ in range(2))
     drawn._keeps = False
     for step in (0, 3, 0):
-        assert torch.equal(kept.at(step), drawn.at(step))
+        assert torch.equal(kept.noise(step), drawn.noise(step))
     assert len(drawn._kept) == 1
 
 

@@ -9,8 +9,8 @@ from lmfuzz.errors import UsageError
 from lmfuzz.targets.hf import decoding as writing
 from lmfuzz.targets.hf.repeat_probe import Repeating
 from lmfuzz.targets.twins.compress import make_twin
-from lmfuzz.targets.twins.text_pair import CHANNELS as PAIRED
-from lmfuzz.targets.twins.text_pair import TextPair
+from lmfuzz.targets.twins.pair import CHANNELS as PAIRED
+from lmfuzz.targets.twins.pair import TextPair
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
 

@@ -10,7 +10,8 @@ from plain import ALPHABET, char_rnn, gumbel, rows, write
 
 import lmfuzz
 from lmfuzz.targets import checkpoint
-from lmfuzz.targets.rnn.target import Decoding, RNNTarget
+from lmfuzz.targets.rnn.target import RNNTarget
+from lmfuzz.targets.sampling import Decoding
 from lmfuzz.types import PAD, Batch
 
 torch.set_num_threads(1)

@@ -14,11 +14,11 @@ from targets import small_lms
 from lmfuzz.errors import TargetError, UsageError
 from lmfuzz.inputs.tokenizer import Tokens
 from lmfuzz.spec import Spec
-from lmfuzz.targets.hf.loader import Loading, load
+from lmfuzz.targets.hf.loader import load
+from lmfuzz.targets.hf.options import HFOptions
 from lmfuzz.targets.hf.target import CausalLM
 from lmfuzz.targets.loading import load_target
-from lmfuzz.targets.twins.pair import Pair
-from lmfuzz.targets.twins.text_pair import TextPair
+from lmfuzz.targets.twins.pair import Pair, TextPair
 
 torch.set_num_threads(1)
 SHORT = {"max_new": 8, "max_length": 24}
@@ -29,9 +29,9 @@ def folder(tmp_path: Path) -> Path:
     return small_lms.save(tmp_path / "model")
 
 
-def said(name: object, how: Loading | None = None) -> str:
+def said(name: object, how: HFOptions | None = None, **more: bool) -> str:
     with pytest.raises(TargetError) as error:
-        load(str(name), how or Loading())
+        load(str(name), how or HFOptions(), **more)
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 400
     return str(error.value)
@@ -64,7 +64,7 @@ def test_new_gelu_is_computed_by_torch_and_writes_the_same(tmp_path: Path) -> No
 
 
 def test_precisions(folder: Path) -> None:
-    assert next(load(str(folder), Loading()).model.parameters()).dtype == torch.float32
+    assert next(load(str(folder), HFOptions()).model.parameters()).dtype == torch.float32
     target = load_target(Spec(model=str(folder), dtype="bfloat16", **SHORT))
     assert target.reader.dtype == torch.bfloat16
     assert target.reader.padded
@@ -75,23 +75,23 @@ def test_precisions(folder: Path) -> None:
 
 def test_templates_and_system_prompts(tmp_path: Path) -> None:
     folder = small_lms.save(tmp_path / "chat", chat=True)
-    plain = load(str(folder), Loading(template="raw", system="Be brief. ")).tokens
+    plain = load(str(folder), HFOptions(template="raw", system="Be brief. ")).tokens
     assert (plain.before, plain.behind, plain.special) == ("Be brief. ", "", True)
-    chat = load(str(folder), Loading(system="Be brief.")).tokens
+    chat = load(str(folder), HFOptions(system="Be brief.")).tokens
     assert chat.before == "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n"
     assert chat.behind == "<|im_end|>\n<|im_start|>assistant\n"
     wrapped = small_lms.tokenizer(chat=True)
     turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is it?"}]
     expected = wrapped.apply_chat_template(turns, tokenize=True, add_generation_prompt=True)["input_ids"]
     assert chat.prompts(["What is it?"]) == [expected]
-    assert load_target(Spec(model=str(folder), **SHORT)).seeds == "corpora:chat"
+    assert load_target(Spec(model=str(folder), **SHORT)).info.seeds == "corpora:chat"
 
 
 def test_a_template_that_strips_prompts_does_so(tmp_path: Path) -> None:
     folder = small_lms.save(tmp_path / "chat", chat=True)
     stripping = small_lms.CHAT.replace("m.content", "m.content | trim")
     (folder / "chat_template.jinja").write_text(stripping)
-    tokens = load(str(folder), Loading()).tokens
+    tokens = load(str(folder), HFOptions()).tokens
     assert tokens.strips
     assert tokens.prompts(["  x "]) == tokens.prompts(["x"])
 
@@ -109,20 +109,20 @@ def test_a_template_that_strips_prompts_does_so(tmp_path: Path) -> None:
 def test_templates_that_cannot_be_used(tmp_path: Path, template: str, system: str, words: str) -> None:
     folder = small_lms.save(tmp_path / "chat", chat=True)
     (folder / "chat_template.jinja").write_text(template)
-    assert words in said(folder, Loading(system=system))
-    assert load(str(folder), Loading(template="raw")).tokens.before == ""
+    assert words in said(folder, HFOptions(system=system))
+    assert load(str(folder), HFOptions(template="raw")).tokens.before == ""
 
 
 def test_a_chat_template_that_is_not_there(folder: Path) -> None:
     with pytest.raises(UsageError, match="has no chat template; take --template raw"):
-        load(str(folder), Loading(template="chat"))
+        load(str(folder), HFOptions(template="chat"))
 
 
 def test_notes_say_what_is_missing_and_not_needed(folder: Path) -> None:
     edit(folder, "config.json", eos_token_id=None, pad_token_id=None)
     edit(folder, "generation_config.json", eos_token_id=None, pad_token_id=None)
     edit(folder, "tokenizer_config.json", eos_token=None, pad_token=None)
-    found = load(str(folder), Loading())
+    found = load(str(folder), HFOptions())
     assert found.ends == ()
     assert any("no end of text" in note for note in found.notes)
     assert any("no padding token; none is needed" in note for note in found.notes)
@@ -131,7 +131,7 @@ def test_notes_say_what_is_missing_and_not_needed(folder: Path) -> None:
 
 def test_several_ends_of_text(folder: Path) -> None:
     edit(folder, "generation_config.json", eos_token_id=[5, 0, 999_999])
-    assert load(str(folder), Loading()).ends == (5, 0)
+    assert load(str(folder), HFOptions()).ends == (5, 0)
 
 
 # -- what is wrong --
@@ -156,10 +156,10 @@ def test_pickles_are_read_when_asked_for(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     torch.save(state, folder / "pytorch_model.bin")
     assert "pickles" in said(folder)
-    found = load(str(folder), Loading(pickle=True))
+    found = load(str(folder), HFOptions(), allow_pickle=True)
     assert torch.equal(found.model.get_input_embeddings().weight, state["model.embed_tokens.weight"])
     torch.save({**state, "more": Path}, folder / "pytorch_model.bin")
-    assert "hold more than tensors, and are not read" in said(folder, Loading(pickle=True))
+    assert "hold more than tensors, and are not read" in said(folder, allow_pickle=True)
 
 
 def test_damaged_weights(folder: Path) -> None:
@@ -228,10 +228,10 @@ def test_code_that_comes_with_a_model_is_not_run(folder: Path) -> None:
 
 def test_devices_that_are_not_here(folder: Path) -> None:
     if not torch.cuda.is_available():
-        assert "no CUDA device here" in said(folder, Loading(device="cuda"))
-        assert load(str(folder), Loading(device="auto")).model.device.type == "cpu"
+        assert "no CUDA device here" in said(folder, HFOptions(device="cuda"))
+        assert load(str(folder), HFOptions(device="auto")).model.device.type == "cpu"
     with pytest.raises(UsageError, match="is no device; --device takes cpu, cuda or auto"):
-        load(str(folder), Loading(device="gpu"))
+        load(str(folder), HFOptions(device="gpu"))
 
 
 def test_a_config_that_names_no_kind_is_not_a_hugging_face_folder(folder: Path) -> None:
@@ -321,7 +321,7 @@ def test_twins_of_all_kinds(folder: Path, tmp_path: Path) -> None:
     for twin in ("bf16", "int8", "int4", "prune:0.5", "dynamic"):
         pair = load_target(Spec(model=str(folder), twin=twin, **SHORT))
         assert isinstance(pair, TextPair), twin
-        assert any("the twin" in note for note in pair.notes)
+        assert any("the twin" in note for note in pair.info.notes)
         batch = pair.space.batch([pair.space.encode("How now"), pair.space.encode("O")])
         trace = pair.run(
             batch, frozenset({"kl", "parting", "base_gap", "twin_lead", "parting_symbols", "text"})

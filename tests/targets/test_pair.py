@@ -10,6 +10,7 @@ from torch import nn
 from lmfuzz.campaign.executor import LocalExecutor
 from lmfuzz.errors import TargetError
 from lmfuzz.inputs.spaces import BoxSpace, Space, TextSpace
+from lmfuzz.protocols import Sampler, TargetInfo
 from lmfuzz.targets.image import ImageTarget
 from lmfuzz.targets.toy import SEEDS, Toy
 from lmfuzz.targets.twins.pair import Pair, prefixed, split
@@ -30,6 +31,10 @@ class Stub:
     @property
     def identity(self) -> str:
         return f"stub {self.number}"
+
+    @property
+    def info(self) -> TargetInfo:
+        return TargetInfo()
 
     def run(self, batch, wants):
         self.asked.append(wants)
@@ -109,7 +114,7 @@ def test_it_samples_where_the_base_can():
         def sample(self, batch, new, temperature, rng):
             return np.full((len(batch), new), 7, np.int32)
 
-    assert not hasattr(Pair(Stub(1), Writer(2)), "sample")
+    assert not isinstance(Pair(Stub(1), Writer(2)), Sampler)
     drawn = Pair(Writer(1), Stub(2)).sample(rows(), 3, 1.0, np.random.default_rng(0))
     assert drawn.tolist() == [[7, 7, 7]] * 4
 

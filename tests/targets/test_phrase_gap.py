@@ -10,7 +10,8 @@ from plain import ALPHABET, char_rnn, gumbel, rows
 
 from lmfuzz.errors import UsageError
 from lmfuzz.targets.rnn.phrase_gap import LATER
-from lmfuzz.targets.rnn.target import Decoding, RNNTarget
+from lmfuzz.targets.rnn.target import RNNTarget
+from lmfuzz.targets.sampling import Decoding
 
 torch.set_num_threads(1)
 

@@ -7,7 +7,8 @@ from plain import ALPHABET, char_rnn, gumbel, rows, write
 from torch.distributions import Categorical
 
 from lmfuzz.targets.rnn.model import CharRNN
-from lmfuzz.targets.rnn.target import CHANNELS, Decoding, RNNTarget
+from lmfuzz.targets.rnn.target import RNNTarget
+from lmfuzz.targets.sampling import CHANNELS, Decoding
 from lmfuzz.types import Batch
 
 torch.set_num_threads(1)
@@ -361,7 +362,7 @@ def test_following_its_own_tokens_gives_its_own_logits_to_the_last_bit(cell, len
         np.testing.assert_array_equal(target.follow(batch, decoded.tokens, prompt), decoded.logits)
     again = target.decode(batch, frozenset({"hidden_steps"}))
     np.testing.assert_array_equal(again.logits, decoded.logits)
-    np.testing.assert_array_equal(target.noisy(decoded.logits).argmax(dim=2), decoded.tokens)
+    np.testing.assert_array_equal(target.sampler.scores(decoded.logits).argmax(dim=2), decoded.tokens)
 
 
 def test_following_other_tokens_gives_the_modules_logits():

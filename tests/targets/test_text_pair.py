@@ -12,8 +12,9 @@ from torch.distributions import Categorical, kl_divergence
 import lmfuzz
 from lmfuzz.errors import TargetError
 from lmfuzz.targets import checkpoint
-from lmfuzz.targets.rnn.target import Decoding, RNNTarget
-from lmfuzz.targets.twins.text_pair import CHANNELS, TextPair
+from lmfuzz.targets.rnn.target import RNNTarget
+from lmfuzz.targets.sampling import Decoding
+from lmfuzz.targets.twins.pair import CHANNELS, TextPair
 from lmfuzz.types import PAD, unknown
 
 torch.set_num_threads(1)

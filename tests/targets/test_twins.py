@@ -17,7 +17,8 @@ from torch.nn.utils import parametrizations, prune
 
 from lmfuzz.errors import UsageError
 from lmfuzz.targets.rnn.model import CharRNN
-from lmfuzz.targets.rnn.target import Decoding, RNNTarget
+from lmfuzz.targets.rnn.target import RNNTarget
+from lmfuzz.targets.sampling import Decoding
 from lmfuzz.targets.torch_module import ModuleTarget
 from lmfuzz.targets.twins.compress import Called, make_twin, rounded
 from lmfuzz.targets.twins.recipes import FP16, RECIPES, Int8, Prune, Round, TFLite, TorchAO, is_recipe, read

@@ -8,9 +8,11 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
 from lmfuzz.inputs.tokenizer import Tokens
 from lmfuzz.targets.hf import vocabulary as module
-from lmfuzz.targets.hf.target import CausalLM, HFOptions
+from lmfuzz.targets.hf.loader import CausalFolder
+from lmfuzz.targets.hf.options import HFOptions
+from lmfuzz.targets.hf.target import CausalLM
 from lmfuzz.targets.hf.vocabulary import DISTANCE, LOGIT, NORM, Vocabulary
-from lmfuzz.targets.rnn.target import Decoding
+from lmfuzz.targets.sampling import Decoding
 
 torch.set_num_threads(1)
 
@@ -43,10 +45,8 @@ def random(size, seed=0, width=16):
 
 
 def learnt(tied):
-    return CausalLM(
-        planted.model(tied), Tokens(planted.tokenizer().to_str()), (0,), "planted",
-        HFOptions(Decoding(max_new=4), level="token", max_length=8),
-    )  # fmt: skip
+    found = CausalFolder(planted.model(tied), Tokens(planted.tokenizer().to_str()), (0,))
+    return CausalLM(found, "planted", Decoding(max_new=4), HFOptions(level="token"), max_length=8)
 
 
 @pytest.mark.parametrize("tied", [True, False])

@@ -18,7 +18,7 @@ SHARE = 0.4  # of the free memory that a cache may take
 FULL = 0.75  # a batch is made smaller when no more of its rows than this are still being written
 EVERY = {"cpu": 1, "cuda": 8}  # steps between two looks at who has ended: each look waits for the device
 
-Choose = Callable[[int, Tensor, Tensor], Tensor]  # step, ids of rows (b,), logits (b, V) -> tokens (b,)
+Choose = Callable[[int, Tensor, Tensor], Tensor]  # step, logits (b, V), ids of rows (b,) -> tokens (b,)
 
 
 class Notes(Protocol):
@@ -90,9 +90,8 @@ class Writer:
                     raise
                 if len(rows) == 1:
                     raise Unfit(f"there is no memory for {len(prompts[rows[0]])} + {steps} tokens") from error
-                self.batch_tokens = max(
-                    LEAST_TOKENS // 8, min(self.batch_tokens, self._tokens(rows, prompts, steps)) // 2
-                )
+                tried = len(rows) * (len(prompts[rows[0]]) + steps)
+                self.batch_tokens = max(LEAST_TOKENS // 8, min(self.batch_tokens, tried) // 2)
                 if self.reader.device.type == "cuda":
                     torch.cuda.empty_cache()
                 continue
@@ -116,10 +115,6 @@ class Writer:
         like = self._begins(first)
         rows = [row for row in waiting[:most] if self._begins(prompts[row]) is like]
         return rows if self.reader.padded else [row for row in rows if len(prompts[row]) == len(first)]
-
-    @staticmethod
-    def _tokens(rows: list[int], prompts: Sequence[list[int]], steps: int) -> int:
-        return len(rows) * (len(prompts[rows[0]]) + steps)
 
     def _affordable(self) -> int:
         """Tokens whose keys and values take a part of the memory that is free."""
@@ -147,7 +142,7 @@ class Writer:
         done = torch.zeros(len(rows), dtype=torch.bool, device=device)
         every = EVERY.get(device.type, 1)
         for step in range(steps):
-            tokens = choose(step, rows, logits)
+            tokens = choose(step, logits, rows)
             notes.step(step, rows, logits, states, tokens.masked_fill(done, -1))
             done |= torch.isin(tokens, self.ends)
             if step == steps - 1:
@@ -174,11 +169,8 @@ class Writer:
         positions = prefix + (torch.arange(width, device=reader.device) - pads[:, None]).clamp(min=0)
         if not reader.padded:
             logits, states, cache = reader.read(ids, None)
-            return (
-                logits[:, -1],
-                states,
-                Begun(cache if reader.own_cache else ids, None, positions[:, -1:], 0, width),
-            )
+            begun = Begun(cache if reader.own_cache else ids, None, positions[:, -1:], 0, width)
+            return logits[:, -1], states, begun
         cache = rooms(reader.layers, prefix + width + steps, self._read_prefix() if prefix else None)
         mask = reader.mask(pads, prefix, prefix + width + steps) if bool((pads > 0).any()) else None
         seen = None if mask is None else reader.causal(mask[..., : prefix + width], prefix)

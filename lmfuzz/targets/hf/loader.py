@@ -10,12 +10,15 @@ from torch import nn
 
 from lmfuzz.errors import TargetError, UsageError
 from lmfuzz.inputs.tokenizer import Tokens
+from lmfuzz.targets.hf.options import HFOptions
 from lmfuzz.targets.twins.kernels import quiet
 
 LARGE = 50_000_000  # parameters from which on several threads are worth it
 _MARK, _BLANK = "lmfuzz's place", "  lmfuzz's  place  "
 _LEAST_SHARE = 0.5  # of the model's rows that a tokenizer of its own uses: makers pad them by a few per cent
-_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt")
+_TOKENIZERS = (
+    "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt", "tekken.json",
+)  # fmt: skip
 _SIGNS = {  # what libraries raise -> what is wrong and what would be right
     "trust_remote_code": "{name} comes with code of its own, which is not run unless --trust-remote-code is"
     " given",
@@ -29,26 +32,6 @@ _WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.gguf", "*.h5
 
 
 @dataclass(frozen=True)
-class Loading:
-    """How a folder is loaded.
-
-    device: "cpu", "cuda" or "auto". dtype: "float32", "float16", "bfloat16", or "auto": the checkpoint's on
-    a GPU, float32 elsewhere. template: "chat", "raw", or "auto": the tokenizer's own where it has one.
-    system: what the model is told before every prompt. trust_remote_code and pickle: whether code and
-    pickles that come with the weights may be run and read. threads: of torch on a CPU; None: all for a large
-    model, else 1.
-    """
-
-    device: str = "cpu"
-    dtype: str = "auto"
-    template: str = "auto"
-    system: str = ""
-    trust_remote_code: bool = False
-    pickle: bool = False
-    threads: int | None = None
-
-
-@dataclass(frozen=True)
 class CausalFolder:
     """A causal language model, its tokens, and the ids that end a text; notes are for a person."""
 
@@ -58,9 +41,10 @@ class CausalFolder:
     notes: tuple[str, ...] = ()
 
 
-def load(name: str, how: Loading) -> CausalFolder:
+def load(name: str, how: HFOptions, allow_pickle: bool = False) -> CausalFolder:
     """The model in a folder, or of that name on the hub, offline if HF_HUB_OFFLINE is set.
 
+    allow_pickle: whether weights may be read that come as pickles.
     TargetError, one sentence, where there is none, or it is not a decoder-only model that can be used.
     """
     with quiet():  # what matters becomes a sentence
@@ -73,12 +57,13 @@ def load(name: str, how: Loading) -> CausalFolder:
         source = str(local) if local.is_dir() else name
         here = local.is_dir() or not _answers()
         remote = {"trust_remote_code": how.trust_remote_code, "local_files_only": here}
+        weights = remote | {"use_safetensors": None if allow_pickle else True}
         config = _trying(name, "configuration", lambda: AutoConfig.from_pretrained(source, **remote))
         _decoder_only(name, config)
         if local.is_dir():
-            _complete(local, how)
+            _complete(local, allow_pickle)
         tokens, tokenizer = _tokens(name, source, how, remote)
-        model = _model(name, source, config, device, how, remote)
+        model = _model(name, source, config, device, how.dtype, weights)
     ends, notes = _ends(model, tokenizer), []
     _belongs(name, model, tokens)
     if not ends:
@@ -160,49 +145,40 @@ def _decoder_only(name: str, config: Any) -> None:
         raise TargetError(f"{name} is a {kind} model, which is no causal language model")
 
 
-def _complete(folder: Path, how: Loading) -> None:
+def _complete(folder: Path, allow_pickle: bool) -> None:
     """TargetError where a local folder lacks weights or a tokenizer."""
     safe = [*folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json")]
     if not safe:
         others = sorted(p.name for pattern in _WEIGHTS for p in folder.glob(pattern))
-        if others and not how.pickle:
+        if others and not allow_pickle:
             raise TargetError(
                 f"{folder} has no safetensors, only {others[0]}: pickles can run code when they are read;"
                 " convert it to model.safetensors, or pass --allow-pickle to read its tensors"
             )
         if not others:
             raise TargetError(f"{folder} has no weights: a model.safetensors belongs beside its config.json")
-    files = (
-        "tokenizer.json",
-        "tokenizer.model",
-        "tokenizer_config.json",
-        "vocab.json",
-        "vocab.txt",
-        "tekken.json",
-    )
-    if not any((folder / file).exists() for file in files):
+    if not any((folder / file).exists() for file in _TOKENIZERS):
         raise TargetError(
             f"{folder} has no tokenizer: a tokenizer.json belongs beside its config.json (save it with "
             "tokenizer.save_pretrained)"
         )
 
 
-def _tokens(name: str, source: str, how: Loading, remote: dict[str, Any]) -> tuple[Tokens, Any]:
+def _tokens(name: str, source: str, how: HFOptions, remote: dict[str, Any]) -> tuple[Tokens, Any]:
     from transformers import AutoTokenizer
 
     tokenizer = _trying(name, "tokenizer", lambda: AutoTokenizer.from_pretrained(source, **remote))
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise TargetError(
-            f"the tokenizer of {name} ({type(tokenizer).__name__}) has no tokenizer.json; save it"
-            f" in that form"
-            " with a PreTrainedTokenizerFast"
+            f"the tokenizer of {name} ({type(tokenizer).__name__}) has no tokenizer.json; save it in that"
+            " form with a PreTrainedTokenizerFast"
         )
     before, behind, strips, chat = _surroundings(name, tokenizer, how)
     return Tokens(backend.to_str(), before, behind, not chat, strips), tokenizer
 
 
-def _surroundings(name: str, tokenizer: Any, how: Loading) -> tuple[str, str, bool, bool]:
+def _surroundings(name: str, tokenizer: Any, how: HFOptions) -> tuple[str, str, bool, bool]:
     """Text before and behind a prompt, whether the template strips prompts, and whether there is one."""
     if how.template == "raw" or (how.template == "auto" and not tokenizer.chat_template):
         return how.system, "", False, False
@@ -232,15 +208,15 @@ def _surroundings(name: str, tokenizer: Any, how: Loading) -> tuple[str, str, bo
 
 
 def _model(
-    name: str, source: str, config: Any, device: torch.device, how: Loading, remote: dict[str, Any]
+    name: str, source: str, config: Any, device: torch.device, precision: str, weights: dict[str, Any]
 ) -> nn.Module:
     from transformers import AutoModelForCausalLM
 
-    dtype: Any = getattr(torch, how.dtype) if how.dtype != "auto" else None
+    dtype: Any = getattr(torch, precision) if precision != "auto" else None
     if dtype is None:
         dtype = "auto" if device.type == "cuda" else torch.float32
     more = {
-        "use_safetensors": None if how.pickle else True, "dtype": dtype, "config": config, **remote,
+        "dtype": dtype, "config": config, **weights,
         "output_loading_info": True, "ignore_mismatched_sizes": True,  # refused in one sentence
     }  # fmt: skip
 
@@ -296,8 +272,7 @@ def _belongs(name: str, model: Any, tokens: Tokens) -> None:
     if largest >= rows or known < _LEAST_SHARE * rows:
         raise TargetError(
             f"the tokenizer in {name} does not belong to the model: it has {known} tokens, the last"
-            f" {largest}, and"
-            f" the model knows {rows}; give the folder the model's own tokenizer"
+            f" {largest}, and the model knows {rows}; give the folder the model's own tokenizer"
         )
 
 
@@ -310,7 +285,7 @@ def _quickened(model: nn.Module) -> nn.Module:
     return model
 
 
-def _threads(model: nn.Module, how: Loading) -> None:
+def _threads(model: nn.Module, how: HFOptions) -> None:
     large = sum(weights.numel() for weights in model.parameters()) >= LARGE
     # Measured for small models: two threads on two busy cores are slower than one.
     torch.set_num_threads(how.threads or ((os.cpu_count() or 1) if large else 1))

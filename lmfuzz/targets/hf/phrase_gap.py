@@ -21,7 +21,7 @@ from lmfuzz.targets.hf.decoding import Begun
 from lmfuzz.targets.hf.forward import Reader
 from lmfuzz.targets.hf.kv_cache import chosen
 from lmfuzz.targets.rnn.phrase_gap import LATER, Phrase
-from lmfuzz.targets.sampling import Noise
+from lmfuzz.targets.sampling import TokenSampler
 from lmfuzz.types import PAD
 
 FIRST = 2  # spellings that are tried right after the prompt
@@ -103,18 +103,13 @@ class CausalGaps:
     """The gaps of W phrases for B rows, collected while they are written."""
 
     def __init__(
-        self,
-        spelled: TokenizedPhrases,
-        reader: Reader,
-        rows: int,
-        steps: int,
-        prompts_end: Tensor,
-        noise: Noise,
+        self, spelled: TokenizedPhrases, reader: Reader, sampler: TokenSampler, prompts_end: Tensor
     ) -> None:
-        """prompts_end: the last token (B,) of each prompt; noise: of the decoding."""
-        self._spelled, self._reader, self._noise, self._steps = spelled, reader, noise, steps
+        """prompts_end: the last token (B,) of each prompt."""
+        self._spelled, self._reader, self._sampler = spelled, reader, sampler
         device = reader.device
         self._before = prompts_end.to(device).clone()  # the token (B,) that stands before the next place
+        rows = len(prompts_end)
         shape = (rows, len(spelled.tokens) + 1)  # the last stands for spellings that there are not
         self._start = torch.full(shape, -torch.inf, device=device)  # gap of the first token after the prompt
         self._later = torch.full(shape, -torch.inf, device=device)  # and at the best later place
@@ -129,15 +124,16 @@ class CausalGaps:
     def step(self, step: int, rows: Tensor, logits: Tensor, tokens: Tensor) -> None:
         """Take note of how near the first tokens were: logits (b, V) without noise, ahead of ``tokens``."""
         spelled = self._spelled
-        noisy = self._noise.add(step, logits)
-        gap = noisy[:, spelled.tokens[:, 0]] - noisy.amax(dim=1, keepdim=True)  # (b, S)
+        scores = self._sampler.scores(logits, step)
+        gap = scores[:, spelled.tokens[:, 0]] - scores.amax(dim=1, keepdim=True)  # (b, S)
         inside = spelled.ends_word[self._before[rows]]
         gap = gap.masked_fill(inside[:, None] & spelled.joined, -torch.inf)
         gap = gap.masked_fill((tokens == PAD)[:, None], -torch.inf)
         if step == 0:
             self._start[rows, :-1] = gap
         else:
-            gap = gap.masked_fill(spelled.lengths > self._steps - step, -torch.inf)  # it has to fit
+            left = self._sampler.decoding.max_new - step
+            gap = gap.masked_fill(spelled.lengths > left, -torch.inf)  # it has to fit
             before = self._later[rows, :-1]
             better = gap > before
             self._later[rows, :-1] = torch.where(better, gap, before)
@@ -147,12 +143,8 @@ class CausalGaps:
     def leave(self, rows: Tensor, places: Tensor, begun: Begun) -> None:
         """Work out the gaps of rows (b,) that stand at ``places`` (b,) of a batch's cache."""
         options = self._spelled.options.expand(len(rows), -1, -1)  # (b, W, N)
-        near, first = (
-            self._start[rows]
-            .gather(1, options.flatten(1))
-            .view_as(options)
-            .topk(min(FIRST, options.shape[2]), dim=2)
-        )
+        near = self._start[rows].gather(1, options.flatten(1)).view_as(options)
+        near, first = near.topk(min(FIRST, options.shape[2]), dim=2)
         far, last = self._later[rows].gather(1, options.flatten(1)).view_as(options).max(dim=2, keepdim=True)
         which = options.gather(2, torch.cat([first, last], dim=2))  # (b, W, K): what is tried
         at = torch.zeros_like(which)
@@ -182,44 +174,37 @@ class CausalGaps:
     ) -> Tensor:
         """What the tokens behind the first add to the gaps (b, K) of spellings ``which`` at steps ``at``."""
         b, k = which.shape
-        spelled = self._spelled
+        spelled, reader = self._spelled, self._reader
         which = which.clamp(max=len(spelled.tokens) - 1)  # for what there is not, any
         tokens, lengths = spelled.tokens[which, :longest], spelled.lengths[which]  # (b, K, L), (b, K)
         cache = chosen(begun.cache, places, k * longest)
         filled = cache.get_seq_length()
         behind = begun.prefix + begun.width  # the place in the cache of what was written at step 0
-        base = (
-            self._reader.mask(torch.zeros_like(places), 0, filled)
-            if begun.mask is None
-            else begun.mask[places]
-        )
+        base = reader.mask(torch.zeros_like(places), 0, filled) if begun.mask is None else begun.mask[places]
         base = base[..., :filled].expand(b, 1, k * longest, filled)
         written = torch.arange(filled, device=which.device) - behind
         hidden = (written >= at[:, :, None]).repeat_interleave(longest, dim=1)[:, None]  # (b, 1, K L, filled)
         block = torch.arange(k * longest, device=which.device)
         own = (block[:, None] // longest == block // longest) & (block <= block[:, None])
         seen = torch.cat([
-            torch.minimum(base, self._reader.additive(~hidden)),
-            self._reader.additive(own)[None, None].expand(b, 1, -1, -1),
+            torch.minimum(base, reader.additive(~hidden)),
+            reader.additive(own)[None, None].expand(b, 1, -1, -1),
         ], dim=3)  # fmt: skip
         first = begun.positions[places] - (filled - 1 - behind)  # (b, 1): the position of step 0
         positions = first[:, :, None] + at[:, :, None] + torch.arange(longest, device=which.device)
-        if self._reader.window is not None:  # a phrase may be longer than an output
-            positions = positions.clamp(max=self._reader.window - 1)
-        logits, _, _ = self._reader.read(
-            tokens.view(b, -1), cache, positions.view(b, -1), seen, keep=k * longest
-        )
-        logits = logits.view(b, k, longest, -1)
+        if reader.window is not None:  # a phrase may be longer than an output
+            positions = positions.clamp(max=reader.window - 1)
+        logits, _, _ = reader.read(tokens.view(b, -1), cache, positions.view(b, -1), seen, keep=k * longest)
         steps = at[:, :, None] + 1 + torch.arange(longest, device=which.device)
-        logits = self._noise.add_at(steps, logits)
-        top = logits.amax(dim=3)
+        scores = self._sampler.scores(logits.view(b, k, longest, -1), steps)
+        top = scores.amax(dim=3)
         next_ones = tokens.roll(-1, dims=2)
-        gap = logits.gather(3, next_ones[..., None])[..., 0] - top
+        gap = scores.gather(3, next_ones[..., None])[..., 0] - top
         index = torch.arange(longest, device=which.device)
         inside = index < lengths[:, :, None] - 1
         total = gap.masked_fill(~inside, 0).sum(dim=2)
         if whole:
-            over = logits.masked_fill(spelled.begins_word, -torch.inf).amax(dim=3) - top
+            over = scores.masked_fill(spelled.begins_word, -torch.inf).amax(dim=3) - top
             total = total + over.gather(2, lengths[:, :, None] - 1)[:, :, 0]
         return total
 

@@ -1,17 +1,16 @@
 """What is kept of a batch while a causal language model writes: reduced at every step, on its device."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from lmfuzz.targets.hf.decoding import Begun
 from lmfuzz.targets.hf.phrase_gap import CausalGaps
+from lmfuzz.targets.sampling import STEPWISE, distribution
 from lmfuzz.types import PAD
 
-STEPWISE = frozenset({"hidden_mean", "hidden_steps"})  # made of the states before every token
 _PER_STEP = ("logprob", "entropy", "end_logprob")  # float32 (T, B), nats, NaN once a text has ended
-_NEVER = -1e4  # nats: a probability of 0, with which 0 log 0 is 0
 STOPS_EVERY = 8  # steps between two looks for stop strings: texts have to be decoded for it
 
 Stopped = Callable[[Tensor, Tensor], Tensor]  # ids of rows (b,), their tokens (T, b) -> bool (b,)
@@ -65,7 +64,7 @@ class Record:
         if len(self.logits):
             self.logits[step, rows] = logits
         if self.series:
-            shown = distribution(logits, tokens.clamp(min=0), self._ends, self.series)
+            shown = distribution(logits, tokens.clamp(min=0), self.series, self._ends)
             for name, values in shown.items():
                 self.series[name][step, rows] = values.masked_fill(~going, torch.nan)
 
@@ -79,19 +78,3 @@ class Record:
         if self._stopped is None or (step + 1) % STOPS_EVERY:
             return torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
         return self._stopped(rows, self.tokens[: step + 1, rows])
-
-
-def distribution(logits: Tensor, tokens: Tensor, ends: Tensor, names: Collection[str]) -> dict[str, Tensor]:
-    """What the ``names`` say of the model's distribution at temperature 1: each float32 (b,), nats.
-
-    logits: (b, V). logprob: of ``tokens`` (b,). entropy. end_logprob: of any of the ``ends``.
-    """
-    logs = torch.log_softmax(logits, dim=1)
-    shown: dict[str, Tensor] = {}
-    if "logprob" in names:
-        shown["logprob"] = logs.gather(1, tokens[:, None])[:, 0]
-    if "entropy" in names:
-        shown["entropy"] = -(logs.exp() * logs.clamp(min=_NEVER)).sum(dim=1)
-    if "end_logprob" in names:
-        shown["end_logprob"] = logs[:, ends].logsumexp(dim=1)
-    return shown

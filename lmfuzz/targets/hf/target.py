@@ -1,9 +1,9 @@
 """A Hugging Face causal language model as a target: prompts in, of characters or tokens, text out."""
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property, partial
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache, cached_property, partial
 
 import numpy as np
 import torch
@@ -11,58 +11,29 @@ from torch import Tensor, nn
 
 from lmfuzz.errors import TargetError, Unfit
 from lmfuzz.inputs.spaces import TextSpace
-from lmfuzz.inputs.tokenizer import Tokens
+from lmfuzz.protocols import TargetInfo
+from lmfuzz.targets.capabilities import Written
 from lmfuzz.targets.hf.decoding import Choose, Writer
 from lmfuzz.targets.hf.forward import Reader
+from lmfuzz.targets.hf.loader import CausalFolder
+from lmfuzz.targets.hf.options import HFOptions
 from lmfuzz.targets.hf.phrase_gap import CausalGaps, TokenizedPhrases
-from lmfuzz.targets.hf.recorder import STEPWISE, Record
+from lmfuzz.targets.hf.recorder import Record
 from lmfuzz.targets.hf.vocabulary import Vocabulary
-from lmfuzz.targets.hooks import Peaks, See, submodules, watching
-from lmfuzz.targets.rnn.target import Decoding
-from lmfuzz.targets.sampling import Noise
+from lmfuzz.targets.hooks import Peaks, submodules, watching
+from lmfuzz.targets.sampling import CHANNELS, NEVER, STEPWISE, Decoding, TokenSampler, first_stop
 from lmfuzz.targets.validate import fingerprint
 from lmfuzz.types import PAD, Array, Batch, FloatArray, IntArray, Trace
 
-CHANNELS = frozenset({
-    "text", "tokens", "token_ends", "logprob", "entropy", "hidden_last", "hidden_mean", "hidden_steps",
-    "magnitude", "nonfinite", "ended",
-})  # fmt: skip
 _TYPED = tuple(range(32, 127))  # code points of characters that are drawn at random, the newline besides
 
 
 @dataclass(frozen=True)
-class HFOptions:
-    """How a causal language model is used.
+class Decoded(Written):
+    """What decoding led to: ``prompt`` are the whole prompts in tokens, and the Record holds the rest."""
 
-    level: what a symbol of a prompt is, "char" or "token". layer: the block whose states are shown, 0 for
-    what the output head reads. batch_tokens: the most in a batch, None is found out.
-    """
-
-    decoding: Decoding = Decoding()  # noqa: RUF009  # frozen
-    level: str = "char"
-    layer: int = 0
-    batch_tokens: int | None = None
-    min_length: int = 1
-    max_length: int = 64
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """What decoding B prompts led to: the whole prompts in tokens, and the Record."""
-
-    prompt: list[list[int]]
     record: Record
     gaps: CausalGaps | None
-
-    @property
-    def tokens(self) -> Tensor:
-        """What was written, int64 (T, B), PAD behind the end of a text."""
-        return self.record.tokens
-
-    @property
-    def logits(self) -> Tensor:
-        """What it was chosen by, without noise, float32 (T, B, V), where that was wanted."""
-        return self.record.logits
 
 
 class CausalLM:
@@ -76,51 +47,42 @@ class CausalLM:
     string; hidden_last (B, D) the states of the layer after the prompt, hidden_steps (B, T, D) those before
     each token, hidden_mean (B, D) their mean over the text; magnitude (B,) the largest absolute value among
     logits and those states; nonfinite (B,) str, the first part of the model whose output was NaN or
-    infinite, or ''; phrase_gap/... see causal_gaps.py. Numbers are float32.
+    infinite, or ''; phrase_gap/... see phrase_gap.py. Numbers are float32.
 
     end_logprob is there where the model has an end of text, phrase gaps where rows can be read together.
     TargetError when prompts of the lengths asked for do not fit into the model's window.
     """
 
     def __init__(
-        self, model: nn.Module, tokens: Tokens, ends: Sequence[int], name: str,
-        manner: HFOptions | None = None, notes: Sequence[str] = (), like: Reader | None = None,
+        self, found: CausalFolder, name: str, decoding: Decoding | None = None,
+        options: HFOptions | None = None, min_length: int = 1, max_length: int = 64,
+        like: Reader | None = None,
     ) -> None:  # fmt: skip
-        self.sparing = True  # each row costs much: a campaign calibrates with few
-        self.manner = manner = manner or HFOptions()
-        self.decoding, self.name, self._tokens = manner.decoding, name, tokens
-        self.module = model.eval().requires_grad_(False)
-        self.reader = Reader(self.module, name, manner.layer, like)
-        self._ends, self.notes = tuple(ends), tuple(notes)
-        self._writer = Writer(self.reader, tokens.prefix, self._ends, manner.batch_tokens)
-        self.vocabulary = tokens.symbols + ("",) * (self.reader.size - len(tokens.symbols))
-        more = ({"end_logprob"} if ends else set()) | ({"phrase_gap/"} if self.reader.padded else set())
+        self.decoding, self.options = decoding, options = decoding or Decoding(), options or HFOptions()
+        tokens = found.tokens
+        self.name, self._found, self._tokens, self._ends = name, found, tokens, found.ends
+        self.module = found.model.eval().requires_grad_(False)
+        self.reader = reader = Reader(self.module, name, options.layer, like)
+        self._writer = Writer(reader, tokens.prefix, self._ends, options.batch_tokens)
+        self.vocabulary = tokens.symbols + ("",) * (reader.size - len(tokens.symbols))
+        self.language = tokens, reader.size, self._ends
+        more = ({"end_logprob"} if self._ends else set()) | ({"phrase_gap/"} if reader.padded else set())
         self.channels = CHANNELS | more
-        self._spelled: dict[tuple[str, ...], TokenizedPhrases] = {}
-        self.told = tokens.before + tokens.behind  # with every prompt
-        self.seeds = None if tokens.special else "corpora:chat"  # bundled prompts that suit it
-        self.space = self._made_space()
-        steps, decoding = self.decoding.max_new, self.decoding
-        self._noise = Noise(decoding.seed, decoding.temperature, self.reader.size, steps, self.reader.device)
-        around = (
-            tokens.before,
-            tokens.behind,
-            tokens.special,
-            hashlib.sha256(tokens.json.encode()).hexdigest(),
-        )
-        how = manner.level, manner.layer, around, self._ends
-        self.identity = fingerprint(model, f"({decoding.key}, {repr(how)[1:]}")
+        around = tokens.before, tokens.behind, tokens.special
+        seeds = None if tokens.special else "corpora:chat"
+        self.info = TargetInfo(found.notes, seeds, sparing=True, told=around[0] + around[1])
+        self.space = self._made_space(min_length, max_length)
+        self.sampler = TokenSampler(decoding, reader.size, reader.device, stepwise=True)
+        spell = partial(TokenizedPhrases, tokens=tokens, symbols=self.vocabulary, device=reader.device)
+        self._spelled = cache(spell)
+        spelling = hashlib.sha256(tokens.json.encode()).hexdigest()
+        how = options.level, options.layer, (*around, spelling), self._ends
+        self.identity = fingerprint(self.module, f"({decoding.key}, {repr(how)[1:]}")
 
-    def like(self, model: nn.Module, name: str) -> "CausalLM":
-        """The same with another model, such as a twin's."""
-        return CausalLM(model, self._tokens, self._ends, name, self.manner, like=self.reader)
-
-    def same_tokens(self, other: "CausalLM") -> bool:
-        """Whether both read and write the same tokens, and end with the same."""
-        return self._tokens == other._tokens and (self.reader.size, self._ends) == (
-            other.reader.size,
-            other._ends,
-        )
+    def like(self, module: nn.Module, name: str) -> "CausalLM":
+        """Return the same with another model, such as a twin's."""
+        kept = self.decoding, self.options, self.space.min_length, self.space.max_length
+        return CausalLM(replace(self._found, model=module, notes=()), name, *kept, self.reader)
 
     @torch.inference_mode()
     def run(self, batch: Batch, wants: frozenset[str]) -> Trace:
@@ -130,7 +92,7 @@ class CausalLM:
     @torch.inference_mode()
     def decode(self, batch: Batch, wants: frozenset[str]) -> Decoded:
         """Read the prompts and write, keeping what ``wants`` will need; with "logits" all of them."""
-        return self._decode(self._prompts(batch), wants, self._choose)
+        return self._decode(self._prompts(batch), wants, self.sampler.choose)
 
     @torch.inference_mode()
     def follow(self, batch: Batch, tokens: Tensor, prompt: list[list[int]] | None = None) -> Tensor:
@@ -139,7 +101,7 @@ class CausalLM:
         Teacher forcing, token by token like ``decode``; nothing is said of steps behind the end of a row.
         """
 
-        def choose(step: int, rows: Tensor, logits: Tensor) -> Tensor:
+        def choose(step: int, logits: Tensor, rows: Tensor) -> Tensor:
             return tokens[step, rows].clamp(min=0)
 
         prompts = prompt or self._prompts(batch)
@@ -152,16 +114,10 @@ class CausalLM:
             return going
         rows = [row[row != PAD] for row in tokens.T.cpu().numpy()]
         texts, ends = self._texts([[]] * len(rows), rows), np.full(len(rows), len(tokens))
-        for i, (text, row) in enumerate(zip(texts, rows, strict=True)):
-            stops = [place + len(stop) for stop in self.decoding.stop if (place := text.find(stop)) >= 0]
-            if stops:
-                ends[i] = 1 + int(np.argmax(self._token_ends([], row, text) >= min(stops)))
+        stops = first_stop(texts, self.decoding.stop, past=True)
+        for i in np.flatnonzero(stops < NEVER).tolist():
+            ends[i] = 1 + int(np.argmax(self._token_ends([], rows[i], texts[i]) >= stops[i]))
         return going & (torch.arange(len(tokens))[:, None] < torch.from_numpy(ends)).to(tokens.device)
-
-    def noisy(self, logits: Tensor) -> Tensor:
-        """The logits (T, B, V) that decoding takes the largest of: with its noise, greedily as they are."""
-        steps = torch.arange(len(logits), device=logits.device)
-        return self._noise.add_at(steps[:, None], logits)
 
     @torch.inference_mode()
     def show(self, batch: Batch, decoded: Decoded, wants: frozenset[str]) -> Trace:
@@ -179,14 +135,13 @@ class CausalLM:
                 ends[i, : len(row)] = self._token_ends(prompt, row, text)
             ends[at_end] = [len(texts[i]) for i in np.nonzero(at_end)[0]]
             trace["token_ends"] = ends
-        for i, text in enumerate(texts):
-            places = [place for stop in self.decoding.stop if (place := text.find(stop)) >= 0]
-            if places:
-                cut, ends = min(places), trace["token_ends"]
-                starts = np.concatenate([[0], ends[i, :-1]])
-                written[i, (starts >= cut) | (ends[i] == PAD)] = PAD
-                ends[i] = np.where(written[i] == PAD, PAD, np.minimum(ends[i], cut))
-                texts[i], ended[i] = text[:cut], True
+        cuts = first_stop(texts, self.decoding.stop)
+        for i in np.flatnonzero(cuts < NEVER).tolist():
+            cut, ends = int(cuts[i]), trace["token_ends"]
+            starts = np.concatenate([[0], ends[i, :-1]])
+            written[i, (starts >= cut) | (ends[i] == PAD)] = PAD
+            ends[i] = np.where(written[i] == PAD, PAD, np.minimum(ends[i], cut))
+            texts[i], ended[i] = texts[i][:cut], True
         trace |= {"text": np.array(texts, dtype=object), "tokens": written, "ended": ended}
         for name, values in record.series.items():
             trace[name] = np.where(written == PAD, np.nan, values.T.cpu().numpy()).astype(np.float32)
@@ -196,8 +151,9 @@ class CausalLM:
             trace |= _states(record, written)
         if record.measured:
             trace["magnitude"] = record.magnitude.cpu().numpy()
-            lost = ~np.isfinite(trace["magnitude"])
-            trace["nonfinite"] = self._first_places(decoded.prompt, record.tokens.T, lost)
+            trace["nonfinite"] = places = np.full(len(texts), "", dtype=object)
+            for row in np.flatnonzero(~np.isfinite(trace["magnitude"])).tolist():
+                places[row] = self._first_place(decoded.prompt[row], record.tokens[:, row])
         if decoded.gaps is not None:
             gaps = decoded.gaps.gaps.cpu().numpy()
             trace |= dict(zip(decoded.gaps.channels, gaps, strict=True))
@@ -209,7 +165,7 @@ class CausalLM:
         seed = int(rng.integers(2**62))
         generator = torch.Generator(self.reader.device).manual_seed(seed)
 
-        def choose(step: int, rows: Tensor, logits: Tensor) -> Tensor:
+        def choose(step: int, logits: Tensor, rows: Tensor) -> Tensor:
             waits = torch.empty_like(logits).exponential_(generator=generator)  # as good as Gumbel noise
             return (torch.log_softmax(logits / temperature, dim=1) - waits.log()).argmax(dim=1)
 
@@ -232,10 +188,10 @@ class CausalLM:
 
     # -- rows and tokens --
 
-    def _made_space(self) -> TextSpace:
-        manner, tokens = self.manner, self._tokens
+    def _made_space(self, min_length: int, max_length: int) -> TextSpace:
+        tokens = self._tokens
         self._letters_per_token = 1
-        if manner.level == "token":
+        if self.options.level == "token":
             symbols, spelled, drawn = tokens.symbols, tokens, tokens.plain
         else:
             symbols, spelled = tokens.characters, None
@@ -244,12 +200,12 @@ class CausalLM:
             drawn = tuple(sorted(drawn)) or tuple(range(len(symbols)))
             lengths = [len(tokens.symbols[i]) for i in tokens.plain]
             self._letters_per_token = max(1, round(float(np.mean(lengths)) / 2)) if lengths else 1
-        self._check_window()
-        return TextSpace(symbols, manner.min_length, manner.max_length, drawn, spelled)
+        self._check_window(max_length)
+        return TextSpace(symbols, min_length, max_length, drawn, spelled)
 
-    def _check_window(self) -> None:
+    def _check_window(self, most: int) -> None:
         around = len(self._tokens.prefix) + len(self._tokens.suffix)
-        most, new, window = self.manner.max_length, self.decoding.max_new, self.reader.window
+        new, window = self.decoding.max_new, self.reader.window
         if window is not None and around + most + new > window:
             template = f", {around} around each" if around else ""
             raise TargetError(
@@ -284,9 +240,6 @@ class CausalLM:
 
     # -- decoding --
 
-    def _choose(self, step: int, rows: Tensor, logits: Tensor) -> Tensor:
-        return self._noise.add(step, logits).argmax(dim=1)
-
     def _decode(
         self, prompts: list[list[int]], wants: frozenset[str], choose: Choose, steps: int | None = None
     ) -> Decoded:
@@ -295,52 +248,27 @@ class CausalLM:
         gaps = None
         if phrases:
             last = torch.tensor([prompt[-1] for prompt in prompts])
-            gaps = CausalGaps(
-                self._spell(tuple(phrases)), self.reader, len(prompts), steps, last, self._noise
-            )
+            spelled = self._spelled(tuple(phrases))
+            gaps = CausalGaps(spelled, self.reader, self.sampler, last)
         record = Record(
             len(prompts), steps, self.reader.size, self.reader.width, self._writer.ends, wants,
-            self._stopped(prompts) if self.decoding.stop else None, gaps,
+            partial(self._stopped, prompts) if self.decoding.stop else None, gaps,
         )  # fmt: skip
         self._writer.write(prompts, steps, choose, record)
-        return Decoded(prompts, record, gaps)
+        return Decoded(record.tokens, record.logits, prompts, record, gaps)
 
-    def _spell(self, phrases: tuple[str, ...]) -> TokenizedPhrases:
-        """The phrases of these channels in tokens: campaigns ask for all, or for one of them."""
-        if phrases not in self._spelled:
-            self._spelled[phrases] = TokenizedPhrases(
-                phrases, self._tokens, self.vocabulary, self.reader.device
-            )
-        return self._spelled[phrases]
-
-    def _stopped(self, prompts: list[list[int]]) -> Callable[[Tensor, Tensor], Tensor]:
+    def _stopped(self, prompts: list[list[int]], rows: Tensor, tokens: Tensor) -> Tensor:
         """Which of the ``rows`` (b,) have written a stop string in ``tokens`` (T, b)."""
+        written = [row[row != PAD] for row in tokens.T.cpu().numpy()]
+        texts = self._texts([prompts[row] for row in rows.tolist()], written)
+        return torch.from_numpy(first_stop(texts, self.decoding.stop) < NEVER).to(tokens.device)
 
-        def stopped(rows: Tensor, tokens: Tensor) -> Tensor:
-            written = [row[row != PAD] for row in tokens.T.cpu().numpy()]
-            texts = self._texts([prompts[row] for row in rows.tolist()], written)
-            found = [any(stop in text for stop in self.decoding.stop) for text in texts]
-            return torch.tensor(found, device=tokens.device)
-
-        return stopped
-
-    # -- what went wrong inside --
-
-    def _first_places(self, prompts: list[list[int]], tokens: Tensor, lost: Array) -> Array:
-        """The first part of the model whose output was not finite, for rows that are ``lost`` (B,)."""
-        places = np.full(len(prompts), "", dtype=object)
-        for row in np.flatnonzero(lost).tolist():
-            ids = prompts[row] + tokens[row][tokens[row] != PAD].tolist()
-            peaks = Peaks(1)
-            see: See = partial(_add, peaks)
-            with watching(submodules(self.module), see):
-                self.module(input_ids=torch.tensor([ids], device=self.reader.device))
-            places[row] = str(peaks.trace()["nonfinite"][0]) or "in the batch only, not alone"
-        return places
-
-
-def _add(peaks: Peaks, name: str, _: object, output: object) -> None:
-    peaks.add(name, output)
+    def _first_place(self, prompt: list[int], written: Tensor) -> str:
+        """The first part of the model whose output was not finite on a row."""
+        ids, peaks = prompt + written[written != PAD].tolist(), Peaks(1)
+        with watching(submodules(self.module), lambda name, _, output: peaks.add(name, output)):
+            self.module(input_ids=torch.tensor([ids], device=self.reader.device))
+        return str(peaks.trace()["nonfinite"][0]) or "in the batch only, not alone"
 
 
 def _states(record: Record, written: IntArray) -> dict[str, FloatArray]:

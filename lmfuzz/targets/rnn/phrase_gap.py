@@ -21,6 +21,7 @@ from torch import Tensor
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.targets.rnn.step import States, Stepper
+from lmfuzz.targets.sampling import TokenSampler
 from lmfuzz.types import FloatArray, IntArray
 
 LATER = 2.0  # nats
@@ -69,7 +70,9 @@ def boundary(space: TextSpace) -> Tensor:
 class PhraseGaps:
     """Gaps of W phrases for B rows at once, as B x W rows of one teacher-forced pass."""
 
-    def __init__(self, channels: Sequence[str], space: TextSpace, stepper: Stepper) -> None:
+    def __init__(
+        self, channels: Sequence[str], space: TextSpace, stepper: Stepper, sampler: TokenSampler
+    ) -> None:
         phrases = [Phrase.parse(channel) for channel in channels]
         self.channels = list(channels)
         self.whole = torch.tensor([phrase.whole for phrase in phrases])
@@ -79,37 +82,37 @@ class PhraseGaps:
         for w, allowed in enumerate(steps):
             self.forbidden[w, : len(allowed)].masked_fill_(torch.stack(allowed), 0.0)
         self._word_symbol = ~boundary(space)
-        self._stepper = stepper
+        self._stepper, self._sampler = stepper, sampler
 
     def __call__(
-        self, last: IntArray, written: IntArray, logits: Tensor, states: States, noise: Tensor
+        self, last: IntArray, written: IntArray, scores: Tensor, states: States
     ) -> dict[str, FloatArray]:
         """Channel -> gaps float32 (B,).
 
-        last: the last symbol (B,) of each prompt; written: the output (B, T); logits: (T, B, V), noise
-        included; states: what gave them, (T, B, ...); noise: (T, V), zeros when greedy.
+        last: the last symbol (B,) of each prompt; written: the output (B, T); scores: (T, B, V), of which
+        it is the largest; states: what gave them, (T, B, ...).
         """
         before = torch.from_numpy(np.concatenate([last[:, None], written[:, :-1]], axis=1))
         in_word = self._word_symbol[before.long()].T  # (T, B): the symbol before this place is in a word
         places = torch.zeros((len(self.channels), len(last)), dtype=torch.int64)
         never = torch.full(places.shape, -torch.inf)
-        gaps = self._score(places, in_word, logits, states, noise, never)
-        later = self._later(in_word, logits)
+        gaps = self._score(places, in_word, scores, states, never)
+        later = self._later(in_word, scores)
         if later is not None:
-            others = self._score(later, in_word, logits, states, noise, gaps + LATER)
+            others = self._score(later, in_word, scores, states, gaps + LATER)
             gaps = torch.maximum(gaps, others - LATER)
         return dict(zip(self.channels, gaps.numpy(), strict=True))
 
-    def _later(self, in_word: Tensor, logits: Tensor) -> Tensor | None:
+    def _later(self, in_word: Tensor, scores: Tensor) -> Tensor | None:
         """The place (W, B) after the first whose first symbol is closest to being written."""
-        steps = len(logits)
+        steps = len(scores)
         if steps < 2:
             return None
-        top = logits.amax(dim=2)
-        best = torch.zeros((len(self.channels), logits.shape[1]), dtype=torch.int64)
+        top = scores.amax(dim=2)
+        best = torch.zeros((len(self.channels), scores.shape[1]), dtype=torch.int64)
         for w, whole in enumerate(self.whole.tolist()):
             symbols = torch.nonzero(self.forbidden[w, int(whole)] == 0)[:, 0]
-            gap = torch.stack([logits[:, :, s] for s in symbols.tolist()]).amax(dim=0) - top
+            gap = torch.stack([scores[:, :, s] for s in symbols.tolist()]).amax(dim=0) - top
             if whole:
                 gap = gap.masked_fill(in_word, -torch.inf)
             length = int(self.stops[w]) - 2 * int(whole)
@@ -118,14 +121,14 @@ class PhraseGaps:
         return best
 
     def _score(
-        self, places: Tensor, in_word: Tensor, logits: Tensor, states: States, noise: Tensor, floor: Tensor
+        self, places: Tensor, in_word: Tensor, scores: Tensor, states: States, floor: Tensor
     ) -> Tensor:
         """Gaps (W, B) of every phrase at its places (W, B); a pair at or below its ``floor`` stops."""
         phrases, rows = places.shape
         place = places.flatten()
         flat = place * rows + torch.arange(rows).repeat(phrases)  # into (T x B), phrase by phrase
         hidden, cell, now = (
-            array.flatten(0, 1).index_select(0, flat) for array in (states[0], states[1], logits)
+            array.flatten(0, 1).index_select(0, flat) for array in (states[0], states[1], scores)
         )
         phrase = torch.arange(phrases).repeat_interleave(rows)
         # A whole word needs its boundary first where the text before the place ends inside a word.
@@ -144,4 +147,4 @@ class PhraseGaps:
                     array[going] for array in (pair, phrase, at, place, stop, floor, symbol, hidden, cell)
                 )
             self._stepper.step(symbol, hidden, cell)
-            now = self._stepper.logits(hidden) + noise[place.clamp(max=len(logits) - 1)]
+            now = self._sampler.scores(self._stepper.logits(hidden), place.clamp(max=len(scores) - 1))

@@ -1,60 +1,42 @@
 """A character RNN as a target: prompts in, greedy or sampled text and hidden states out."""
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from functools import cache, partial
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lmfuzz.inputs.spaces import TextSpace
+from lmfuzz.protocols import Target, TargetInfo
+from lmfuzz.targets.capabilities import Written
 from lmfuzz.targets.rnn.model import CharRNN
 from lmfuzz.targets.rnn.phrase_gap import PhraseGaps
 from lmfuzz.targets.rnn.step import States, Stepper
-from lmfuzz.types import PAD, Array, Batch, FloatArray, IntArray, Trace
-
-CHANNELS = frozenset({
-    "text", "tokens", "logprob", "entropy", "hidden_last", "hidden_mean", "hidden_steps",
-    "magnitude", "nonfinite", "phrase_gap/", "ended", "token_ends",
-})  # fmt: skip
-STEPWISE = frozenset({"hidden_mean", "hidden_steps"})  # made of the states before every symbol
-_FIRST = ("max_new", "temperature", "seed", "stop")  # settings of Decoding that every identity hashes
+from lmfuzz.targets.sampling import (
+    CHANNELS,
+    STEPWISE,
+    Decoding,
+    TokenSampler,
+    characters,
+    distribution,
+    first_stop,
+)
+from lmfuzz.targets.torch_module import ModuleTarget
+from lmfuzz.types import Batch, IntArray, Trace
 
 
 @dataclass(frozen=True)
-class Decoding:
-    """How text follows from a prompt.
+class Decoded(Written):
+    """What decoding led to; states are (..., layers x width), in the model's dtype.
 
-    max_new: symbols to write. temperature: 0 is greedy; above it, sampling with noise that belongs to
-    (seed, step) alone, so that text is a function of the prompt. stop: the output ends before the
-    first of these strings.
+    prompt: those after the prompts, (B, ...). end: after all symbols but the last, (B, ...). states: before
+    every symbol, (T, B, ...); (0, B, ...) where nobody wanted them. tokens: also after a stop string.
     """
 
-    max_new: int = 50
-    temperature: float = 0.0
-    seed: int = 0
-    stop: tuple[str, ...] = ()
-
-    @property
-    def key(self) -> str:
-        """What identities hash: the settings of 0.3.0, and of later ones those that are not the default.
-
-        So that a target keeps its identity when a setting is added that it does not use.
-        """
-        shown = [f for f in fields(self) if f.name in _FIRST or getattr(self, f.name) != f.default]
-        return f"Decoding({', '.join(f'{f.name}={getattr(self, f.name)!r}' for f in shown)})"
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """What decoding B prompts for T steps led to; states are (..., layers x width), in the model's dtype."""
-
-    prompt: States  # after the prompts, (B, ...)
-    end: States  # after all symbols but the last, (B, ...)
-    tokens: Tensor  # (T, B) int64, what was written whether or not a stop string came
-    logits: Tensor  # (T, B, V) float32, without noise
-    states: States  # before every symbol, (T, B, ...); (0, B, ...) where nobody wanted them
+    end: States
+    states: States
 
 
 class RNNTarget:
@@ -71,22 +53,24 @@ class RNNTarget:
     whatever the model's dtype is.
     """
 
-    channels = CHANNELS
+    channels = CHANNELS | {"phrase_gap/"}
+    info = TargetInfo()
 
     def __init__(
         self, model: CharRNN, decoding: Decoding | None = None, min_length: int = 1, max_length: int = 64
     ) -> None:
-        self.model = model.eval().requires_grad_(False)
+        self.module = model.eval().requires_grad_(False)
         self.decoding = decoding or Decoding()
         self.space = TextSpace(tuple(model.config.alphabet), min_length, max_length)
-        self.vocabulary = self.space.symbols  # the text of each token that it writes
+        self.vocabulary = self.language = self.space.symbols
+        self.sampler = TokenSampler(self.decoding, len(self.vocabulary))
         self.identity = _identity(model, self.decoding)
         self._stepper = Stepper(model)
-        self._gaps: dict[tuple[str, ...], PhraseGaps] = {}
-        steps, symbols = self.decoding.max_new, len(self.space.symbols)
-        # Gumbel-max: argmax(logits / temperature + noise) is an exact draw from the softmax.
-        draws = np.random.Generator(np.random.PCG64(self.decoding.seed)).gumbel(size=(steps, symbols))
-        self._noise = torch.from_numpy(draws.astype(np.float32)) * self.decoding.temperature
+        self._gaps = cache(partial(PhraseGaps, space=self.space, stepper=self._stepper, sampler=self.sampler))
+
+    def like(self, module: nn.Module, name: str) -> Target:
+        """Return the same with another module."""
+        return writer(module, name, self.decoding, self.space.min_length, self.space.max_length)
 
     def run(self, batch: Batch, wants: frozenset[str]) -> Trace:
         """The wanted channels for every row."""
@@ -99,7 +83,7 @@ class RNNTarget:
         prompt = hidden.clone(), cell.clone()
         keep = any(name in STEPWISE or name.startswith("phrase_gap/") for name in wants)
         tokens, logits, states = self._write(hidden, cell, keep)
-        return Decoded(prompt, (hidden, cell), tokens, logits, states)
+        return Decoded(tokens, logits, prompt, (hidden, cell), states)
 
     @torch.inference_mode()
     def follow(self, batch: Batch, tokens: Tensor, prompt: States | None = None) -> Tensor:
@@ -114,27 +98,18 @@ class RNNTarget:
     def going(self, tokens: Tensor) -> Tensor:
         """Which steps (T, B) bool of ``tokens`` (T, B) are decoded: those until a stop string is complete."""
         steps, rows = tokens.shape
-        ends = np.full(rows, steps)
-        for stop in self.decoding.stop:
-            texts = self.space.decode_rows(tokens.T.numpy(), np.full(rows, steps))
-            found = np.array([text.find(stop) for text in texts])
-            ends = np.where(found >= 0, np.minimum(ends, found + len(stop)), ends)
+        texts = self.space.decode_rows(tokens.T.numpy(), np.full(rows, steps))
+        ends = first_stop(texts, self.decoding.stop, past=True)
         return torch.arange(steps)[:, None] < torch.from_numpy(ends)
-
-    def noisy(self, logits: Tensor) -> Tensor:
-        """The logits (T, B, V) that decoding takes the largest of: with its noise, greedily as they are."""
-        return logits + self._noise[:, None, :] if self.decoding.temperature else logits
 
     @torch.inference_mode()
     def show(self, batch: Batch, decoded: Decoded, wants: frozenset[str]) -> Trace:
         """The wanted channels of what ``decode`` was asked for with these wants."""
         tokens, logits, states = decoded.tokens, decoded.logits, decoded.states
         written = tokens.T.numpy().astype(np.int32)
-        texts, ended = self._texts(written)
-        trace: dict[str, Array] = {"text": texts, "tokens": np.where(ended, PAD, written).astype(np.int32)}
-        trace |= endings(ended)
-        if wants & {"logprob", "entropy"}:
-            trace |= _distribution(logits, tokens, ended)
+        trace, ended = characters(self.space, written, self.decoding.stop)
+        for name, values in distribution(logits, tokens, wants).items():
+            trace[name] = np.where(ended, np.nan, values.T.numpy())
         if "hidden_last" in wants:
             trace["hidden_last"] = torch.cat(decoded.prompt, dim=1).float().numpy()
         if wants & STEPWISE:
@@ -144,9 +119,12 @@ class RNNTarget:
             largest = torch.cat([*decoded.prompt, *decoded.end], dim=1).abs().amax(dim=1).float()
             magnitude = torch.maximum(largest, logits.abs().amax(dim=(0, 2)))
             trace["magnitude"] = magnitude.numpy()
-            trace["nonfinite"] = self._first_place(batch, ~magnitude.isfinite().numpy())
+            trace["nonfinite"] = places = np.full(len(batch), "", dtype=object)
+            for row in torch.nonzero(~magnitude.isfinite())[:, 0].tolist():
+                places[row] = self._first_place(batch.row(row).tolist(), written[row].tolist())
         if phrases := sorted(name for name in wants if name.startswith("phrase_gap/")):
-            trace |= self._phrase_gaps(batch, phrases, written, logits, states)
+            last = batch.data[np.arange(len(batch)), batch.lengths - 1]
+            trace |= self._gaps(tuple(phrases))(last, written, self.sampler.scores(logits), states)
         return {name: trace[name] for name in wants}
 
     @torch.inference_mode()
@@ -183,10 +161,10 @@ class RNNTarget:
 
     def _read_equal(self, data: Tensor) -> tuple[Tensor, Tensor]:
         """As ``_read`` for rows of one length: the fused pass of nn.LSTM or nn.GRU."""
-        embedded = self.model.embedding(data)
+        embedded = self.module.embedding(data)
         rows = torch.full((len(data),), data.shape[1])
         packed = torch.nn.utils.rnn.pack_padded_sequence(embedded, rows, batch_first=True)
-        _, state = self.model.rnn(packed)
+        _, state = self.module.rnn(packed)
         if self._stepper.lstm:
             hidden, cell = (torch.cat(list(part), dim=1) for part in state)
             return hidden, cell
@@ -208,71 +186,31 @@ class RNNTarget:
                 states[0][step], states[1][step] = hidden, cell
             self._stepper.logits(hidden, out=logits[step])
             if tokens is None:
-                choice = logits[step] + self._noise[step] if self.decoding.temperature else logits[step]
-                torch.argmax(choice, dim=1, out=chosen[step])
+                chosen[step] = self.sampler.choose(step, logits[step])
         return chosen, logits, states
 
-    def _texts(self, written: IntArray) -> tuple[Array, Array]:
-        """Output texts (B,), cut before the first stop string, and which symbols (B, T) were cut."""
-        steps = written.shape[1]
-        ends = np.full(len(written), steps)
-        texts = np.array(self.space.decode_rows(written, ends), dtype=object)
-        for stop in self.decoding.stop:
-            found = np.array([text.find(stop) for text in texts])
-            ends = np.where(found >= 0, np.minimum(ends, found), ends)
-        if self.decoding.stop:
-            texts = np.array([text[:end] for text, end in zip(texts, ends, strict=True)], dtype=object)
-        return texts, np.arange(steps) >= ends[:, None]
-
-    def _phrase_gaps(
-        self, batch: Batch, names: Sequence[str], written: IntArray, logits: Tensor, states: States
-    ) -> dict[str, FloatArray]:
-        key = tuple(names)
-        if key not in self._gaps:
-            self._gaps[key] = PhraseGaps(names, self.space, self._stepper)
-        last = batch.data[np.arange(len(batch)), batch.lengths - 1]
-        return self._gaps[key](last, written, self.noisy(logits), states, self._noise)
-
-    def _first_place(self, batch: Batch, flagged: Array) -> Array:
-        """Where each flagged row first was not finite, found by running it again step by step."""
-        places = np.full(len(batch), "", dtype=object)
-        for row in np.flatnonzero(flagged).tolist():
-            places[row] = self._walk(batch.row(row))
-        return places
-
-    def _walk(self, symbols: IntArray) -> str:
+    def _first_place(self, prompt: list[int], written: list[int]) -> str:
+        """Where a row first was not finite, found by running it again step by step."""
         hidden, cell = self._stepper.start(1)
-        read, width = len(symbols), self._stepper.width
-        queue = [int(s) for s in symbols]
-        for step in range(read + self.decoding.max_new):
-            where = (
-                f"symbol {step + 1} of the prompt" if step < read else f"step {step - read + 1} of the output"
-            )
-            self._stepper.step(torch.tensor([queue[step]]), hidden, cell)
+        read, width = len(prompt), self._stepper.width
+        for step, symbol in enumerate([*prompt, *written], start=1):
+            where = f"symbol {step} of the prompt" if step <= read else f"step {step - read} of the output"
+            self._stepper.step(torch.tensor([symbol]), hidden, cell)
             for layer in range(self._stepper.layers):
                 for name, state in (("hidden", hidden), ("cell", cell)):
                     if not state[:, layer * width : (layer + 1) * width].isfinite().all():
                         return f"layer {layer} {name}, {where}"
-            logits = self._stepper.logits(hidden)
-            if not logits.isfinite().all():
+            if not self._stepper.logits(hidden).isfinite().all():
                 return f"logits, {where}"
-            if step >= read - 1 and len(queue) < read + self.decoding.max_new:
-                noise = self._noise[step - read + 1] if self.decoding.temperature else 0
-                queue.append(int((logits + noise).argmax()))
         return "in the batch only, not alone"
 
 
-def endings(ended: Array) -> dict[str, Array]:
-    """The channels ended and token_ends of characters, of which ``ended`` (B, T) came after a stop string."""
-    ends = np.where(ended, PAD, np.arange(1, ended.shape[1] + 1)).astype(np.int32)
-    return {"ended": np.any(ended, axis=1), "token_ends": ends}
-
-
-def _distribution(logits: Tensor, tokens: Tensor, ended: Array) -> dict[str, FloatArray]:
-    logs = torch.log_softmax(logits, dim=2)
-    chosen = logs.gather(2, tokens[:, :, None])[:, :, 0].T.numpy()
-    entropy = -(logs.exp() * logs).sum(dim=2).T.numpy()
-    return {"logprob": np.where(ended, np.nan, chosen), "entropy": np.where(ended, np.nan, entropy)}
+def writer(
+    module: nn.Module, name: str, decoding: Decoding, min_length: int, max_length: int
+) -> RNNTarget | ModuleTarget:
+    """Return a module that writes characters as a target: if it is no CharRNN, as any module is run."""
+    kept = decoding, min_length, max_length
+    return RNNTarget(module, *kept) if isinstance(module, CharRNN) else ModuleTarget(module, name, *kept)
 
 
 def _identity(model: CharRNN, decoding: Decoding) -> str:

@@ -1,0 +1,115 @@
+"""What can be a target, and how each kind of it becomes one."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+from lmfuzz.errors import TargetError, UsageError
+from lmfuzz.inputs.spaces import BoxSpace
+from lmfuzz.protocols import Target, TargetInfo
+from lmfuzz.spec import Spec
+from lmfuzz.targets.hf.options import HFOptions
+
+LARGE = 256  # rows: on an H200 a batch of them takes as long as one of 64
+_PROMISED = ("space", "channels", "identity", "run")  # of a PlainTarget
+_MORE = ("sample", "margin_gradients", "classes", "lexicon")  # that one may have besides
+
+
+def as_target(found: Any, model: str, spec: Spec) -> Target:
+    """Return what the name ``model`` stands for as a target, used as the spec says.
+
+    Raises:
+        TargetError: it cannot be one.
+        UsageError: the spec says how to use a Hugging Face model, and this is another.
+    """
+    if odd := [name for name in HFOptions.of(spec).given if (name, spec.threads) != ("threads", 1)]:
+        raise UsageError(f"--{odd[0].replace('_', '-')} is for Hugging Face models; {model} is none")
+    if not (lacks := missing(found)):
+        return own(found, spec)
+    if is_function(found):
+        from lmfuzz.targets.function import FunctionTarget
+
+        return FunctionTarget(found, found.space, model)
+    if is_module(found):
+        return _module(found, model, spec)
+    raise TargetError(
+        f"{model} makes a {type(found).__name__}, which is neither a torch module nor a target: it lacks"
+        f" {', '.join(lacks)}"
+    )
+
+
+def is_function(found: Any) -> bool:
+    """Return whether this is a function of tensors whose box of legal values is declared."""
+    return isinstance(getattr(found, "space", None), BoxSpace) and callable(found)
+
+
+def is_module(found: Any) -> bool:
+    """Return whether this looks like a torch module, without torch."""
+    return hasattr(found, "state_dict") and hasattr(found, "forward")
+
+
+def missing(found: Any) -> list[str]:
+    """Return the names that an object lacks to be a target."""
+    return [name for name in _PROMISED if not hasattr(found, name)]
+
+
+def own(found: Any, spec: Spec) -> Target:
+    """Return a target of the user's own as it is, or, where it has no ``info``, with one.
+
+    That says what the object says by the same names; and if it has a ``module``, or a ``model``, a recipe's
+    twin of that is a target by itself.
+    """
+    if isinstance(getattr(found, "info", None), TargetInfo):
+        return found  # type: ignore[no-any-return]
+
+    def said(*names: str) -> dict[str, Any]:
+        return {name: getattr(found, name) for name in names if hasattr(found, name)}
+
+    more = said(*_PROMISED, *_MORE)
+    module = getattr(found, "module", getattr(found, "model", None))
+    if module is not None:
+        shape = list(found.space.shape) if isinstance(found.space, BoxSpace) else []
+        how = spec.model_copy(update={"shape": shape})
+        more |= {"module": module, "like": lambda twin, name: _module(twin, name, how)}
+    made: Any = SimpleNamespace(info=TargetInfo(**said(*TargetInfo.__annotations__)), **more)
+    return made  # type: ignore[no-any-return]  # what it has was looked at
+
+
+def hugging_face(source: str, name: str, spec: Spec) -> Target:
+    """Return the causal language model in a folder, or of that name on the hub, as the target ``name``."""
+    from lmfuzz.targets.hf.loader import load
+    from lmfuzz.targets.hf.target import CausalLM
+    from lmfuzz.targets.sampling import Decoding
+
+    options = HFOptions.of(spec)
+    found = load(source, options, spec.allow_pickle)
+    made = CausalLM(found, name, Decoding.of(spec), options, spec.min_length, spec.max_length)
+    if made.reader.device.type != "cpu" and spec.batch < LARGE:
+        slow = f"a GPU is many times as fast with larger batches; --batch {spec.batch} is small"
+        made.info = replace(made.info, notes=(*made.info.notes, slow))
+    return made
+
+
+def _module(module: Any, model: str, spec: Spec) -> Target:
+    """A torch module: a classifier of images, or what writes text."""
+    import torch
+
+    from lmfuzz.targets.rnn.target import writer
+    from lmfuzz.targets.sampling import Decoding
+
+    torch.set_num_threads(1)  # measured: two threads on two cores are a third as fast as one
+    if shape := _image(module, spec.shape):
+        from lmfuzz.targets.image import ImageTarget
+
+        return ImageTarget(module, BoxSpace(shape), model)
+    return writer(module, model, Decoding.of(spec), spec.min_length, spec.max_length)
+
+
+def _image(module: Any, shape: Sequence[int]) -> tuple[int, ...]:
+    """The shape (H, W, C) of the images that a module takes, () when it takes no images."""
+    config = getattr(module, "config", None)
+    if any(hasattr(thing, "alphabet") for thing in (module, config)):
+        return ()
+    said = getattr(module, "shape", getattr(config, "shape", None))
+    return tuple(said if isinstance(said, tuple | list) else shape)
