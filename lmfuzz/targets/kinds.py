@@ -55,10 +55,10 @@ def missing(found: Any) -> list[str]:
 
 
 def own(found: Any, spec: Spec) -> Target:
-    """Return a target of the user's own as it is, or, where it has no ``info``, with one.
+    """Return a target of the user's own as it is, or with an ``info`` if it has none.
 
-    That says what the object says by the same names; and if it has a ``module``, or a ``model``, a recipe's
-    twin of that is a target by itself.
+    The info is made of the object's own notes, seeds, sparing and told, those that it has. If it has a
+    ``module`` or a ``model``, a recipe can make a twin of that, which is then run as any module is.
     """
     if isinstance(getattr(found, "info", None), TargetInfo):
         return found  # type: ignore[no-any-return]
@@ -73,7 +73,7 @@ def own(found: Any, spec: Spec) -> Target:
         how = spec.model_copy(update={"shape": shape})
         more |= {"module": module, "like": lambda twin, name: _module(twin, name, how)}
     made: Any = SimpleNamespace(info=TargetInfo(**said(*TargetInfo.__annotations__)), **more)
-    return made  # type: ignore[no-any-return]  # what it has was looked at
+    return made  # type: ignore[no-any-return]  # whatever it has, it has the members of a Target
 
 
 def hugging_face(source: str, name: str, spec: Spec) -> Target:
