@@ -133,6 +133,10 @@ class Spec(BaseModel):
     """The largest number of symbols that the model writes after a prompt."""
     temperature: float = _setting(0.0, RUN, "T", rows="text", ge=0, le=100, allow_inf_nan=False)
     """The sampling temperature; 0 decodes greedily."""
+    top_k: int = _setting(0, RUN, "K", rows="text", ge=0)
+    """How many of the most likely tokens are sampled from at each step; 0 is all of them."""
+    top_p: float = _setting(1.0, RUN, "P", rows="text", gt=0, le=1)
+    """The smallest set of the most likely tokens with at least this probability is sampled from."""
     decode_seed: int = _setting(0, RUN, "N", rows="text", ge=0, le=_LARGEST)
     """The seed of the sampling noise, for a temperature above 0."""
     stop: list[str] = _setting([], RUN, "TEXT", unset="none", rows="text")
@@ -177,6 +181,8 @@ class Spec(BaseModel):
             raise UsageError(
                 f"min_length is {self.min_length}, more than max_length, which is {self.max_length}"
             )
+        if not self.temperature and (self.top_k or self.top_p < 1):
+            raise UsageError("--top-k and --top-p restrict sampling; give a --temperature above 0 too")
         try:
             self.model_dump_json().encode()
         except ValueError:

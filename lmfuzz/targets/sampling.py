@@ -25,6 +25,7 @@ NEVER = 2**62  # the place of a stop string in a text that has none
 _FIRST = ("max_new", "temperature", "seed", "stop")  # settings of Decoding that every identity hashes
 _IN_SPEC = {"seed": "decode_seed"}  # what a Spec calls a setting otherwise
 _NONE = -1e4  # nats: a probability of 0, with which 0 log 0 is 0
+LEFT_OUT = -1e4  # nats, more than noise adds: gaps still say which of the tokens left out is nearer
 _MOST_KEPT = 2**24  # numbers of noise: 64 MiB
 
 
@@ -34,13 +35,16 @@ class Decoding:
 
     max_new: symbols to write. temperature: 0 is greedy; above it, sampling with noise that belongs to
     (seed, step) alone, so that text is a function of the prompt. stop: the output ends before the
-    first of these strings.
+    first of these strings. top_k: tokens to sample from, 0 is all. top_p: nucleus sampling (Holtzman et al.
+    2020, section 3.1), from the most likely tokens that have this probability together.
     """
 
     max_new: int = 50
     temperature: float = 0.0
     seed: int = 0
     stop: tuple[str, ...] = ()
+    top_k: int = 0
+    top_p: float = 1.0
 
     @classmethod
     def of(cls, spec: Spec) -> "Decoding":
@@ -90,10 +94,29 @@ class TokenSampler:
             return logits
         if steps is None:
             steps = torch.arange(len(logits), device=logits.device)[:, None]
+        logits = self._restrict(logits)
         if isinstance(steps, int):
             return logits + self.noise(steps)
         distinct, back = torch.unique(steps, return_inverse=True)
         return logits + torch.stack([self.noise(step) for step in distinct.tolist()])[back]
+
+    def _restrict(self, logits: Tensor) -> Tensor:
+        """Lower the logits (..., V) of tokens that top_k and top_p leave out, so far that none is chosen.
+
+        The order is that of transformers' generate: the temperature, then top_k, then top_p of what is left.
+        """
+        top_k, top_p = self.decoding.top_k, self.decoding.top_p
+        if not top_k and top_p == 1:
+            return logits
+        scaled = logits / self.decoding.temperature
+        if 0 < top_k < scaled.shape[-1]:
+            scaled = scaled.masked_fill(scaled < scaled.topk(top_k).values[..., -1:], -torch.inf)
+        if top_p < 1:
+            ordered, places = scaled.sort(dim=-1)  # the least likely first
+            outside = ordered.softmax(dim=-1).cumsum(dim=-1) <= 1 - top_p
+            outside[..., -1] = False
+            scaled = scaled.masked_fill(outside.scatter(-1, places, outside), -torch.inf)
+        return logits + LEFT_OUT * scaled.isinf()
 
     def noise(self, step: int) -> Tensor:
         """Return the noise float32 (V,) of a step, times the temperature."""
