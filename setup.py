@@ -30,6 +30,7 @@ setup(
         "numpy>=2",
         "nmslib>=2.1.2",
         "click>=8.1",
+        "filelock>=3.14",
         "pydantic>=2.8",
         "rich>=13",
         "safetensors>=0.4",

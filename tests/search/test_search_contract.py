@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lmfuzz.inputs.corpus import Corpus
+from lmfuzz.inputs.corpus import Corpus, lineage
 from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.plugins import registry as plugins
 from lmfuzz.plugins.grammar import parse
@@ -258,7 +258,7 @@ def test_guided_searches_keep_rows_whose_state_is_new_and_breed_from_them(name):
         assert asked[8] in kept
     later = np.concatenate([batch.parent for batch in run.turns(20)])
     assert (later >= 7).any(), "rows that were found are parents"
-    assert all(run.corpus.lineage(int(parent))[-1] < 7 for parent in later)
+    assert all(lineage(run.corpus[:].parent, int(parent))[0] < 7 for parent in later)
 
 
 @pytest.mark.parametrize("name", ["random", "walk"])
