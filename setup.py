@@ -49,6 +49,7 @@ setup(
         "scipy>=1.13",
         "nmslib>=2.1.2",
         "click>=8.1",
+        "filelock>=3.14",
         "pydantic>=2.8",
         "rich>=13",
         "jinja2>=3.1",

@@ -9,10 +9,6 @@ class UsageError(Exception):
     """Wrong input: an option, a file, a name, a parameter (exit code 2)."""
 
 
-class Damaged(UsageError):  # noqa: N818  # it is the campaign that is damaged
-    """A campaign's database that cannot be read as a whole."""
-
-
 class TargetError(Exception):
     """The model could not be loaded (exit code 3)."""
 

@@ -5,7 +5,7 @@ import os
 import re
 import shlex
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from lmfuzz.errors import printable
 from lmfuzz.types import Finding
 
 WIDTH = 60  # characters of a text that a line has room for
-BEFORE, AFTER = ">>>", "<<<"  # around the bad part of an output
+MARKS = (">>>", "<<<")  # around the bad part of an output
 FORMULAS = "=+-@\uff1d\uff0b\uff0d\uff20"  # a cell that begins with one may be run; ' hides what is behind
 _SIGN = f"[{re.escape(FORMULAS)}]"
 # Where a cell may begin: inside a text, too, for who reads ; as the end of a cell. Where a tab or a new line
@@ -28,13 +28,15 @@ def escape(text: str) -> str:
     return "\\n".join(line if line.isprintable() else printable(line) for line in lines)  # most lines are
 
 
+def cut(shown: str, width: int) -> str:
+    """A text that is escaped already, its middle left out when it is longer than ``width``."""
+    half = (width - 3) // 2
+    return shown if len(shown) <= width else f"{shown[:half]}...{shown[-half:]}"
+
+
 def shorten(text: str, width: int = WIDTH) -> str:
-    """``text`` escaped and in quotes, its middle left out where it is longer than ``width``."""
-    shown = escape(text)
-    if len(shown) > width:
-        half = (width - 3) // 2
-        shown = shown[:half] + "..." + shown[-half:]
-    return f'"{shown}"'
+    """``text`` escaped and in quotes, its middle left out when it is longer than ``width``."""
+    return f'"{cut(escape(text), width)}"'
 
 
 def wrap(text: str, columns: int) -> list[str]:
@@ -43,6 +45,15 @@ def wrap(text: str, columns: int) -> list[str]:
         text, max(columns, 20), subsequent_indent="    ", expand_tabs=False, replace_whitespace=False,
         drop_whitespace=False, break_on_hyphens=False,
     ) or [""]  # fmt: skip
+
+
+def columns(rows: Sequence[Sequence[str]], numbers: int = 0) -> Iterator[str]:
+    """Rows as lines, texts one below the other; the first ``numbers`` of them end at one place."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        left = [text.rjust(width) for text, width in zip(row[:numbers], widths, strict=False)]
+        right = [text.ljust(width) for text, width in zip(row[numbers:], widths[numbers:], strict=True)]
+        yield "  ".join(left + right).rstrip()
 
 
 def plural(number: int, what: str) -> str:
@@ -145,7 +156,7 @@ def excerpt(finding: Finding, width: int, least: int = 10) -> tuple[str, str, st
     """What ``mark`` gives, cut to ``width``, but ``least`` characters on each side; '...' says where."""
     before, bad, after = mark(finding)
     if not bad:
-        return shorten(finding.output, width)[1:-1], "", ""
+        return cut(before, width), "", ""
     room = max(least, (width - min(len(bad), width)) // 2)
     before = before if len(before) <= room else "..." + before[-room:]
     after = after if len(after) <= room else after[:room] + "..."
@@ -155,7 +166,7 @@ def excerpt(finding: Finding, width: int, least: int = 10) -> tuple[str, str, st
 def quote_output(finding: Finding, width: int = 0) -> str:
     """The output in quotes, the bad part marked; with a width, not much more than its surroundings."""
     before, bad, after = excerpt(finding, width) if width else mark(finding)
-    return f'"{before}{BEFORE}{bad}{AFTER}{after}"' if bad else f'"{before}"'
+    return f'"{before}{MARKS[0]}{bad}{MARKS[1]}{after}"' if bad else f'"{before}"'
 
 
 def finding_line(number: int, finding: Finding, width: int = WIDTH) -> str:

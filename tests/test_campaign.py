@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from lmfuzz.analysis.replay import Replay, read
-from lmfuzz.analysis.summary import detail_lines, pick, summary, summary_lines
+from lmfuzz.analysis.replay import Recorded, Replay
+from lmfuzz.analysis.summary import detail_lines, summary, summary_lines
 from lmfuzz.campaign.campaign import Campaign, default_directory, spec_for_resume
-from lmfuzz.cli.progress import Lines, Screen, standing, watch
+from lmfuzz.cli.progress import CampaignView, standing, watch
 from lmfuzz.errors import TargetError, UsageError
+from lmfuzz.inputs.corpus import lineage
 from lmfuzz.spec import Spec
+from lmfuzz.storage.record import CampaignRecord
 from lmfuzz.storage.store import Store
 from lmfuzz.targets.toy import Toy
 from lmfuzz.text import escape, quote_output, shorten
@@ -72,14 +74,14 @@ def test_a_campaign_finds_what_is_planted_and_shows_it_when_it_is_on_disk(spec: 
     class Reader(Ear):
         def found(self, number: int, finding: Finding) -> None:
             super().found(number, finding)
-            with Store.read(tmp_path / "c") as store:
-                assert pick(store, number).prompt == finding.prompt
+            record = CampaignRecord.read(tmp_path / "c")
+            assert record.finding(number).prompt == finding.prompt
 
     campaign, ear = Campaign(spec, easy()), Reader()
     campaign.calibrate()
     with campaign.create(tmp_path / "c") as store:
         campaign.run(store, ear)
-        numbers = summary(store)
+        numbers = summary(store.record())
     assert [number for number, _ in ear.findings] == list(range(1, len(campaign.kept) + 1))
     assert {finding.objective for _, finding in ear.findings} == {"repetition", "phrases/sesame"}
     assert numbers["executions"] == campaign.executor.executions >= 4000
@@ -195,8 +197,8 @@ def test_an_objective_of_a_wrong_shape_is_refused_and_one_that_raises_is_not(
     rows = sum(len(step.batch) for step in ear.steps)
     assert campaign.panel.unscored["raises"] >= rows
     assert ear.findings
-    with Store.read(tmp_path / "c") as store:
-        text = "\n".join(summary_lines(summary(store)))
+    record = CampaignRecord.read(tmp_path / "c")
+    text = "\n".join(summary_lines(summary(record)))
     assert "not scored by raises: " in text
     assert "ZeroDivisionError: division by zero" in text
 
@@ -238,8 +240,8 @@ def test_a_row_on_which_the_target_raises_is_a_finding_and_the_rest_goes_on(
     )
     assert all("q" in f.prompt[-2:] for f in crashes)
     assert {finding.objective for _, finding in ear.findings} > {"crash"}
-    with Store.read(tmp_path / "c") as store:
-        assert "RuntimeError" in "\n".join(detail_lines(store, campaign.kept.index(crashes[0]) + 1))
+    record = CampaignRecord.read(tmp_path / "c")
+    assert "RuntimeError" in "\n".join(detail_lines(record, campaign.kept.index(crashes[0]) + 1))
 
 
 def test_a_target_that_always_raises_is_no_target(spec: Spec) -> None:
@@ -322,13 +324,13 @@ def test_replay_says_what_still_fails(spec: Spec, tmp_path: Path, monkeypatch: p
     directory = tmp_path / "c"
     campaign, _ = ran(spec, directory)
     monkeypatch.setattr("lmfuzz.analysis.replay.load_target", lambda spec: easy())
-    same = Replay(read(directory))
+    same = Replay(Recorded.of(CampaignRecord.read(directory)))
     assert not same.changed
     assert [verdict.words for verdict in same] == ["still fails"] * len(campaign.kept)
     moody = Moody(phrase_key="xyz", loop_key="vk")
     moody.identity = "another"
     monkeypatch.setattr("lmfuzz.analysis.replay.load_target", lambda spec: moody)
-    other = Replay(read(directory))
+    other = Replay(Recorded.of(CampaignRecord.read(directory)))
     assert other.changed
     for verdict in other:
         fixed = verdict.finding.objective == "phrases/sesame"
@@ -337,7 +339,7 @@ def test_replay_says_what_still_fails(spec: Spec, tmp_path: Path, monkeypatch: p
             never = replace(verdict, finding=replace(verdict.finding, failed=0))
             assert never.words == "passes alone, as it did when it was found"
     with pytest.raises(UsageError, match=f"has no finding 99; its findings are 1 to {len(campaign.kept)}"):
-        read(directory, 99)
+        Recorded.of(CampaignRecord.read(directory), 99)
 
 
 def test_replay_says_what_could_not_be_judged(
@@ -361,7 +363,8 @@ def test_replay_says_what_could_not_be_judged(
         "lmfuzz.analysis.replay.load_target", lambda spec: Breaks(phrase_key="xyz", loop_key="vk")
     )
     monkeypatch.setattr("lmfuzz.objectives.repetition.Repetition.__call__", lambda self, b, t: loses(b, t))
-    verdicts = {verdict.finding.objective: verdict for verdict in Replay(read(directory))}
+    again = Replay(Recorded.of(CampaignRecord.read(directory)))
+    verdicts = {verdict.finding.objective: verdict for verdict in again}
     assert not any(verdict.fixed for verdict in verdicts.values())
     assert verdicts["phrases/sesame"].words == "could not be judged (RuntimeError: no more)"
     assert verdicts["repetition"].words == "could not be judged (ValueError: 1)"
@@ -370,18 +373,19 @@ def test_replay_says_what_could_not_be_judged(
 def test_a_finding_is_shown_with_its_lineage(spec: Spec, tmp_path: Path) -> None:
     campaign, _ = ran(spec, tmp_path / "c")
     number = max(
-        range(len(campaign.kept)), key=lambda i: len(campaign.corpus.lineage(campaign.kept[i].parent))
+        range(len(campaign.kept)),
+        key=lambda i: len(lineage(campaign.corpus[:].parent, campaign.kept[i].parent)),
     )
     finding = campaign.kept[number]
-    with Store.read(tmp_path / "c") as store:
-        lines = list(detail_lines(store, number + 1))
+    record = CampaignRecord.read(tmp_path / "c")
+    lines = list(detail_lines(record, number + 1))
     start = lines.index("lineage")
-    lineage = lines[start + 1 : -1]
-    ids = campaign.corpus.lineage(finding.parent)[::-1]
-    assert [line.split()[0] for line in lineage] == [*(f"#{i}" for i in ids), "this"]
-    assert lineage[0].split()[1] == "seed"
-    assert any(seed in lineage[0] for seed in SEEDS.splitlines())
-    assert lineage[-1].split()[1] == campaign.operators[finding.operator]
+    shown = lines[start + 1 : -1]
+    ids = lineage(campaign.corpus[:].parent, finding.parent)
+    assert [line.split()[0] for line in shown] == [*(f"#{i}" for i in ids), "this"]
+    assert shown[0].split()[1] == "seed"
+    assert any(seed in shown[0] for seed in SEEDS.splitlines())
+    assert shown[-1].split()[1] == campaign.operators[finding.operator]
     assert lines[-1] == f"replay it with: lmfuzz replay {tmp_path}/c {number + 1}"
     assert any(line.startswith("output") and ">>>" in line and "<<<" in line for line in lines)
 
@@ -403,7 +407,6 @@ def test_a_pipe_gets_lines_and_a_terminal_a_picture(spec: Spec, tmp_path: Path) 
     campaign, ear = ran(spec, tmp_path / "c")
     out = io.StringIO()
     lines = watch(campaign, out)
-    assert isinstance(lines, Lines)
     lines.found(7, FINDING)
     assert out.getvalue() == (
         'lmfuzz: finding 7, repetition: loop \'x\' (confirmed): "p\\n\\x1b[31m" -> "ab>>>XX<<<\\x07c"\n'
@@ -416,7 +419,7 @@ def test_a_pipe_gets_lines_and_a_terminal_a_picture(spec: Spec, tmp_path: Path) 
     assert f"corpus {len(campaign.corpus)}, archive {len(campaign.archive)}, novel " in out.getvalue()
 
     console = Console(file=io.StringIO(), force_terminal=True, width=120, height=40, markup=False)
-    with Screen(lambda: standing(campaign), console) as screen:
+    with CampaignView(lambda: standing(campaign), console) as screen:
         screen.step(ear.steps[-1])
         screen.found(7, replace(FINDING, failed=2, prompt="[bold]not markup[/bold]"))
     shown = console.file.getvalue()  # type: ignore[attr-defined]
@@ -439,12 +442,12 @@ def test_what_a_row_descends_from_is_where_its_lineage_begins(spec: Spec, tmp_pa
     """Also of chains that started again from other seeds."""
     more = {"search": "directed:patience=2", "budget": "4000x", "objectives": ["repetition"]}
     ran(spec.model_copy(update=more), tmp_path / "c")
-    with Store.read(tmp_path / "c") as store:
-        rows, findings = store.rows(), store.findings()
-        lineages = [store.lineage(finding.parent) for finding in findings]
+    record = CampaignRecord.read(tmp_path / "c")
+    rows, findings = record.rows, record.findings
+    lineages = [record.lineage(finding) for finding in findings]
     begins = np.arange(len(rows))
     for row in np.flatnonzero(rows.parent >= 0).tolist():
         begins[row] = begins[rows.parent[row]]
     assert begins.tolist() == rows.origin.tolist()
     assert len(set(rows.origin.tolist())) > 1
-    assert all(path[0].id == one.origin for path, one in zip(lineages, findings, strict=True) if path)
+    assert all(path[0] == one.origin for path, one in zip(lineages, findings, strict=True) if path)

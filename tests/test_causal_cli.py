@@ -8,7 +8,7 @@ import torch
 from shell import Shell
 from targets import small_lms
 
-from lmfuzz.storage.store import Store
+from lmfuzz.storage.record import CampaignRecord
 
 torch.set_num_threads(1)
 BRIEF = ("--max-new", "10", "--max-length", "24", "--count", "10", "--batch", "16")
@@ -32,8 +32,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def found_in(directory: Path) -> list:
-    with Store.read(directory) as store:
-        return store.findings()
+    record = CampaignRecord.read(directory)
+    return record.findings
 
 
 @pytest.mark.parametrize("level", ["char", "token"])
@@ -81,8 +81,8 @@ def test_chat_models_get_their_template_and_chat_seeds(sh, tmp_path):
         "--objective", "never_ends",
     )  # fmt: skip
     assert result.code in (0, 1), result.err
-    with Store.read(tmp_path / "c") as store:
-        texts = store.space.texts(store.rows()[:8])
+    record = CampaignRecord.read(tmp_path / "c")
+    texts = record.space.texts(record.rows[:8])
     assert (
         texts[0]
         in (small_lms.CORPORA / "chat")

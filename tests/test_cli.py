@@ -11,6 +11,7 @@ from shell import MODEL, Result, Shell, forget_files
 import lmfuzz
 from lmfuzz.cli import searching
 from lmfuzz.storage import store as stores
+from lmfuzz.storage.record import CampaignRecord
 from lmfuzz.storage.store import Store, Unwritten
 from lmfuzz.text import plural
 
@@ -163,8 +164,8 @@ def test_a_config_file_says_the_same_and_the_command_line_wins(sh: Shell) -> Non
     first = sh.fuzz("-o", "c", "--seed", "3", budget="1500x")
     again = sh("fuzz", "--config", "c/campaign.toml", "-o", "d")
     assert again.code == first.code
-    with Store.read(Path("c")) as c, Store.read(Path("d")) as d:
-        assert c.points(8).tobytes() == d.points(8).tobytes()
+    c, d = map(CampaignRecord.read, (Path("c"), Path("d")))
+    assert c.states.points.tobytes() == d.states.points.tobytes()
     other = sh("fuzz", "--config", "c/campaign.toml", "--seed", "4", "-o", "e")
     assert "; seed 4" in other.out
     assert "seed = 4" in Path("e/campaign.toml").read_text()
@@ -282,9 +283,9 @@ def test_a_full_disk_is_4_and_the_findings_are_on_stderr(sh: Shell, monkeypatch:
     assert sum(kept) == done.out.count("lmfuzz: finding ") + len(rows)
     assert "make room, then go on with: lmfuzz resume c" in done.out
     monkeypatch.setattr(stores, "connect", connect)
-    with Store.read(Path("c")) as store:
-        shown = [line for line in done.out.splitlines() if line.startswith("lmfuzz: finding ")]
-        assert len(store.findings()) == len(shown)
+    record = CampaignRecord.read(Path("c"))
+    shown = [line for line in done.out.splitlines() if line.startswith("lmfuzz: finding ")]
+    assert len(record.findings) == len(shown)
 
 
 @pytest.mark.parametrize(
@@ -348,8 +349,8 @@ def test_what_machines_read_is_strict_json(sh: Shell, capsys: pytest.CaptureFixt
     json.loads(done.out.splitlines()[-1], parse_constant=refuse)
     (record,) = json.loads(sh("shrink", "c", "--json").out, parse_constant=refuse)["findings"]
     assert record["margin"] is None
-    with Store.read(Path("c")) as store:
-        full = Unwritten(Path("c"), "disk full", store.findings())
+    record = CampaignRecord.read(Path("c"))
+    full = Unwritten(Path("c"), "disk full", record.findings)
     with pytest.raises(SystemExit):
         searching._report(full)
     (line, _) = capsys.readouterr().err.splitlines()

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from lmfuzz.inputs.corpus import Corpus as Table
+from lmfuzz.inputs.corpus import lineage
 from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.types import SEED, Batch
 
@@ -85,9 +86,9 @@ def test_a_lineage_leads_back_to_the_seed():
     corpus.add(rows(2, 3))
     for parent in (1, 0, 2, 4):
         corpus.add(rows(1, 3, parent=parent))
-    assert corpus.lineage(5) == [5, 4, 2, 1]
-    assert corpus.lineage(3) == [3, 0]
-    assert corpus.lineage(0) == [0]
+    assert lineage(corpus[:].parent, 5) == [1, 2, 4, 5]
+    assert lineage(corpus[:].parent, 3) == [0, 3]
+    assert lineage(corpus[:].parent, 0) == [0]
 
 
 def test_a_row_that_does_not_fit_is_an_error():

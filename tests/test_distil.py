@@ -11,7 +11,7 @@ from shell import Shell
 
 from lmfuzz.analysis.distil import cover
 from lmfuzz.inputs.seeds import read
-from lmfuzz.storage.store import Store
+from lmfuzz.storage.record import CampaignRecord
 
 
 def distances(points: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -43,10 +43,9 @@ def test_the_middle_of_a_cluster_stands_for_it() -> None:
 
 
 def seeds_of(directory: Path) -> tuple[np.ndarray, list[str], float]:
-    with Store.read(directory) as store:
-        states = store.states()
-        texts = [store.space.decode(row) for row, _ in states]
-        return np.stack([point for _, point in states]), texts, store.meta["calibration"]["radius"]
+    record = CampaignRecord.read(directory)
+    texts = [record.space.decode(row) for row in record.states.rows]
+    return record.states.points, texts, record.calibration["radius"]
 
 
 def test_prompts_are_written_that_cover_the_archive(sh: Shell) -> None:
@@ -60,8 +59,8 @@ def test_prompts_are_written_that_cover_the_archive(sh: Shell) -> None:
     assert 0 < len(few) < len(points) / 2
     chosen = [texts.index(text) for text in few]
     assert (distances(points, points[chosen]).min(axis=1) <= 2 * radius).all()
-    with Store.read(Path("c")) as store:
-        space = store.space
+    record = CampaignRecord.read(Path("c"))
+    space = record.space
     assert space.texts(read(["few.jsonl"], space).batch) == few
     assert sh("fuzz", "model.py:easy", "--seeds", "few.jsonl", "--budget", "300x", "-o", "d").code in (0, 1)
 
@@ -72,8 +71,8 @@ def test_numbers_are_written_as_an_array(sh: Shell) -> None:
     sh("fuzz", f"{model}:broken_loss", *options, "-o", "c")
     assert "does not end in .npy" in sh.refused("distil", "c", "-o", "few.jsonl")
     assert sh("distil", "c", "-o", "few.npy").code == 0
-    with Store.read(Path("c")) as store:
-        rows = np.stack([row for row, _ in store.states()])
+    record = CampaignRecord.read(Path("c"))
+    rows = np.stack(record.states.rows)
     np.testing.assert_array_equal(np.load("few.npy"), rows)
     again = sh("fuzz", f"{model}:broken_loss", *options, "--seeds", "few.npy", "-o", "d")
     assert again.code in (0, 1), again.err

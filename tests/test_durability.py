@@ -14,6 +14,7 @@ import pytest
 from lmfuzz.campaign.campaign import Campaign, spec_for_resume
 from lmfuzz.spec import Spec
 from lmfuzz.storage import store as stores
+from lmfuzz.storage.record import CampaignRecord
 from lmfuzz.storage.store import Store
 from lmfuzz.types import Finding, Step
 
@@ -118,8 +119,8 @@ def tables(directory: Path) -> dict[str, list[tuple[object, ...]]]:
 
 def counts(directory: Path) -> dict[str, Any]:
     """What of the state must be the same however often a campaign was interrupted."""
-    with Store.read(directory) as store:
-        state = store.state()
+    record = CampaignRecord.read(directory)
+    state = record.state
     del state["seconds"], state["time_in_target"], state["reason"]
     state["tally"].pop("last_novel")
     return json.loads(stores.encode(state))
@@ -159,8 +160,8 @@ def test_killed_in_any_step_and_resumed_equals_unbroken(spec: Spec, tmp_path: Pa
         )
         assert life.returncode == -signal.SIGKILL, life.stderr
         shown = [int(number) for number in life.stdout.split()]
-        with Store.read(killed) as store:
-            assert len(store.findings()) >= max(shown, default=0)
+        record = CampaignRecord.read(killed)
+        assert len(record.findings) >= max(shown, default=0)
     assert go_on(killed) == "executions"
     assert tables(killed) == tables(whole)
     assert counts(killed) == counts(whole)
@@ -190,8 +191,8 @@ def test_no_shown_finding_is_lost_to_kill_9(spec: Spec, tmp_path: Path) -> None:
         shown += [line for line in process.stdout if line.startswith("lmfuzz: finding")]
         process.wait()
         process.stdout.close()
-        with Store.read(directory) as store:
-            prompts = [finding.prompt for finding in store.findings()]
+        record = CampaignRecord.read(directory)
+        prompts = [finding.prompt for finding in record.findings]
         numbers = [int(line.removeprefix("lmfuzz: finding ").partition(",")[0]) for line in shown]
         assert len(prompts) >= max(numbers)  # some may be on disk and not shown yet
         for number, line in zip(numbers, shown, strict=True):
@@ -217,8 +218,8 @@ def test_a_signal_ends_the_campaign_cleanly(spec: Spec, tmp_path: Path, number: 
     assert summary["exit_reason"] == "interrupted"
     assert f"lmfuzz resume {directory}" in out
     assert sorted(path.name for path in directory.iterdir()) == ["campaign.db", "campaign.toml", "lock"]
-    with Store.read(directory) as store:
-        assert store.state()["executions"] == summary["executions"]
+    record = CampaignRecord.read(directory)
+    assert record.executions == summary["executions"]
 
 
 def test_a_reader_that_goes_away_interrupts(spec: Spec, tmp_path: Path) -> None:
@@ -248,9 +249,9 @@ def test_a_file_size_limit_ends_the_campaign_with_one_sentence(spec: Spec, tmp_p
     assert done.returncode == 4
     *rows, sentence = done.stderr.splitlines()
     assert sentence.startswith(f"lmfuzz: cannot write {tmp_path / 'c'}: ")
-    with Store.read(tmp_path / "c") as store:
-        written = len(store.findings())
-        assert store.state()["corpus_size"] == len(store.rows())
+    record = CampaignRecord.read(tmp_path / "c")
+    written = len(record.findings)
+    assert record.corpus_size == len(record.rows)
     shown = [line for line in done.stdout.splitlines() if line.startswith("lmfuzz: finding")]
     assert len(shown) == written
     for row in map(json.loads, rows):

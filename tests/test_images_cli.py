@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from shell import Result, Shell, forget_files
 
-from lmfuzz.storage.store import Store
+from lmfuzz.storage.record import CampaignRecord
 
 MODELS = """
 import torch
@@ -106,8 +106,8 @@ def test_labels_that_differ_are_found_shown_replayed_and_pictured(shell: Shell) 
     assert trials["solved"] == 20 - trials["natural"] > 0
     assert trials["mean_queries"] < 20
     assert summary["exit_reason"] == "done"
-    with Store.read(Path("c")) as store:
-        found, rows = store.findings(), store.rows()
+    record = CampaignRecord.read(Path("c"))
+    found, rows = record.findings, record.rows
     assert len({finding.origin for finding in found}) == 20
     for number, finding in enumerate(found, start=1):
         with Image.open(f"c/pictures/{number}-input.png") as picture:
@@ -138,8 +138,8 @@ def test_every_search_keeps_the_bound_and_goes_on_after_a_stop(shell: Shell) -> 
         whole = differ(shell, *more[:-1], f"{folder}-whole", "--json")
         before, after = (json.loads(each.out.splitlines()[-1])["trials"] for each in (done, whole))
         assert before == after, f"{search} goes on as if it had never stopped"
-        with Store.read(Path(folder)) as store:
-            assert all(finding.distance <= 0.25 + 1e-6 for finding in store.findings())
+        record = CampaignRecord.read(Path(folder))
+        assert all(finding.distance <= 0.25 + 1e-6 for finding in record.findings)
 
 
 def test_overflow_is_found_from_images(shell: Shell) -> None:
@@ -164,8 +164,8 @@ def test_a_function_and_a_detector_of_ones_own(shell: Shell) -> None:
         "c",
     )
     assert done.code == 1, done
-    with Store.read(Path("c")) as store:
-        (finding,) = store.findings()
+    record = CampaignRecord.read(Path("c"))
+    (finding,) = record.findings
     assert finding.row.shape == (2,)
     assert finding.row[0] * finding.row[1] > 0.9
     assert not Path("c/pictures").exists()
@@ -176,8 +176,8 @@ def test_texts_that_part_within_few_edits(shell: Shell) -> None:
     sure = ("--objective", "disagreement:gap=0.1")
     done = shell("diff", "models:shakespeare", "--twin", "int4", "--edits", "2", *sure, *few)
     assert done.code == 1, done
-    with Store.read(Path("c")) as store:
-        found, rows, space = store.findings(), store.rows(), store.space
+    record = CampaignRecord.read(Path("c"))
+    found, rows, space = record.findings, record.rows, record.space
     assert all(space.distance(f.row, rows.row(f.origin)) == f.distance <= 2 for f in found)
     assert "from seed" in shell("show", "c", "1").out
 

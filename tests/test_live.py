@@ -13,7 +13,10 @@ from rich.console import Console
 
 from lmfuzz.budget import Budget
 from lmfuzz.campaign.campaign import Campaign
-from lmfuzz.cli.progress import Screen, standing
+from lmfuzz.cli.progress import CampaignView, standing
+from lmfuzz.coverage.calibrate import Calibration
+from lmfuzz.spec import Spec
+from lmfuzz.storage.counters import Tally
 from lmfuzz.types import Evidence, Finding, Step
 
 OPERATORS = ["insert", "havoc", "splice", "duplicate_a_piece"]
@@ -30,13 +33,11 @@ def finding(output: str, span: tuple[int, int] | None, bucket: str = "regex/zoun
 
 def campaign() -> Campaign:
     count = len(OPERATORS)
-    tally = SimpleNamespace(
-        rows=640, novel=64, last_novel=0.0, mutants=np.full(count, 160), fruitful=np.arange(count)
-    )
+    tally = Tally(640, 64, np.full(count, 160), np.arange(count))
     return cast(Campaign, SimpleNamespace(
         executor=SimpleNamespace(executions=123456, seconds=1.0), tally=tally, corpus=[1], archive=[1],
-        kept=[1], budget=Budget.parse("200000x"), operators=OPERATORS, spec=SimpleNamespace(budget="200000x"),
-        calibration=SimpleNamespace(stability=1.0),
+        kept=[1], budget=Budget.parse("200000x"), operators=OPERATORS, spec=Spec(budget="200000x"),
+        calibration=Calibration(0.0, 1.0, 1.0, 1.0, 1.0),
         findings=SimpleNamespace(hits=Counter({"regex/zounds: zounds": 3, "b" * 80: 1}), kept=Counter(a=1)),
     ))  # fmt: skip
 
@@ -45,7 +46,7 @@ def shown(width: int, what: Any, **options: Any) -> str:
     """What is printed in a terminal of this width."""
     out = StringIO()
     console = Console(file=out, width=width, height=40, force_terminal=True, highlight=False, **options)
-    what(Screen(partial(standing, campaign()), console), console)
+    what(CampaignView(partial(standing, campaign()), console), console)
     return (
         out.getvalue() if "color_system" in options else re.sub("\x1b\\[[0-9;?]*[a-zA-Z]", "", out.getvalue())
     )
@@ -79,7 +80,7 @@ def test_an_output_without_a_bad_part_is_cut_in_its_middle() -> None:
 
 @pytest.mark.parametrize("width", [40, 80, 90, 100, 200])
 def test_the_picture_cuts_no_word(width: int) -> None:
-    text = shown(width, lambda s, console: console.print(s._picture()), no_color=True)
+    text = shown(width, lambda s, console: console.print(s.picture()), no_color=True)
     assert "\u2026" not in text
     for word in ("executions/s", "last new state", "1 in 1 bucket", "of 200000x"):
         assert word in text

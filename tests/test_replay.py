@@ -11,7 +11,8 @@ import pytest
 from shell import SEEDS, Shell, forget_files
 from targets import small_lms
 
-from lmfuzz.analysis.replay import Replay, read, verdict_line
+from lmfuzz.analysis.replay import Recorded, Replay, verdict_line
+from lmfuzz.storage.record import CampaignRecord
 from lmfuzz.targets.toy import Toy
 from lmfuzz.types import Batch, Evidence, Reruns, Trace
 
@@ -149,7 +150,8 @@ def test_reports_of_another_model_show_what_that_one_does(sh: Shell, campaign: C
 
 
 def test_a_last_run_that_passes_has_no_bad_part(sh: Shell, campaign: Callable[..., str]) -> None:
-    recorded = read(Path(campaign("model.py:easy", "--keep", "1", budget="600x")), 1)
+    directory = campaign("model.py:easy", "--keep", "1", budget="600x")
+    recorded = Recorded.of(CampaignRecord.read(Path(directory)), 1)
     again = Replay(replace(recorded, seeds=[]), "others.py:fading")
     (verdict,) = again
     assert (verdict.again, verdict.evidence, verdict.moved) == (Reruns(3, 0, 0), None, "")
@@ -221,7 +223,7 @@ def test_tokens_are_spelled_anew_by_another_tokenizer(sh: Shell, tmp_path: Path)
         "--objective", "own.py:own", "--keep", "8", "--batch", "8", "--budget", "60x", "-o", "c",
     )  # fmt: skip
     assert begun.code == 1, begun.err
-    recorded = read(Path("c"))
+    recorded = Recorded.of(CampaignRecord.read(Path("c")))
     again = Replay(recorded, "bytes")
     assert again.respelled
     for verdict in again:
@@ -252,7 +254,7 @@ def test_a_model_that_takes_none_of_the_rows_is_refused_in_a_sentence(
 def test_tokens_that_were_needed_are_not_judged_by_their_text(
     sh: Shell, campaign: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recorded = read(Path(campaign("model.py:easy")))
+    recorded = Recorded.of(CampaignRecord.read(Path(campaign("model.py:easy"))))
     needed = {n: replace(f, by_text=n % 2 == 1) for n, f in recorded.findings.items()}
     again = Replay(replace(recorded, findings=needed), "others.py:shuffled")
     for verdict in again:
@@ -274,7 +276,7 @@ def test_a_seed_that_could_not_be_judged_before_is_no_matter(sh: Shell, campaign
         "own.needs = {'prompt', 'text'}\n"
     )
     campaign("model.py:other", "--objective", "own.py:own")
-    recorded = read(Path("c"))
+    recorded = Recorded.of(CampaignRecord.read(Path("c")))
     assert list(Replay(recorded, "model.py:easy").seeds()) == [], "the old model could not be judged either"
     original = Replay(recorded)
     again = Replay(recorded, "model.py:easy")

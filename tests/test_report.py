@@ -19,18 +19,19 @@ from PIL import Image
 from shell import Shell
 
 from lmfuzz import files
-from lmfuzz.analysis import sweep_results as results
 from lmfuzz.analysis.survival import Trial
 from lmfuzz.analysis.sweep import Plan, Sweep, cells
+from lmfuzz.analysis.sweep_results import results
 from lmfuzz.errors import UsageError, printable
 from lmfuzz.report import comparison, page
 from lmfuzz.report import findings_view as entries
 from lmfuzz.report.campaign_view import Account
 from lmfuzz.report.residual_risk import lately, observed, unseen
-from lmfuzz.report.truncate import LEAST, cut, shares, size, trimmed
+from lmfuzz.report.sweep_page import as_html
+from lmfuzz.storage.counters import Tally
+from lmfuzz.storage.record import CampaignRecord
 from lmfuzz.storage.serialize import encode
-from lmfuzz.storage.store import Store
-from lmfuzz.text import escape
+from lmfuzz.text import escape, shorten
 
 
 def charts(text: str) -> dict[str, dict]:
@@ -72,62 +73,62 @@ def test_a_report_says_what_was_found(campaign: Path, sh: Shell) -> None:
     assert (result.code, result.out) == (0, "lmfuzz: the report is in c/report.html\n")
     text = Path("c/report.html").read_text(encoding="utf-8")
     said = words(text)
-    with Store.read(campaign) as store:
-        account = Account(store)
-        for bucket in account.buckets:
-            assert bucket.title in said
-            for entry in bucket.entries:
-                assert f'id="c1-finding-{entry.number}"' in text
-                assert " ".join(entry.prompt.split()) in said
-        marked = [entry.output[1] for bucket in account.buckets for entry in bucket.entries]
-        assert any(marked)
-        assert all(
-            f"</span>{html.escape(bad)}<span" in text.replace("&#39;", "&#x27;") for bad in marked if bad
-        )
-        assert f"{len(account.findings)} finding" in said
-        assert f"{account.numbers['executions']:,} executions" in said
-        assert all(one.name in said for one in account.operators)
-        last = {trace["name"]: trace["y"][-1] for trace in charts(text)["growth-1"]["data"]}
-        assert last == {
-            "rows of the corpus": account.numbers["corpus_size"],
-            "states in the archive": account.numbers["archive_size"],
-            "findings": len(account.findings), "buckets": len(account.buckets),
-        }  # fmt: skip
+    record = CampaignRecord.read(campaign)
+    account = Account(record)
+    for bucket in account.buckets:
+        assert bucket.title in said
+        for entry in bucket.entries:
+            assert f'id="c1-finding-{entry.number}"' in text
+            assert " ".join(entries.FILTERS["text"](entry.finding.prompt).split()) in said
+    shown = [entry for bucket in account.buckets for entry in bucket.entries]
+    marked = [entries.FILTERS["output"](entry.finding)[1] for entry in shown]
+    assert any(marked)
+    assert all(f"</span>{html.escape(bad)}<span" in text.replace("&#39;", "&#x27;") for bad in marked if bad)
+    assert f"{len(account.findings)} finding" in said
+    assert f"{account.numbers['executions']:,} executions" in said
+    assert all(name in said for name, *_ in account.operators)
+    last = {trace["name"]: trace["y"][-1] for trace in charts(text)["growth-1"]["data"]}
+    assert last == {
+        "rows of the corpus": account.numbers["corpus_size"],
+        "states in the archive": account.numbers["archive_size"],
+        "findings": len(account.findings), "buckets": len(account.buckets),
+    }  # fmt: skip
 
 
 def test_a_lineage_leads_from_a_seed_to_the_finding(campaign: Path) -> None:
-    with Store.read(campaign) as store:
-        account = Account(store)
-        for bucket in account.buckets:
-            for entry in bucket.entries:
-                whole = store.lineage(account.findings[entry.number - 1].parent)
-                shown = [row.id for row in entry.lineage]
-                assert len(shown) + entry.left_out == len(whole)
-                assert shown[:1] == [row.id for row in whole[:1]]
-                assert shown[1:] == [row.id for row in whole[1:]][len(whole) - len(shown) :]
-                assert not shown or entry.lineage[0].operator == "seed"
+    record = CampaignRecord.read(campaign)
+    account = Account(record)
+    for bucket in account.buckets:
+        for entry in bucket.entries:
+            whole = record.lineage(account.findings[entry.number - 1])
+            texts = [shorten(record.space.decode(record.rows.row(row)), entries.ROW) for row in whole]
+            shown = [text for _, text in entry.lineage]
+            assert len(shown) + entry.left_out == len(whole)
+            assert shown[:1] == texts[:1]
+            assert shown[1:] == texts[1:][len(whole) - len(shown) :]
+            assert not shown or entry.lineage[0][0] == "seed"
 
 
 def test_findings_are_on_the_map_at_a_state_of_an_ancestor(campaign: Path) -> None:
-    with Store.read(campaign) as store:
-        account = Account(store)
-        known = account.map(10_000)
-        assert known is not None
-        states = store.states()
-        assert len(known.places) == len(states) == len(account.births)
-        rows = {row.tobytes(): i for i, (row, _) in enumerate(states)}
-        assert known.findings
-        for number, place in known.findings.items():
-            finding = account.findings[number - 1]
-            line = [ancestor.row for ancestor in store.lineage(finding.parent)][::-1]
-            nearest = next(rows[row.tobytes()] for row in [*line, finding.row] if row.tobytes() in rows)
-            assert place == pytest.approx(known.places[nearest])
-        points = np.stack([point for _, point in states]).astype(float)
-        spread = np.linalg.svd(points - points.mean(axis=0), compute_uv=False)
-        assert known.places.var(axis=0) == pytest.approx(spread[:2] ** 2 / len(points), rel=1e-3)
-        few = account.map(10)
-        assert few is not None
-        assert len(few.places) <= 11
+    record = CampaignRecord.read(campaign)
+    account = Account(record)
+    known = account.map(10_000)
+    assert known is not None
+    states = record.states
+    assert len(known.places) == len(states.rows) == len(states.births)
+    rows = {row.tobytes(): i for i, row in enumerate(states.rows)}
+    assert known.findings
+    for number, place in known.findings.items():
+        finding = account.findings[number - 1]
+        line = [record.rows.row(row) for row in record.lineage(finding)][::-1]
+        nearest = next(rows[row.tobytes()] for row in [*line, finding.row] if row.tobytes() in rows)
+        assert place == pytest.approx(known.places[nearest])
+    points = record.states.points.astype(float)
+    spread = np.linalg.svd(points - points.mean(axis=0), compute_uv=False)
+    assert known.places.var(axis=0) == pytest.approx(spread[:2] ** 2 / len(points), rel=1e-3)
+    few = account.map(10)
+    assert few is not None
+    assert len(few.places) <= 11
 
 
 def test_nothing_found_is_a_report_that_says_so(sh: Shell) -> None:
@@ -156,8 +157,8 @@ def test_campaigns_are_compared(campaign: Path, sh: Shell) -> None:
 
 def test_a_minimal_prompt_is_shown_beside_the_prompt(campaign: Path, sh: Shell) -> None:
     assert sh("shrink", "c").code in (0, 1)
-    with Store.read(campaign) as store:
-        smallest = [finding.minimal for finding in store.findings()]
+    record = CampaignRecord.read(campaign)
+    smallest = [finding.minimal for finding in record.findings]
     said = words(page.render([campaign]))
     assert all(small is not None and f"{small.size} instead of {small.before}" in said for small in smallest)
     assert "not shrunk" not in said
@@ -168,8 +169,8 @@ def test_findings_that_are_images_are_pictures(sh: Shell) -> None:
     found = sh("image", "diff", "models:mnist/lenet1", "--twin", "prune:0.5", "--count", "4", "-o", "c")
     assert found.code == 1, found
     text = page.render([Path("c")])
-    with Store.read(Path("c")) as store:
-        assert text.count('<img src="data:image/png;base64,') == len(store.findings()) > 0
+    record = CampaignRecord.read(Path("c"))
+    assert text.count('<img src="data:image/png;base64,') == len(record.findings) > 0
     assert "Minimal input" not in text
 
 
@@ -213,8 +214,8 @@ def test_rows_of_several_buckets_are_reported(campaign: Path, sh: Shell) -> None
             campaign,
             f"UPDATE findings SET {column} = (SELECT {column} FROM findings WHERE id = 1) WHERE id = 2",
         )
-    with Store.read(campaign) as store:
-        state, found = store.state(), store.findings()
+    record = CampaignRecord.read(campaign)
+    state, found = record.state, record.findings
     state["findings"]["hits"] = {one.bucket: 1 for one in found}
     for rows in (len(found) - 1, 100):
         state["tally"]["rows"] = rows
@@ -251,55 +252,54 @@ def test_the_interval_holds_where_rows_show_several_kinds() -> None:
     assert more == 200
 
 
-def test_texts_share_the_room_of_a_finding() -> None:
-    assert shares([10, 500, 20], 100) == [10, 70, 20]
-    assert shares([10, 500, 600], 100) == [10, 45, 45]
-    for text in (
-        "ordinary words " * 90,
-        "<'\"&" * 90,
-        "\N{CJK UNIFIED IDEOGRAPH-6C34}" * 90,
-        "x" * 50 + "&" * 90,
-    ):
-        for room in (60, 61, 200):
-            less = cut(text, room)
-            assert room - 16 < size(less) <= room
-            begin, end = less.split("...")
-            assert text.startswith(begin)
-            assert text.endswith(end)
-            before, bad, after = trimmed((text, "bad", text), room)
-            assert room - 16 < size(before) + size(bad) + size(after) <= room
-            assert (before[:3], bad, after[-3:]) == ("...", "bad", "...")
-            assert sum(map(size, trimmed(("", text, text), room))) <= room + LEAST
-    assert cut("short", 60) == "short"
-    assert trimmed(("a" * 50, "bad", ""), 53) == ("a" * 50, "bad", "")
-
-
 @pytest.mark.parametrize("text", ["the quick brown fox's den " * 60, "<'\"&" * 1250])
-def test_long_texts_do_not_make_a_report_long(campaign: Path, sh: Shell, text: str) -> None:
-    """Each finding has the bytes that one of a thousand may have, and all cuts are to be seen."""
+def test_every_text_is_cut_where_it_is_to_be_seen(campaign: Path, sh: Shell, text: str) -> None:
     assert sh("shrink", "c").code in (0, 1)
-    plain = len(page.render([campaign]).encode())
     columns = "prompt = ?1, output = ?1, words = ?1, signature = ?1 || id, span = '[400, 440]'"
     change(campaign, f"UPDATE findings SET {columns}", text)
     change(campaign, "UPDATE findings SET bucket = objective || ': ' || signature")
     change(campaign, "UPDATE minimals SET prompt = ?1, output = ?1, span = '[400, 440]'", text)
-    with Store.read(campaign) as store:
-        account = Account(store, 1000)
-        room = entries.TEXTS // 1000
-        for bucket in account.buckets:
-            assert size(bucket.title) <= entries.TITLE
-            assert "..." in bucket.title
-            for entry in bucket.entries:
-                assert entry.minimal is not None
-                texts = [entry.prompt, "".join(entry.output), entry.about[0][1], entry.minimal.prompt]
-                texts.append("".join(entry.minimal.output))
-                assert all("..." in one for one in texts)
-                assert room - 100 < sum(map(size, texts)) <= room
-                prompt, output = entry.short
-                assert size(prompt) <= 40 + size('""')
-                assert sum(map(size, output)) <= 60 + LEAST
-        text_of_all = page._page([account])
-    assert len(text_of_all.encode()) - plain < 4000 * len(account.findings)
+    account = Account(CampaignRecord.read(campaign))
+    for bucket in account.buckets:
+        assert len(bucket.title) <= entries.TITLE
+        assert "..." in bucket.title
+        for entry in bucket.entries:
+            assert entry.finding.minimal is not None
+            shown = [entry.finding, entry.finding.reduced]
+            texts = [entry.about[0][1], *(entries.FILTERS["text"](one.prompt) for one in shown)]
+            texts += ["".join(entries.FILTERS["output"](one)) for one in shown]
+            assert all("..." in one and len(one) <= entries.TEXT + len("......") for one in texts)
+            prompt, output = entries.brief(entry.finding)
+            assert len(prompt) <= entries.PROMPT + len('""')
+            assert len("".join(output)) <= entries.OUTPUT + len("......")
+
+
+def test_many_long_hostile_findings_do_not_make_a_report_long(campaign: Path) -> None:
+    """A thousand, each in a bucket of its own, all shrunk: below 6 MB, and what is left out is said."""
+    text, many = "<'\"&" * 1250, 1000
+    state = {**CampaignRecord.read(campaign).state, "tally": Tally.of(1).state()}
+    with sqlite3.connect(campaign / "campaign.db") as db:
+        (first,) = db.execute("SELECT * FROM findings WHERE id = 1").fetchall()
+        names = [name for _, name, *_ in db.execute("PRAGMA table_info(findings)")]
+        db.execute("DELETE FROM findings")
+        for n in range(1, many + 1):
+            signature = f"{n}{text}"
+            one = dict(zip(names, first, strict=True)) | {"id": n, "signature": signature}
+            one |= {"bucket": f"{one['objective']}: {signature}", "prompt": text, "output": text}
+            one |= {"words": text, "span": "[400, 440]"}
+            db.execute(f"INSERT INTO findings VALUES ({', '.join('?' * len(names))})", list(one.values()))
+        db.execute("UPDATE rows SET operator = ? WHERE operator != ''", [text])
+        db.execute("UPDATE findings SET operator = ?", [text])
+        db.execute("UPDATE meta SET value = ? WHERE key = 'operators'", [json.dumps([text])])
+        db.execute("UPDATE state SET value = ?", [encode(state)])
+        columns = "id, row, ?1, ?1, span, 9, 99, 3, 100, NULL"
+        db.execute(f"INSERT OR REPLACE INTO minimals SELECT {columns} FROM findings", [text])
+    db.close()
+    written = page.render([campaign])
+    assert len(written.encode()) < 6_000_000
+    assert written.count('<details class="finding"') == entries.MOST
+    more = many - entries.MOST
+    assert f"{more} findings, and {more} buckets, more than are shown here: lmfuzz show c" in words(written)
 
 
 def test_buckets_that_begin_alike_are_told_apart(campaign: Path, sh: Shell) -> None:
@@ -308,9 +308,9 @@ def test_buckets_that_begin_alike_are_told_apart(campaign: Path, sh: Shell) -> N
         change(directory, "UPDATE findings SET signature = ?", f"{'a' * 500}{last}{'z' * 500}")
     accounts = []
     for directory in (campaign, Path("d")):
-        with Store.read(directory) as store:
-            accounts.append(Account(store))
-            assert accounts[-1].buckets
+        record = CampaignRecord.read(directory)
+        accounts.append(Account(record))
+        assert accounts[-1].buckets
     rows = comparison.hits(accounts)
     assert len(rows) == sum(len(account.buckets) for account in accounts)
     assert len({title for title, _ in rows}) == len(rows) / 2
@@ -485,9 +485,9 @@ def test_nothing_of_a_strangers_name_acts_in_the_results_of_a_sweep(away: HTTPSe
     plan = Plan(grid={"model": [bare, "other"], "seed": [0]}, baseline={"model": bare})
     trial = Trial(100, 10.0, {f"{bare}: {bare}": (5, 0.5)})
     with Sweep(cells(plan, "x.toml"), tmp_path / "s<script>alert(5)<\N{FRACTION SLASH}script>") as sweep:
-        found = results.results(sweep, plan, [((("model", name),), trial) for name in (bare, "other")])
+        found = results(sweep, plan, [((("model", name),), trial) for name in (bare, "other")])
     file = tmp_path / "results.html"
-    file.write_text(results.as_html(found), encoding="utf-8")
+    file.write_text(as_html(found), encoding="utf-8")
     with browser(tmp_path / "profile") as tab:
         tab.open(file)
         assert '<script>alert("acted")</script>' in tab.ask("document.querySelector('td').textContent")
@@ -499,8 +499,8 @@ def test_nothing_of_a_strangers_name_acts_in_the_results_of_a_sweep(away: HTTPSe
 
 
 def test_a_campaign_that_counted_no_visits_says_that_it_cannot_say(campaign: Path) -> None:
-    with Store.read(campaign) as store:
-        state = store.state()
+    record = CampaignRecord.read(campaign)
+    state = record.state
     assert "cannot be said" not in words(page.render([campaign]))
     change(campaign, "UPDATE state SET value = ?", encode({**state, "visits": 0 * state["visits"]}))
     assert "new state cannot be said" in words(page.render([campaign]))

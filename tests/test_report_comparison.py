@@ -3,9 +3,11 @@
 import html
 import re
 import shutil
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from chromium import browser, needed
@@ -15,7 +17,8 @@ from lmfuzz.report import charts, comparison, page
 from lmfuzz.report.campaign_view import Account
 from lmfuzz.report.findings_view import Bucket
 from lmfuzz.spec import Spec
-from lmfuzz.storage.store import Store
+from lmfuzz.storage.record import CampaignRecord
+from lmfuzz.types import Finding
 
 
 def words(text: str) -> str:
@@ -95,28 +98,21 @@ def test_what_was_not_looked_for_is_not_said_to_be_missing(two: list[Path]) -> N
     assert "The models" not in said
 
 
-@dataclass
-class Told:
+def told(buckets: Sequence[Bucket] = (), **record: Any) -> Account:
     """What a comparison asks an account for."""
-
-    meta: dict[str, Any]
-    buckets: list[Bucket] = field(default_factory=list)
+    return cast(Account, SimpleNamespace(record=SimpleNamespace(**record), buckets=list(buckets)))
 
 
 def test_a_bucket_that_was_looked_for_in_vain_is_told_from_one_that_was_not() -> None:
-    found = Bucket("crash: x", "crash: x", "crash", 3, [])
-    some = [
-        Told({"targets": ["crash"]}, [found]),
-        Told({"targets": ["crash", "y"]}),
-        Told({"targets": ["y"]}),
-    ]
+    finding = cast(Finding, SimpleNamespace(objective="crash"))
+    found = Bucket("crash: x", 3, [finding], [])
+    some = [told([found], targets=["crash"]), told(targets=["crash", "y"]), told(targets=["y"])]
     assert comparison.hits(some) == [("crash: x", [3, 0, None])]
 
 
 def test_models_that_differ_are_said_to() -> None:
-    spec = Spec().model_dump()
-    one, same = Told({"identity": "1", "spec": spec}), Told({"identity": "1", "spec": {**spec}})
-    other = Told({"identity": "2", "spec": {**spec, "model": "m"}})
+    one, same = told(identity="1", spec=Spec()), told(identity="1", spec=Spec())
+    other = told(identity="2", spec=Spec(model="m"))
     assert comparison.differences([one, same]) == ["All settings are the same."]
     differ, models = comparison.differences([one, other])
     assert differ == "Settings that differ: model."
@@ -124,40 +120,41 @@ def test_models_that_differ_are_said_to() -> None:
 
 
 def test_a_report_says_which_model_ran_and_from_which_seeds(two: list[Path]) -> None:
-    with Store.read(two[0]) as store:
-        account, meta = Account(store), store.meta
-        settings = dict(account.settings)
-        assert settings["model"] == meta["spec"]["model"] != ""
-        assert settings["max new"] == str(meta["spec"]["max_new"])
-        unfit = {"resolution", "layer", "trust remote code", "dtype", "device", "template"}
-        assert not unfit & set(settings)
-        account.meta["spec"] |= {"model": "", "seeds": [], "layer": 2}
-        settings = dict(account.settings)
-        assert (settings["model"], settings["seeds"], settings["layer"]) == (
-            "the bundled model",
-            "bundled",
-            "2",
-        )
-        head = words(page._page([account]).partition("<main")[0])
-        assert "the bundled model (identity " in head
-        assert f"seeds: bundled, {meta['seeds']} of them" in head
+    record = CampaignRecord.read(two[0])
+    settings = dict(Account(record).settings)
+    assert settings["model"] == record.spec.model != ""
+    assert settings["max new"] == str(record.spec.max_new)
+    unfit = {"resolution", "layer", "trust remote code", "dtype", "device", "template"}
+    assert not unfit & set(settings)
+    spec = record.spec.model_copy(update={"model": "", "seeds": [], "layer": 2})
+    account = Account(replace(record, spec=spec))
+    settings = dict(account.settings)
+    assert (settings["model"], settings["seeds"], settings["layer"]) == (
+        "the bundled model",
+        "bundled",
+        "2",
+    )
+    head = words(page._page([account]).partition("<main")[0])
+    assert "the bundled model (identity " in head
+    assert f"seeds: bundled, {record.seed_count} of them" in head
 
 
 def test_a_map_promises_the_stars_that_it_has(two: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    with Store.read(two[0]) as store:
-        account = Account(store)
-        many, place = len(account.findings), Account._state_of
-        stars = charts.stars(charts.states(account))
-        assert 0 < stars <= many
-        assert ("no star" in words(page._page([account]))) == (stars < many)
-        monkeypatch.setattr(Account, "_state_of", lambda one, n, at: place(one, n, at) if n == 1 else None)
-        said = words(page._page([account]))
-        assert "Stars are findings" in said
-        assert f"{many - 1} of the {many} findings have no star" in said
-        monkeypatch.setattr(Account, "_state_of", lambda *_: None)
-        said = words(page._page([account]))
-        assert "Stars are" not in said
-        assert f"None of the {many} findings has a star: no ancestor's state is in the archive" in said
+    record = CampaignRecord.read(two[0])
+    account = Account(record)
+    many, place = len(account.findings), Account._state_of
+    first = account.findings[0]
+    stars = charts.stars(charts.states(account))
+    assert 0 < stars <= many
+    assert ("no star" in words(page._page([account]))) == (stars < many)
+    monkeypatch.setattr(Account, "_state_of", lambda one, f, at: place(one, f, at) if f is first else None)
+    said = words(page._page([account]))
+    assert "Stars are findings" in said
+    assert f"{many - 1} of the {many} findings have no star" in said
+    monkeypatch.setattr(Account, "_state_of", lambda *_: None)
+    said = words(page._page([account]))
+    assert "Stars are" not in said
+    assert f"None of the {many} findings has a star: no ancestor's state is in the archive" in said
 
 
 @needed
@@ -184,8 +181,8 @@ def test_captions_and_heads_are_read_without_scrolling(two: list[Path], tmp_path
 
 
 def test_a_campaign_whose_operators_made_nothing_has_no_chart_of_them(two: list[Path]) -> None:
-    with Store.read(two[0]) as store:
-        account = Account(store)
-        account.state["tally"]["mutants"][:] = 0
-        assert charts.yields(account) is None
-        assert "No operator made a row" in words(page._page([account]))
+    record = CampaignRecord.read(two[0])
+    account = Account(record)
+    account.record.tally.mutants[:] = 0
+    assert charts.yields(account) is None
+    assert "No operator made a row" in words(page._page([account]))

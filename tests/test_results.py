@@ -12,7 +12,8 @@ from markdown_it import MarkdownIt
 
 from lmfuzz.analysis.survival import Trial
 from lmfuzz.analysis.sweep import Failure, Plan, Sweep, cells
-from lmfuzz.analysis.sweep_results import ANY, MOST, as_csv, as_html, as_lines, as_markdown, results, write
+from lmfuzz.analysis.sweep_results import ANY, results
+from lmfuzz.report.sweep_page import MOST, as_csv, as_html, as_lines, as_markdown, shown, write
 
 HOSTILE = (
     "=cmd|' /C calc'!A0", "<script>alert(1)</script>", "a|b\nc", "\x1b[2Jgone", "\u202egnp.exe",
@@ -72,7 +73,7 @@ def test_executions_and_seconds_are_compared_each_for_itself(tmp_path: Path) -> 
     row = dict(zip(compared.buckets.columns, compared.buckets.rows[-1], strict=True))
     assert row["executions_sooner"] == 1
     assert row["seconds_sooner"] < 0.01
-    heads, rows = compared.buckets.shown()
+    heads, rows = shown(compared.buckets)
     assert len(heads) == 8
     assert rows[-1][heads.index("sooner (A12, p)")] == "1.00, < 0.001"
 
@@ -181,7 +182,7 @@ def test_in_markdown_what_is_a_strangers_stands_in_code(tmp_path: Path) -> None:
         baseline={"www.evil.example": HOSTILE[0]},
     )
     with Sweep(cells(plan, "x"), tmp_path / "@octocat") as sweep:
-        sweep.failures.append(Failure(sweep.cells[1], 3, "no"))
+        sweep.failures[sweep.cells[1]] = Failure(sweep.cells[1], 3, "no")
         labelled = results(sweep, plan, [(cell.labels, NOTHING) for cell in sweep.cells[2:]])
     for one in (hostile, labelled):
         tokens = MarkdownIt("commonmark").enable("table").parse(as_markdown(one))
@@ -194,8 +195,8 @@ def test_in_markdown_what_is_a_strangers_stands_in_code(tmp_path: Path) -> None:
             for begin, inside in pairwise(tokens)
             if begin.type == "td_open"
         ]
-        shown = [text for table in (one.settings, one.buckets) for row in table.shown()[1] for text in row]
-        assert [text.replace("\\", "") for text in cells_read] == [text.replace("\\", "") for text in shown]
+        texts = [text for table in (one.settings, one.buckets) for row in shown(table)[1] for text in row]
+        assert [text.replace("\\", "") for text in cells_read] == [text.replace("\\", "") for text in texts]
 
 
 def test_a_page_leaves_out_rare_buckets_and_says_so(tmp_path: Path) -> None:

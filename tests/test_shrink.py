@@ -14,11 +14,12 @@ from PIL import Image
 from shell import Shell, forget_files
 from test_images_cli import MODELS
 
-from lmfuzz.analysis.summary import record
+from lmfuzz.analysis.summary import finding_record
 from lmfuzz.campaign.executor import LocalExecutor
 from lmfuzz.campaign.shrink import Shrinker, minimise
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.spaces import BoxSpace, Space, TextSpace
+from lmfuzz.storage.record import CampaignRecord
 from lmfuzz.storage.store import FORMAT, Store
 from lmfuzz.types import Batch, Evidence, Finding, IntArray, Minimal, Trace
 
@@ -170,8 +171,8 @@ def test_findings_that_are_images_get_a_picture_of_the_minimal_one(sh: Shell) ->
     result = sh("image", "diff", *pair, "--budget", "20000x", "-o", "c")
     assert result.code == 1, result.err
     assert sh("shrink", "c").code == 0
-    with Store.read(Path("c")) as store:
-        sizes = [small.size / max(1, small.before) for one in store.findings() if (small := one.minimal)]
+    record = CampaignRecord.read(Path("c"))
+    sizes = [small.size / max(1, small.before) for one in record.findings if (small := one.minimal)]
     number = int(np.argmax(np.array(sizes) > 0)) + 1  # a seed may hit as it is
     assert 0 < sizes[number - 1] < 1
     with Image.open(f"c/pictures/{number}-minimal.png") as minimal, Image.open("c/pictures/1.png") as before:
@@ -194,17 +195,17 @@ def test_a_command_makes_findings_minimal_and_keeps_them(sh: Shell) -> None:
         assert one["minimal"]["size"] == len(one["minimal"]["row"]) == 2  # the toy loops where v and k are
         assert one["minimal"]["failed"] == 3
     assert "minimal" in sh("show", "c", "1").out
-    with Store.read(Path("c")) as store:
-        stored = [record(finding, n) for n, finding in enumerate(store.findings(), start=1)]
-        assert store.findings()[0].reduced.prompt == records[0]["minimal"]["prompt"]
+    record = CampaignRecord.read(Path("c"))
+    stored = [finding_record(finding, n) for n, finding in enumerate(record.findings, start=1)]
+    assert record.findings[0].reduced.prompt == records[0]["minimal"]["prompt"]
     assert json.loads(json.dumps(stored)) == records
 
 
 def test_minimal_rows_of_an_older_campaign_are_read_and_kept(sh: Shell) -> None:
     assert sh.fuzz("-o", "c").code == 1
     assert sh("shrink", "c", "1").code == 0
-    with Store.read(Path("c")) as store:
-        before = store.findings()
+    record = CampaignRecord.read(Path("c"))
+    before = record.findings
     with closing(sqlite3.connect("c/campaign.db")) as db:
         db.execute("ALTER TABLE minimals DROP COLUMN by_text")
         db.execute("UPDATE meta SET value = 4 WHERE key = 'format'")
@@ -213,20 +214,21 @@ def test_minimal_rows_of_an_older_campaign_are_read_and_kept(sh: Shell) -> None:
     assert shown.code == 0
     assert "minimal" in shown.out
     assert sh("shrink", "c", "2").code == 0
-    with Store.read(Path("c")) as store:
-        assert store.meta["format"] == FORMAT
-        found = store.findings()
+    record = CampaignRecord.read(Path("c"))
+    with closing(sqlite3.connect("c/campaign.db")) as db:
+        assert db.execute("SELECT value FROM meta WHERE key = 'format'").fetchone() == (str(FORMAT),)
+    found = record.findings
     assert found[0].minimal is not None
-    assert record(found[0]) == record(before[0])
+    assert finding_record(found[0]) == finding_record(before[0])
     assert found[1].minimal is not None
 
 
 def test_a_campaign_shrinks_what_it_keeps(sh: Shell) -> None:
     assert sh.fuzz("-o", "c", "--shrink").code == 1
     assert sh.fuzz("-o", "other").code == 1
-    with Store.read(Path("c")) as store:
-        found = store.findings()
-        total = store.state()["executions"]
+    record = CampaignRecord.read(Path("c"))
+    found = record.findings
+    total = record.executions
     assert all(one.minimal is not None and one.minimal.size == 2 for one in found)
     spent = sum(one.minimal.executions for one in found if one.minimal)
     assert 0 < spent < total

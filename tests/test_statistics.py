@@ -20,6 +20,7 @@ from lmfuzz.analysis.survival import (
     survival,
     trial,
 )
+from lmfuzz.storage.record import CampaignRecord
 
 TREATED = [6, 6, 6, 7, 10, 13, 16, 22, 23, 6, 9, 10, 11, 17, 19, 20, 25, 32, 32, 34, 35]
 PLACEBO = [1, 1, 2, 2, 3, 4, 4, 5, 5, 8, 8, 8, 8, 11, 11, 12, 12, 15, 17, 22, 23]
@@ -131,7 +132,7 @@ def test_the_bootstrap_is_the_same_twice() -> None:
 
 def test_a_trial_is_read_from_a_campaign(sh) -> None:
     sh.fuzz("--objective", 'phrases:words=["sesame"]', "--objective", "repetition", "-o", "c", budget="8000x")
-    one = trial(Path("c"))
+    one = trial(CampaignRecord.read(Path("c")))
     assert 8000 <= one.executions < 8200
     assert one.first
     for executions, seconds in one.first.values():
@@ -141,9 +142,9 @@ def test_a_trial_is_read_from_a_campaign(sh) -> None:
 
 def test_a_flaky_finding_can_end_a_trial_without_any(sh, tmp_path: Path) -> None:
     sh.fuzz("--stop-after", "1", "--batch", "8", "-o", "c", budget="8000x")
-    before = trial(Path("c"))
+    before = trial(CampaignRecord.read(Path("c")))
     assert before.executions < 8000
     with sqlite3.connect("c/campaign.db") as db:
         assert db.execute("UPDATE findings SET failed = 1").rowcount
     db.close()
-    assert trial(Path("c")) == Trial(before.executions, before.seconds, {})
+    assert trial(CampaignRecord.read(Path("c"))) == Trial(before.executions, before.seconds, {})

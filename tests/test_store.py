@@ -3,6 +3,8 @@
 import json
 import os
 import sqlite3
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from lmfuzz.inputs.spaces import TextSpace, describe
 from lmfuzz.rng import Streams
 from lmfuzz.spec import Spec
 from lmfuzz.storage import store as stores
+from lmfuzz.storage.counters import Tally
+from lmfuzz.storage.record import CampaignRecord
 from lmfuzz.storage.serialize import decode, encode
 from lmfuzz.storage.store import Sample, Store, Unwritten
 from lmfuzz.types import Batch, Evidence, Finding, Step
@@ -26,10 +30,24 @@ OPERATORS = ["insert", "splice"]
 SPACE = TextSpace(tuple("abcdefghij"), 1, 8)
 META = {
     "operators": OPERATORS,
+    "targets": ["phrases/zounds"],
     "identity": "toy",
+    "seeds": 2,
     "space": json.loads(json.dumps(describe(SPACE))),
     "spec": Spec().model_dump(),
+    "calibration": {"radius": 0.5, "stability": 1.0},
+    "calibration_executions": 10,
 }
+
+
+def state(executions: int) -> dict[str, Any]:
+    """What a campaign commits beside its rows, as far as it is read by others."""
+    return {
+        "executions": executions, "seconds": 1.0, "time_in_target": 0.5, "reason": "", "corpus_size": 2,
+        "archive_size": 2, "visits": None, "trials": None, "tally": Tally.of(2).state(),
+        "findings": {"hits": {}, "kept": {}}, "panel": {"noise": {}, "unscored": {}, "errors": {}},
+    }  # fmt: skip
+
 
 leaves = (
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
@@ -110,7 +128,7 @@ def test_everything_committed_reads_back(tmp_path: Path, corpus: Corpus) -> None
     odd = finding("\ud800 \x00 'é", output="\udcff\x1b[31m\x00", parent=-1, operator=-1, margin=np.inf)
     odd_span = finding(evidence=Evidence("zounds", "", None))
     with Store.create(tmp_path / "a" / "c", META) as store:
-        store.commit({"n": 0}, corpus, OPERATORS)
+        store.commit(state(0), corpus, OPERATORS)
         store.add(step(64, corpus[:2], [True, False]), corpus)
         corpus.add(made[:1])
         store.add(step(128, made, [False, True], [finding(), odd]), corpus)
@@ -118,42 +136,45 @@ def test_everything_committed_reads_back(tmp_path: Path, corpus: Corpus) -> None
         store.add(step(192, made, [False, False], [odd_span]), corpus)
         for second in (0.0, 0.5, 1.25):
             store.sample(Sample(int(100 * second), second, second, 4, 2, 3, 0.1))
-        numbered = store.commit({"n": 1}, corpus, OPERATORS)
+        numbered = store.commit(state(1), corpus, OPERATORS)
     assert [number for number, _ in numbered] == [1, 2, 3]
-    with Store.read(tmp_path / "a" / "c") as store:
-        assert store.state() == {"n": 1}
-        assert store.meta == {**META, "format": 5}
-        back = store.rows()
-        for name in ("lengths", "parent", "operator"):
-            assert getattr(back, name).tolist() == getattr(corpus[:4], name).tolist()
-        assert [back.row(i).tolist() for i in range(4)] == [[1], [2, 3], [4, 5, 6], [7]]
-        assert store.points(2).tolist() == [[64, 65], [130, 131]]
-        first, second, third = store.findings()
-        assert (first.bucket, first.label) == ("phrases/zounds: zounds", "flaky 2/3")
-        assert (first.row.tolist(), first.evidence.span) == ([1, 2], (1, 3))
-        assert (second.parent, second.operator, second.margin) == (-1, -1, np.inf)
-        assert (second.evidence.signature, second.output) == ("\\ud800 \x00 'é", "\\udcff\x1b[31m\x00")
-        assert third.evidence.span is None
-        assert [(a.id, a.operator, a.execution) for a in store.lineage(2)] == [(1, "", 0), (2, "insert", 128)]
-        assert [a.execution for a in store.lineage(3)] == [0, 192]
-        assert store.lineage(-1) == []
-        assert store._db.execute("SELECT seconds FROM steps").fetchall() == [(0.0,), (1.25,)]
+    record = CampaignRecord.read(tmp_path / "a" / "c")
+    assert same(record.state, state(1))
+    assert (record.identity, record.operators, record.spec) == ("toy", OPERATORS, Spec())
+    back = record.rows
+    for name in ("lengths", "parent", "operator"):
+        assert getattr(back, name).tolist() == getattr(corpus[:4], name).tolist()
+    assert [back.row(i).tolist() for i in range(4)] == [[1], [2, 3], [4, 5, 6], [7]]
+    assert record.states.points.tolist() == [[64, 65], [130, 131]]
+    first, second, third = record.findings
+    assert (first.bucket, first.label) == ("phrases/zounds: zounds", "flaky 2/3")
+    assert (first.row.tolist(), first.evidence.span) == ([1, 2], (1, 3))
+    assert (second.parent, second.operator, second.margin) == (-1, -1, np.inf)
+    assert (second.evidence.signature, second.output) == ("\\ud800 \x00 'é", "\\udcff\x1b[31m\x00")
+    assert third.evidence.span is None
+    assert [row.tolist() for row in record.states.rows] == [[1], [7]]
+    assert record.states.births.tolist() == [64, 128]
+    assert [record.lineage(replace(first, parent=row)) for row in (-1, 0, 2)] == [[], [0], [1, 2]]
+    assert [record.operator(int(back.operator[row])) for row in (1, 2)] == ["", "insert"]
+    with closing(sqlite3.connect(tmp_path / "a" / "c" / "campaign.db")) as db:
+        assert db.execute("SELECT execution FROM rows").fetchall() == [(0,), (0,), (128,), (192,)]
+    assert [sample.seconds for sample in record.samples] == [0.0, 1.25]
 
 
 def test_what_was_not_committed_is_not_there(tmp_path: Path, corpus: Corpus) -> None:
     with Store.create(tmp_path / "c", META) as store:
-        store.commit({"n": 0}, corpus, OPERATORS)
+        store.commit(state(0), corpus, OPERATORS)
         store.add(step(64, corpus[:2], [True, False], [finding()]), corpus)
     with Store.resume(tmp_path / "c") as store:
-        assert store.findings() == []
-        assert len(store.points(2)) == 0
-        assert store.commit({"n": 1}, corpus, OPERATORS) == []
-        assert len(store.rows()) == 2  # none twice
+        assert store.record().findings == []
+        assert len(store.record().states.points) == 0
+        assert store.commit(state(1), corpus, OPERATORS) == []
+        assert len(store.record().rows) == 2  # none twice
 
 
 def test_a_commit_is_due_when_something_was_found(tmp_path: Path, corpus: Corpus) -> None:
     with Store.create(tmp_path / "c", META) as store:
-        store.commit({}, corpus, OPERATORS)
+        store.commit(state(0), corpus, OPERATORS)
         store._took = 0.0
         assert not store.due()
         store.add(step(64, corpus[:2], [True, False], [finding()]), corpus)
@@ -164,11 +185,10 @@ def test_a_commit_is_due_when_something_was_found(tmp_path: Path, corpus: Corpus
 
 def test_a_directory_is_for_one_process(tmp_path: Path, corpus: Corpus) -> None:
     with Store.create(tmp_path / "c", META) as store:
-        store.commit({"n": 0}, corpus, OPERATORS)
+        store.commit(state(0), corpus, OPERATORS)
         with pytest.raises(UsageError, match=rf"in use by another lmfuzz \(process {os.getpid()}\)"):
             Store.resume(tmp_path / "c")
-        with Store.read(tmp_path / "c") as reader:  # looking is always fine
-            assert reader.state() == {"n": 0}
+        assert CampaignRecord.read(tmp_path / "c").executions == 0  # looking is always fine
     Store.resume(tmp_path / "c").close()
 
 
@@ -189,46 +209,46 @@ def test_directories_that_are_no_place_for_a_campaign(tmp_path: Path) -> None:
 
 
 def test_what_is_not_a_campaign_is_said_to_be_none(tmp_path: Path) -> None:
-    for make in (Store.read, Store.resume):
+    for make in (CampaignRecord.read, Store.resume):
         with pytest.raises(UsageError, match="there is no directory"):
             make(tmp_path / "missing")
         with pytest.raises(UsageError, match=r"it has no campaign\.db"):
             make(tmp_path)
     (tmp_path / "campaign.db").write_bytes(b"PK\x03\x04 something else entirely" * 99)
-    for make in (Store.read, Store.resume):
-        with pytest.raises(UsageError, match="is no campaign of lmfuzz"):
+    for make in (CampaignRecord.read, Store.resume):
+        with pytest.raises(UsageError, match="is not a campaign of lmfuzz"):
             make(tmp_path)
     (tmp_path / "campaign.db").unlink()
     with Store.create(tmp_path / "begun", META) as store, pytest.raises(UsageError, match="before it began"):
-        store.state()
+        store.record()
     db = sqlite3.connect(tmp_path / "begun" / "campaign.db")
     db.execute("UPDATE meta SET value = 99 WHERE key = 'format'")
     db.commit()
     db.close()
     with pytest.raises(UsageError, match="format 99"):
-        Store.read(tmp_path / "begun")
+        CampaignRecord.read(tmp_path / "begun")
 
 
 def test_a_full_disk_loses_nothing_that_was_there(tmp_path: Path, corpus: Corpus) -> None:
     with Store.create(tmp_path / "c", META) as store:
-        store.commit({"n": 0}, corpus, OPERATORS)
+        store.commit(state(0), corpus, OPERATORS)
         store.add(step(64, corpus[:2], [True, False], [finding("first")]), corpus)
-        store.commit({"n": 1}, corpus, OPERATORS)
+        store.commit(state(1), corpus, OPERATORS)
         pages = store._db.execute("PRAGMA page_count").fetchone()[0]
         store._db.execute(f"PRAGMA max_page_count = {pages}")
         corpus.add(rows([9], parent=0, operator=0))
         large = finding("second", output="x" * 100_000)
         store.add(step(128, corpus[:2], [True, False], [large]), corpus)
         with pytest.raises(Unwritten, match="database or disk is full") as error:
-            store.commit({"n": 2}, corpus, OPERATORS)
+            store.commit(state(2), corpus, OPERATORS)
         assert error.value.findings == [large]
-        assert store.state() == {"n": 1}
+        assert store.record().executions == 1
         store._db.execute(
             "PRAGMA max_page_count = 1000000"
         )  # room again: nothing is missing, nothing is twice
-        assert [number for number, _ in store.commit({"n": 2}, corpus, OPERATORS)] == [2]
-        assert [f.evidence.signature for f in store.findings()] == ["first", "second"]
-        assert (len(store.rows()), len(store.points(2))) == (3, 2)
+        assert [number for number, _ in store.commit(state(2), corpus, OPERATORS)] == [2]
+        assert [f.evidence.signature for f in store.record().findings] == ["first", "second"]
+        assert (len(store.record().rows), len(store.record().states.points)) == (3, 2)
 
 
 def test_no_room_to_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

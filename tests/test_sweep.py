@@ -11,11 +11,12 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from shell import MODEL, SEEDS
 
 from lmfuzz.analysis.sweep import Cell, Failure, Plan, Sweep, cells, read
 from lmfuzz.errors import UsageError
-from lmfuzz.storage.store import Store
+from lmfuzz.storage.record import CampaignRecord
 
 FILE = """
 trials = 2
@@ -145,9 +146,8 @@ def command(*arguments: str) -> list[str]:
 
 
 def state(directory: Path) -> tuple[str, int]:
-    with Store.read(directory) as store:
-        found = store.state()
-    return found["reason"], found["executions"]
+    record = CampaignRecord.read(directory)
+    return record.reason, record.executions
 
 
 def test_a_sweep_runs_every_campaign_once_and_compares(folder: Path) -> None:
@@ -214,7 +214,7 @@ def test_killed_in_the_middle_none_is_lost_and_none_runs_twice(folder: Path) -> 
     assert contents([one]) == before
     assert committed(two) >= max(so_far, 15000)
     assert len(list(campaigns.iterdir())) == 2
-    for log in logs.iterdir():
+    for log in logs.glob("*.log"):
         assert log.read_text().count("lmfuzz: model model.py:easy") == 1, "each began once"
 
 
@@ -225,6 +225,22 @@ def wait_for(look):
             return found
         time.sleep(0.02)
     raise AssertionError("nothing came")
+
+
+def test_a_campaign_that_a_process_still_has_is_waited_for(folder: Path) -> None:
+    (folder / "sweep.toml").write_text(FILE.replace("trials = 2", "trials = 1"))
+    found = cells(read(Path("sweep.toml")), "sweep.toml")
+    with Sweep(found, Path("runs/sweep")) as sweep:
+        held = FileLock(sweep.log(found[0]).with_suffix(".lock"), thread_local=False)
+        directory, log = sweep.directory(found[0]), sweep.log(found[0])
+    held.acquire()
+    with subprocess.Popen(command("--jobs", "2"), stdout=subprocess.PIPE, text=True) as process:
+        waited_for(process, "1 of 2 done: search=walk")
+        assert not directory.exists()
+        assert log.read_text() == ""
+        held.release()
+        waited_for(process, "2 of 2 done: search=random")
+    assert state(directory)[0] == "executions"
 
 
 def test_a_campaign_is_no_place_for_a_sweep(folder: Path) -> None:
@@ -258,7 +274,10 @@ def test_an_interrupted_sweep_ends_its_campaigns_in_order(folder: Path) -> None:
         (directory,) = wait_for(lambda: [*folder.glob("runs/sweep/campaigns/*/campaign.db")])
         wait_for(lambda: committed(directory.parent))
         refused = run()
-        assert (refused.returncode, refused.stderr) == (2, "lmfuzz: another sweep works in runs/sweep\n")
+        assert (refused.returncode, refused.stderr) == (
+            2,
+            f"lmfuzz: runs/sweep is in use by another lmfuzz (process {one.pid})\n",
+        )
         time.sleep(0.5)  # the campaign heeds signals from its first step on
         one.send_signal(signal.SIGINT)
         assert one.wait() == 130
@@ -292,7 +311,7 @@ def test_a_campaign_that_cannot_be_read_stops_no_other(folder: Path) -> None:
     one.write_bytes(b"no database" * 999)
     done = run("--jobs", "2")
     assert done.returncode == 2
-    assert done.stderr.startswith(f"lmfuzz: search=random seed=0: {one} is damaged, or is no campaign")
+    assert done.stderr.startswith(f"lmfuzz: search=random seed=0: {one} is damaged, or is not a campaign")
     assert done.stderr.count("\n") == 1
     assert done.stdout.count("lmfuzz: failed: search=random seed=0: ") == 1
     assert "1 of 2 done: search=walk seed=0" in done.stdout
@@ -303,8 +322,8 @@ def test_a_campaign_that_cannot_be_read_stops_no_other(folder: Path) -> None:
     with closing(sqlite3.connect(other)) as db, db:
         db.execute("UPDATE state SET value = x'00'")  # it opens, and says nothing of how it stands
     with Sweep(found, Path("runs/sweep")) as sweep:
-        assert [(failure.cell, failure.code) for failure in sweep.failures] == [(cell, 2) for cell in found]
-    assert sweep.failures[1].words.startswith(f"{other} is damaged")
+        assert {cell: failure.code for cell, failure in sweep.failures.items()} == dict.fromkeys(found, 2)
+    assert sweep.failures[found[1]].words.startswith(f"{other} is damaged")
 
 
 class Spoiler:
@@ -314,6 +333,7 @@ class Spoiler:
         self.sweep, self.said = sweep, list[str]()
 
     def begun(self, cell: Cell, again: bool) -> None:
+        self.sweep.directory(cell).mkdir(exist_ok=True)
         (self.sweep.directory(cell) / "campaign.db").write_bytes(b"no database" * 999)
 
     def ended(self, cell: Cell) -> None:

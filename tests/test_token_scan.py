@@ -14,7 +14,7 @@ from lmfuzz.analysis.token_scan import FIXED, VERDICTS, Scan
 from lmfuzz.campaign import build as assembly
 from lmfuzz.errors import TargetError
 from lmfuzz.spec import Spec
-from lmfuzz.storage.store import Store
+from lmfuzz.storage.record import CampaignRecord
 from lmfuzz.targets.hf.repeat_probe import Repeating
 
 torch.set_num_threads(1)
@@ -153,16 +153,14 @@ def test_operators_on_tokens_take_part_where_rows_are_tokens(sh: Shell, folder: 
     Path("seeds.txt").write_text("abc\nbad gab\n")
     done = sh.fuzz("--level", "token", "-o", "run", *small, model=folder, budget="600x")
     assert done.code == 0, done
-    with Store.read(Path("run")) as store:
-        assert {"neighbour", "rare", "respell"} <= set(store.meta["operators"])
-        made, state = store.meta["operators"], store.state()
-        assert all(
-            state["tally"]["mutants"][made.index(name)] > 0 for name in ("neighbour", "rare", "respell")
-        )
+    record = CampaignRecord.read(Path("run"))
+    assert {"neighbour", "rare", "respell"} <= set(record.operators)
+    made = dict(zip(record.operators, record.tally.mutants, strict=True))
+    assert all(made[name] > 0 for name in ("neighbour", "rare", "respell"))
     done = sh.fuzz("-o", "characters", *small, model=folder, budget="300x")
     assert done.code == 0, done
-    with Store.read(Path("characters")) as store:
-        assert not {"neighbour", "rare", "respell"} & set(store.meta["operators"])
+    record = CampaignRecord.read(Path("characters"))
+    assert not {"neighbour", "rare", "respell"} & set(record.operators)
     for name in ("neighbour", "rare", "respell"):
         for model in (folder, "model.py:easy"):
             said = sh.refused("fuzz", model, "--seeds", "seeds.txt", "--operator", name)

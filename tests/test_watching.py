@@ -1,6 +1,5 @@
 """Looking on from outside: a campaign of another process, and the table of a sweep."""
 
-import fcntl
 import os
 import re
 import sqlite3
@@ -12,14 +11,18 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from rich.console import Console
 from shell import Shell
 
 from lmfuzz.analysis.survival import Trial
 from lmfuzz.analysis.sweep import Failure, Plan, Sweep, cells
-from lmfuzz.cli.follow import LAST, PATIENCE, SweepTable, follow, running, sweep_view
+from lmfuzz.cli.follow import LAST, SweepView, follow
+from lmfuzz.cli.progress import console
+from lmfuzz.storage.directory import PATIENCE, lock, running
+from lmfuzz.storage.record import CampaignRecord
 from lmfuzz.storage.serialize import decode, encode
-from lmfuzz.storage.store import FORMAT, Store
+from lmfuzz.storage.store import FORMAT
 
 
 def test_a_campaign_that_runs_is_followed_to_its_end(sh: Shell) -> None:
@@ -37,8 +40,8 @@ def test_a_campaign_that_runs_is_followed_to_its_end(sh: Shell) -> None:
         watched = sh("watch", "c")
         reading.join()
     assert (watched.code, watched.err) == (0, "")
-    with Store.read(Path("c")) as store:
-        findings = len(store.findings())
+    record = CampaignRecord.read(Path("c"))
+    findings = len(record.findings)
     assert watched.out.count("lmfuzz: finding ") == findings
     assert "all executions are spent" in watched.out
     assert Path("c/lock").stat().st_mtime_ns == before, "nothing was locked"
@@ -91,39 +94,33 @@ def test_of_a_campaign_that_was_killed_is_said_how_to_go_on(sh: Shell) -> None:
 def test_while_the_lock_is_held_it_runs_and_the_lock_stays_as_it_is(sh: Shell) -> None:
     sh.fuzz("-o", "c", budget="1500x")
     assert not running(Path("c"))
-    with Path("c/lock").open("r+b") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        assert running(Path("c"))
-        Path("c/lock").write_text("")  # between the lock and the number
-        assert running(Path("c"))
-        assert "is in use by another lmfuzz" in sh("resume", "c", "--budget", "9000x").err
+    held = lock(Path("c"))
+    number = Path("c/lock").read_text()
+    assert running(Path("c"))
+    said = sh("resume", "c", "--budget", "9000x").err
+    assert f"is in use by another lmfuzz (process {os.getpid()})" in said
+    assert Path("c/lock").read_text() == number
+    held.release()
     assert not running(Path("c"))
 
 
-def test_where_the_device_is_listed_as_another_the_process_tells(
-    sh: Shell, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_who_looks_whether_a_campaign_runs_keeps_nobody_from_it(sh: Shell) -> None:
+    """A look holds the lock for a moment, and who wants it waits for longer."""
     sh.fuzz("-o", "c", budget="1500x")
-    Path("c/lock").write_text("4711\n")
-    number = Path("c/lock").stat().st_ino
-    monkeypatch.setattr("lmfuzz.cli.follow.LOCKS", Path("locks"))
-    for line, held in (
-        (f"1: FLOCK  ADVISORY  WRITE 4711 99:99:{number} 0 EOF\n", True),
-        (f"1: POSIX  ADVISORY  READ 4712 99:99:{number} 128 128\n", False),
-        (f"1: FLOCK  ADVISORY  WRITE 4711 99:99:{number}1 0 EOF\n", False),
-        ("1: FLOCK  ADVISORY  WRITE 1 00:01:1 0 EOF\n1: -> FLOCK  ADVISORY  WRITE 2 00:01:1 0 EOF\n", False),
-        ("", False),
-    ):
-        Path("locks").write_text(line)
-        assert running(Path("c")) == held, line
+    looked = FileLock("c/lock", thread_local=False)
+    looked.acquire()
+    threading.Timer(0.2, looked.release).start()
+    lock(Path("c")).release()
 
 
-def test_where_locks_are_not_listed_one_left_alone_for_long_is_not_waited_for(
+def test_where_a_lock_may_not_be_opened_one_left_alone_for_long_is_not_waited_for(
     sh: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
     sh.fuzz("-o", "c", budget="1500x")
-    monkeypatch.setattr("lmfuzz.cli.follow.LOCKS", Path("none"))
-    Path("c/lock").write_text(f"{os.getpid()}\n")
+    monkeypatch.setattr("filelock.FileLock.acquire", denied)
     assert not running(Path("c")), "it is closed"
     log = Path("c/campaign.db-wal")
     log.touch()
@@ -169,11 +166,11 @@ def test_the_table_of_a_sweep_shows_every_setting(tmp_path: Path, width: int) ->
     out = StringIO()
     with Sweep(cells(plan, "x"), tmp_path) as sweep:
         console = Console(file=out, width=width, height=20, force_terminal=True, no_color=True)
-        table = SweepTable(sweep, console)
+        table = SweepView(sweep, console)
         first, second, *_ = sweep.cells
         sweep.done[first] = Trial(1000, 3.0, {"a": (1, 0.1)})
         sweep.running[second] = None
-        console.print(table._picture())
+        console.print(table.picture())
         table.failed(Failure(second, 3, "no \x1b[2Jweights"))
     text = re.sub("\x1b\\[[0-9;?]*m", "", out.getvalue())
     assert re.search(r"search=random +1/2 +1\.0 ", text)
@@ -185,7 +182,7 @@ def test_the_table_of_a_sweep_shows_every_setting(tmp_path: Path, width: int) ->
 
 
 def test_the_table_of_a_sweep_that_runs(sh: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lmfuzz.cli.follow.REFRESH", 0)
+    monkeypatch.setattr("lmfuzz.cli.follow.EVERY", 0)
     plan = Plan(
         campaign={"model": "model.py:easy", "seeds": ["seeds.txt"], "objectives": ["repetition"]},
         grid={"budget": ["1500x", "3000x"], "seed": [0]},
@@ -193,7 +190,7 @@ def test_the_table_of_a_sweep_that_runs(sh: Shell, monkeypatch: pytest.MonkeyPat
     out = StringIO()
     with Sweep(cells(plan, "x"), Path("s")) as sweep:
         console = Console(file=out, width=100, height=20, force_terminal=True, no_color=True)
-        with SweepTable(sweep, console) as table:
+        with SweepView(sweep, console) as table:
             sweep.run(1, table)
         first = sweep.cells[0]
         assert table._progress(first) == "0: 100%"
@@ -215,7 +212,10 @@ def test_the_table_of_a_sweep_that_runs(sh: Shell, monkeypatch: pytest.MonkeyPat
 
 def test_elsewhere_there_are_lines(tmp_path: Path) -> None:
     out = StringIO()
-    with Sweep(cells(Plan(grid={"seed": [0]}), "x"), tmp_path) as sweep, sweep_view(sweep, out) as view:
+    with (
+        Sweep(cells(Plan(grid={"seed": [0]}), "x"), tmp_path) as sweep,
+        SweepView(sweep, console(out)) as view,
+    ):
         view.begun(sweep.cells[0], again=True)
         view.tick()
     assert out.getvalue() == "lmfuzz: goes on: seed=0\n"

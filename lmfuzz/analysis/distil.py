@@ -12,7 +12,7 @@ import numpy as np
 from lmfuzz import files
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.spaces import BoxSpace, TextSpace
-from lmfuzz.storage.store import Store
+from lmfuzz.storage.record import CampaignRecord
 from lmfuzz.types import Array, FloatArray, IntArray
 
 _TILE = 1024  # points whose distances to as many others are looked at at once, a multiple of 8
@@ -43,23 +43,19 @@ def distil(directory: Path, file: Path, radius: float | None = None) -> Distille
     that would not read back: prompts are .jsonl, numbers .npy.
     """
     files.check(file)
-    with Store.read(directory) as store:
-        meta, states, space = store.meta, store.states(), store.space
-        corpus, apart = store.state()["corpus_size"], store.state()["trials"] is not None
-    own = float(meta["calibration"]["radius"])
+    record = CampaignRecord.read(directory)
+    states, space, own = record.states, record.space, record.calibration["radius"]
     radius = own if radius is None else float(radius)
     if not (math.isfinite(radius) and radius >= 0):
         raise UsageError(f"the radius must be a finite distance of at least 0, not {radius:g}")
     ending = ".npy" if isinstance(space, BoxSpace) else ".jsonl"
     if file.suffix != ending:
         raise UsageError(f"-o {file} does not end in {ending}, as --seeds needs it of this campaign's rows")
-    if not states:
+    if not states.rows:
         raise UsageError(f"the archive of the campaign in {directory} is empty: there is nothing to distil")
-    points = np.stack([point for _, point in states])
-    groups = points[:, -1] if apart else np.zeros(len(points))  # see coverage/apart.py
-    places = points[:, :-1] if apart else points
-    chosen = cover(places, radius, groups) if radius > own else np.arange(len(states))
-    rows, respelled = [states[i][0] for i in chosen.tolist()], 0
+    every = np.arange(len(states.rows))
+    chosen = cover(states.places, radius, states.seeds) if radius > own else every
+    rows, respelled = [states.rows[i] for i in chosen.tolist()], 0
     if isinstance(space, BoxSpace):
         np.save(content := BytesIO(), np.stack(rows))
         files.write(content.getvalue(), file)
@@ -67,7 +63,7 @@ def distil(directory: Path, file: Path, radius: float | None = None) -> Distille
         rows, respelled = _legible(rows, space)
         lines = [json.dumps({"prompt": space.decode(row)}) + "\n" for row in rows]
         files.write("".join(lines), file)
-    return Distilled(len(rows), len(states), radius, corpus, respelled, len(chosen) - len(rows))
+    return Distilled(len(rows), len(every), radius, record.corpus_size, respelled, len(chosen) - len(rows))
 
 
 def _legible(rows: Sequence[Array], space: TextSpace) -> tuple[list[Array], int]:

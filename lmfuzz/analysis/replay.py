@@ -6,23 +6,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from operator import itemgetter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lmfuzz import spec as specs
-from lmfuzz.analysis.summary import pick, record
+from lmfuzz.analysis.summary import finding_record
 from lmfuzz.campaign import build as assembly
 from lmfuzz.campaign.build import load_target, objectives
 from lmfuzz.campaign.executor import LocalExecutor
 from lmfuzz.campaign.findings import confirm
 from lmfuzz.errors import TargetError, UsageError
-from lmfuzz.inputs.spaces import BoxSpace, Space, TextSpace, described
+from lmfuzz.inputs.spaces import BoxSpace, Space
 from lmfuzz.objectives.combine import ObjectiveSet
 from lmfuzz.spec import Spec
 from lmfuzz.storage import serialize as coding
-from lmfuzz.storage.store import Store
+from lmfuzz.storage.record import CampaignRecord
 from lmfuzz.text import WIDTH, as_utf8, bucket_title, escape, quote_output, shorten
 from lmfuzz.types import CRASH, SEED, Array, Evidence, Finding, Reruns
 
@@ -96,17 +95,16 @@ class Recorded:
     seeds: Sequence[tuple[Array, str]]
 
     @classmethod
-    def of(
-        cls, meta: Mapping[str, Any], noise: Mapping[str, float], findings: Mapping[int, Finding],
-        seeds: Sequence[Array],
-    ) -> "Recorded":  # fmt: skip
-        """What a campaign's database says: its ``meta``, noise floors, findings by number, and seeds."""
-        space = described(meta["space"])
-        alphabet = not isinstance(space, TextSpace) or space.symbols  # a damaged campaign may have none
+    def of(cls, record: CampaignRecord, number: int | None = None) -> "Recorded":
+        """All findings of a campaign, or one, with its seeds; UsageError when there is no such finding."""
+        space, seeds = record.space, record.seeds
+        found = dict(enumerate(record.findings, start=1))
+        found = found if number is None else {number: record.finding(number)}
+        rows = [seeds.row(i) for i in range(len(seeds))]
         return cls(
-            specs.stored(meta["spec"], "the campaign"), meta["identity"], spelling(space), noise, findings,
-            {n: space.decode(f.row) if alphabet else f.prompt for n, f in findings.items()},
-            [(row, space.name(row, i, 0.0)) for i, row in enumerate(seeds)],
+            record.spec, record.identity, spelling(space), record.noise, found,
+            {n: space.decode(finding.row) for n, finding in found.items()},
+            [(row, space.name(row, i, 0.0)) for i, row in enumerate(rows)],
         )  # fmt: skip
 
     def pack(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -332,7 +330,7 @@ def verdict_record(verdict: Verdict) -> dict[str, Any]:
     """
     again = verdict.again
     runs = {"failed": again.failed, "passed": again.passed, "unscored": again.unscored}
-    finding = record(verdict.finding, verdict.number)
+    finding = finding_record(verdict.finding, verdict.number)
     return {
         "verdict": verdict.words, "seed": verdict.seed, **runs, "bucket": verdict.now.bucket,
         "output": verdict.output, "evidence": verdict.evidence and asdict(verdict.evidence),
@@ -358,13 +356,3 @@ def _row(numbers: Any) -> Array:
 def _evidence(packed: Mapping[str, Any]) -> Evidence:
     span = packed["span"]
     return Evidence(packed["signature"], packed["words"], tuple(span) if span else None)
-
-
-def read(directory: Path, number: int | None = None) -> Recorded:
-    """What the campaign in ``directory`` recorded, of all findings or of one; UsageError as Store.read."""
-    with Store.read(directory) as store:
-        found = dict(enumerate(store.findings(), start=1))
-        chosen = found if number is None else {number: pick(store, number)}
-        rows, meta = store.rows(), store.meta
-        seeds = [rows.row(i) for i in range(meta["seeds"])]
-        return Recorded.of(meta, store.state()["panel"]["noise"], chosen, seeds)

@@ -7,21 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from lmfuzz.errors import UsageError
 from lmfuzz.files import PICTURES
 from lmfuzz.inputs.spaces import BoxSpace, Space
-from lmfuzz.storage.store import Store
-from lmfuzz.text import (
-    WIDTH,
-    bucket_title,
-    escape,
-    finding_line,
-    format_duration,
-    plural,
-    quote_output,
-    replay_command,
-    shorten,
-)
+from lmfuzz.storage.record import CampaignRecord, Outcomes
+from lmfuzz.text import bucket_title, escape, format_duration, plural, quote_output, replay_command
 from lmfuzz.types import Finding, Minimal
 
 _ENDINGS = {
@@ -31,17 +20,6 @@ _ENDINGS = {
     "done": "every seed is done",
 }
 UNFINISHED = "unfinished"  # how a campaign ended that was killed, or runs
-
-
-def minimal_lines(number: int, finding: Finding, space: Space) -> Iterator[str]:
-    """A finding before and after it was made minimal, on three lines; one where it could not be."""
-    head = f"finding {number}, {bucket_title(finding.bucket)}"
-    if (small := finding.minimal) is None:
-        yield f"{head}: did not fail again alone in this bucket, so it stays as it is"
-        return
-    yield f"{head}: {reduction(small, space)}"
-    for when, one in (("before", finding), ("after", finding.reduced)):
-        yield f"  {when:<6} {shorten(one.prompt)} -> {quote_output(one, WIDTH)}"
 
 
 def alone_words(by_text: bool) -> str:
@@ -60,7 +38,7 @@ def reduction(small: Minimal, space: Space) -> str:
     return f"{small.before} -> {small.size} {unit}, {plural(small.executions, 'execution')}"
 
 
-def record(finding: Finding, number: int | None = None) -> dict[str, Any]:
+def finding_record(finding: Finding, number: int | None = None) -> dict[str, Any]:
     """A finding for machines; its row is numbers, ``span`` places in the output."""
     about = {} if number is None else {"number": number}
     texts = {"bucket": finding.bucket, "label": finding.label, "row": finding.row.tolist()}
@@ -69,39 +47,37 @@ def record(finding: Finding, number: int | None = None) -> dict[str, Any]:
     return {**about, **asdict(finding), **texts, "minimal": minimal}
 
 
-def summary(store: Store, unwritten: Sequence[Finding] = ()) -> dict[str, Any]:
+def summary(record: CampaignRecord, unwritten: Sequence[Finding] = ()) -> dict[str, Any]:
     """How the campaign stands, as of its last commit: the object that ``--json`` prints.
 
     seconds and time_in_target are seconds; novelty_rate and stability are shares, 0 to 1; findings:
     objective -> bucket -> kept, hits and the labels of the kept ones; those that could not be written
     are among them, and ``unwritten`` says how many these are.
     """
-    state, meta = store.state(), store.meta
-    hits, tally = state["findings"]["hits"], state["tally"]
     findings: dict[str, dict[str, Any]] = {}
-    for finding in [*store.findings(), *unwritten]:
+    for finding in [*record.findings, *unwritten]:
         buckets = findings.setdefault(finding.objective, {})
         bucket = buckets.setdefault(finding.bucket, {"kept": 0, "hits": 0, "labels": []})
         bucket["kept"] += 1
-        bucket["hits"] = max(hits.get(finding.bucket, 0), bucket["kept"])
+        bucket["hits"] = max(record.hits.get(finding.bucket, 0), bucket["kept"])
         bucket["labels"].append(finding.label)
-    seconds = state["seconds"]
+    seconds = record.seconds
     return {
-        "executions": state["executions"],
+        "executions": record.executions,
         "seconds": round(seconds, 3),
-        "executions_per_second": round(state["executions"] / seconds, 1) if seconds else 0.0,
-        "time_in_target": round(state["time_in_target"], 3),
-        "corpus_size": state["corpus_size"],
-        "archive_size": state["archive_size"],
-        "novelty_rate": round(tally["novel"] / max(1, tally["rows"]), 6),
-        "stability": meta["calibration"]["stability"],
+        "executions_per_second": round(record.executions / seconds, 1) if seconds else 0.0,
+        "time_in_target": round(record.time_in_target, 3),
+        "corpus_size": record.corpus_size,
+        "archive_size": record.archive_size,
+        "novelty_rate": round(record.tally.novelty, 6),
+        "stability": record.calibration["stability"],
         "findings": findings,
-        "trials": _trials(state["trials"]),
+        "trials": record.outcomes and _trials(record.outcomes),
         "unwritten": len(unwritten),
-        "unscored": {name: count for name, count in state["panel"]["unscored"].items() if count},
-        "errors": state["panel"]["errors"],
-        "exit_reason": state["reason"] or UNFINISHED,
-        "directory": str(store.directory),
+        "unscored": {name: count for name, count in record.unscored.items() if count},
+        "errors": record.errors,
+        "exit_reason": record.reason or UNFINISHED,
+        "directory": str(record.directory),
     }
 
 
@@ -128,15 +104,12 @@ def summary_lines(numbers: dict[str, Any]) -> Iterator[str]:
         yield from (f"  {escape(text)}" for text in next(iter(errors)).rstrip().split("\n"))
 
 
-def _trials(state: dict[str, Any] | None) -> dict[str, Any] | None:
+def _trials(of: Outcomes) -> dict[str, Any]:
     """What became of the seeds: how many hit as they are, or were solved, with how many queries."""
-    if state is None:
-        return None
-    natural, solved, queries = state["natural"], state["solved"], state["queries"]
-    used, far = queries[solved], state["distance"][solved]
+    used, far = of.queries[of.solved], of.distance[of.solved]
     return {
-        "seeds": len(solved), "natural": int(natural.sum()), "solved": int(solved.sum()),
-        "queries": int(queries.sum()),
+        "seeds": len(of.solved), "natural": int(of.natural.sum()), "solved": int(of.solved.sum()),
+        "queries": int(of.queries.sum()),
         "median_queries": float(np.median(used)) if len(used) else None,
         "mean_queries": round(float(used.mean()), 3) if len(used) else None,
         "median_distance": round(float(np.median(far)), 6) if len(far) else None,
@@ -171,56 +144,42 @@ def bucket_lines(findings: dict[str, dict[str, Any]]) -> Iterator[str]:
         yield f"  {bucket['kept']:>4}  {bucket['hits']:>7}  {bucket_title(name)}{note}"
 
 
-def finding_lines(store: Store, width: int = WIDTH) -> Iterator[str]:
-    """All findings, one line each."""
-    return (finding_line(number, finding, width) for number, finding in enumerate(store.findings(), start=1))
-
-
-def pick(store: Store, number: int) -> Finding:
-    """The finding with this number; UsageError when there is none."""
-    found = store.findings()
-    if not 1 <= number <= len(found):
-        have = f"its findings are 1 to {len(found)}" if found else "it has no findings"
-        raise UsageError(f"the campaign in {store.directory} has no finding {number}; {have}")
-    return found[number - 1]
-
-
-def detail_lines(store: Store, number: int) -> Iterator[str]:
+def detail_lines(record: CampaignRecord, number: int) -> Iterator[str]:
     """Everything about one finding."""
-    finding, meta = pick(store, number), store.meta
-    names = meta["operators"]
-    yield f"finding {number} of {store.directory}"
+    finding, space, pictures = record.finding(number), record.space, record.directory / PICTURES
+    yield f"finding {number} of {record.directory}"
     yield f"bucket      {bucket_title(finding.bucket)}"
     yield f"label       {finding.label}: failed in {finding.failed} of {finding.runs} re-runs alone"
     yield f'prompt      "{escape(finding.prompt)}"'
     yield f"output      {quote_output(finding)}"
     if small := finding.minimal:
-        yield f'minimal     "{escape(small.prompt)}" ({reduction(small, store.space)})'
+        yield f'minimal     "{escape(small.prompt)}" ({reduction(small, space)})'
         yield f"            -> {quote_output(finding.reduced)}"
         if small.by_text is not None:
             yield f"            text alone {alone_words(small.by_text)}"
-    yield f"evidence    {escape(finding.evidence.words)}"
-    yield f"margin      {finding.margin:.4g}"
-    yield f"distance    {distance(finding, store.space)}"
-    if finding.by_text is not None:
-        yield f"text alone  {alone_words(finding.by_text)}"
-    if (picture := store.directory / PICTURES / f"{number}.png").exists():
+    yield from (f"{name:<12}{value}" for name, value in facts(finding, space))
+    if (picture := pictures / f"{number}.png").exists():
         yield f"pictures    {picture}: the seed, the input, and the difference (grey: no change)"
-    if (picture := store.directory / PICTURES / f"{number}-minimal.png").exists():
+    if (picture := pictures / f"{number}-minimal.png").exists():
         yield f"            {picture}: the same of the minimal input"
-    yield f"found       at execution {finding.execution}, model {meta['identity']}"
+    yield f"found       at execution {finding.execution}, model {record.identity}"
     yield "lineage"
-    made = "seed" if finding.parent < 0 else meta["spec"]["search"].partition(":")[0]
-    last = names[finding.operator] if finding.operator >= 0 else made
-    for ancestor in store.lineage(finding.parent):
-        text = store.space.decode(ancestor.row)
-        yield f'  #{ancestor.id:<7} {ancestor.operator or "seed":<12} "{escape(text)}"'
-    yield f'  {"this":<8} {last:<12} "{escape(finding.prompt)}"'
-    yield f"replay it with: {replay_command(store.directory, number)}"
+    rows = record.rows
+    for row in record.lineage(finding):
+        made = record.operator(int(rows.operator[row])) or "seed"
+        yield f'  #{row:<7} {made:<12} "{escape(space.decode(rows.row(row)))}"'
+    last = "seed" if finding.parent < 0 else record.spec.search.partition(":")[0]
+    yield f'  {"this":<8} {record.operator(finding.operator) or last:<12} "{escape(finding.prompt)}"'
+    yield f"replay it with: {replay_command(record.directory, number)}"
 
 
-def distance(finding: Finding, space: Space) -> str:
-    """How far a finding is from its seed."""
+def facts(finding: Finding, space: Space) -> Iterator[tuple[str, str]]:
+    """What is to be said of a finding beside its texts, by name."""
+    yield "evidence", escape(finding.evidence.words)
+    yield "margin", f"{finding.margin:.4g}"
     if isinstance(space, BoxSpace):
-        return f"{finding.distance:.4g} from seed {finding.origin} (L-infinity)"
-    return f"{plural(round(finding.distance), 'edit')} from seed {finding.origin}"
+        yield "distance", f"{finding.distance:.4g} from seed {finding.origin} (L-infinity)"
+    else:
+        yield "distance", f"{plural(round(finding.distance), 'edit')} from seed {finding.origin}"
+    if finding.by_text is not None:
+        yield "text alone", alone_words(finding.by_text)

@@ -8,12 +8,11 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lmfuzz.storage.store import Store
+from lmfuzz.storage.record import CampaignRecord
 
 ENOUGH = 20  # trials; with fewer, differences may be chance
 RESAMPLES = 2000  # of a bootstrap
@@ -36,23 +35,20 @@ class Trial:
     unscored: int = 0  # rows that some objective could not judge
 
 
-def trial(directory: Path) -> Trial:
-    """The campaign in ``directory`` as a trial; UsageError when there is none.
+def trial(record: CampaignRecord) -> Trial:
+    """The campaign as a trial.
 
     A finding's time is that of its execution on the line through the samples (once a second).
     """
-    with Store.read(directory) as store:
-        state, samples, found = store.state(), store.samples(), store.findings()
-        before = store.meta["calibration_executions"]
-    at = [0, *(sample.executions for sample in samples), state["executions"]]
-    seconds = [0.0, *(sample.seconds for sample in samples), state["seconds"]]
+    at = [0, *(sample.executions for sample in record.samples), record.executions]
+    seconds = [0.0, *(sample.seconds for sample in record.samples), record.seconds]
+    before = record.calibration_executions
     first: dict[str, tuple[int, float]] = {}
-    for finding in sorted(found, key=lambda f: f.execution):
+    for finding in sorted(record.findings, key=lambda f: f.execution):
         if finding.label == "confirmed" and finding.bucket not in first:
             when = float(np.interp(finding.execution, at, seconds))
             first[finding.bucket] = (finding.execution - before, when)
-    unscored = sum(state["panel"]["unscored"].values())
-    return Trial(state["executions"] - before, state["seconds"], first, unscored)
+    return Trial(record.executions - before, record.seconds, first, sum(record.unscored.values()))
 
 
 @dataclass(frozen=True, slots=True)

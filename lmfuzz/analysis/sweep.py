@@ -1,8 +1,8 @@
 """A sweep: a grid of campaigns, each in a process and a directory of its own; what was killed goes on.
 
-A campaign belongs to the sweep by its spec: its directory's name ends with a digest of it. While its process
-lives, the log that it writes to is locked, whatever became of the sweep that started it; the next sweep waits
-for it. So no campaign is lost, and none runs twice.
+A campaign belongs to the sweep by its spec: its directory's name ends with a digest of it. Its process holds
+a lock to its end, whatever becomes of the sweep that started it; the process that the next sweep starts waits
+for that one (cli/sweep_campaign.py). So no campaign is lost, and none runs twice.
 """
 
 import hashlib
@@ -10,38 +10,37 @@ import itertools
 import json
 import math
 import re
-import shutil
 import subprocess
 import sys
-import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
-from typing import IO, Any, NamedTuple, Protocol, Self, get_origin
+from threading import Lock
+from typing import Any, NamedTuple, Protocol, Self, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lmfuzz import spec as specs
 from lmfuzz.analysis.survival import ENOUGH, Trial, trial
-from lmfuzz.budget import Budget
 from lmfuzz.campaign.build import check_names
 from lmfuzz.errors import UsageError, nearest, one_line
-from lmfuzz.files import CAMPAIGN, DATABASE, LOCK
+from lmfuzz.files import DATABASE
 from lmfuzz.plugins.coerce import complaint
 from lmfuzz.spec import Spec
-from lmfuzz.storage.directory import has_commit, locked
-from lmfuzz.storage.store import Store
+from lmfuzz.storage.directory import has_commit, lock
+from lmfuzz.storage.record import CampaignRecord
 
 Settings = dict[str, Any]
-TICK = 0.1  # seconds between looks at the processes
+TICK = 0.2  # seconds between looks at what was asked for
 CAMPAIGNS, LOGS = "campaigns", "logs"
 _MOST = 100_000  # campaigns
 _DIGEST = 10  # characters
+_PROCESS = "lmfuzz.cli.sweep_campaign"  # what a campaign is run with
 _OWN = "lmfuzz: "  # begins a line of lmfuzz's own
-_UNENDED = ("", "interrupted")  # reasons of campaigns that go on
 _UNREADABLE = 2  # how the process of a campaign ends whose database cannot be read
 _names = attrgetter("search", "feature", "objectives", "operators", "twin")  # of a spec
 
@@ -195,7 +194,7 @@ class View(Protocol):
     def failed(self, failure: "Failure") -> None:
         """A campaign could not be run."""
 
-    def tick(self) -> None:
+    def tick(self) -> object:
         """Some time has passed."""
 
 
@@ -217,19 +216,17 @@ class Sweep:
 
     def __init__(self, found: Sequence[Cell], folder: Path) -> None:
         self.cells, self.folder = list(found), folder
-        self.failures: list[Failure] = []
+        self.failures: dict[Cell, Failure] = {}
         self.done: dict[Cell, Trial] = {}  # in the order of their ends
-        self.running: dict[Cell, subprocess.Popen[bytes] | None] = {}  # None: a sweep before this began it
-        self._stopped = False
+        self.running: dict[Cell, subprocess.Popen[bytes]] = {}
+        self._stopped, self._turn = False, Lock()  # which of the threads speaks
         self._asked: set[Cell] = set()  # to end
         if (folder / DATABASE).exists():
             raise UsageError(f"{folder} is a campaign, not a sweep; give another folder with -o")
         for name in (CAMPAIGNS, LOGS):
             (folder / name).mkdir(parents=True, exist_ok=True)
         self._places = {path.name[-_DIGEST:]: path for path in (folder / CAMPAIGNS).iterdir()}
-        if (lock := _locked(folder / LOCK)) is None:
-            raise UsageError(f"another sweep works in {folder}")
-        self._lock = lock
+        self._lock = lock(folder)
         for cell in self.cells:
             self._judge(cell)
 
@@ -237,7 +234,7 @@ class Sweep:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._lock.close()
+        self._lock.release()
 
     def directory(self, cell: Cell) -> Path:
         """Where a campaign is, or will be; its digest is what counts, axes may have come since."""
@@ -245,7 +242,7 @@ class Sweep:
         return self._places.setdefault(cell.digest, self.folder / CAMPAIGNS / f"{plain}-{cell.digest}")
 
     def log(self, cell: Cell) -> Path:
-        """What a campaign printed; locked while its process lives."""
+        """What a campaign printed."""
         return self.folder / LOGS / f"{self.directory(cell).name}.log"
 
     def stop(self) -> None:
@@ -259,90 +256,66 @@ class Sweep:
 
     def run(self, jobs: int, view: View) -> None:
         """Bring the campaigns to their ends, ``jobs`` at a time, or until ``stop``; ``failures`` are left."""
-        for failure in self.failures:
+        for failure in self.failures.values():
             view.failed(failure)
-        ended = {*self.done, *(failure.cell for failure in self.failures)}
-        left = [cell for cell in self.cells if cell not in ended]
-        waiting = deque(sorted(left, key=self._free))  # those whose process still lives come first
-        try:
-            while any(self.running.values()) or (not self._stopped and (waiting or self.running)):
-                for cell in list(self.running):
-                    self._look(cell, waiting, view)
-                while waiting and len(self.running) < jobs and not self._stopped:
-                    self._begin(waiting.popleft(), view)
-                if self._stopped:
+        ended = {*self.done, *self.failures}
+        with ThreadPoolExecutor(jobs) as pool:
+            left = {pool.submit(self._run, cell, view) for cell in self.cells if cell not in ended}
+            try:
+                while left:
+                    done, left = wait(left, TICK, FIRST_COMPLETED)
+                    for future in done:
+                        future.result()  # or what it raised
+                    if self._stopped:
+                        self._terminate()
+                    view.tick()
+            finally:
+                while wait(left, TICK).not_done:  # after an error: no process is left behind
+                    self._stopped = True
                     self._terminate()
-                view.tick()
-                time.sleep(TICK)
-        finally:
-            self._terminate()
-            for process in filter(None, self.running.values()):
-                process.wait()
 
-    def _look(self, cell: Cell, waiting: deque[Cell], view: View) -> None:
-        """See whether a campaign under way has ended, and how."""
-        process = self.running[cell]
-        if not self._free(cell) if process is None else process.poll() is None:
+    def _run(self, cell: Cell, view: View) -> None:
+        """Run a campaign in a process of its own, and take note of how that ended."""
+        if self._stopped:
             return
+        directory, log = self.directory(cell), self.log(cell)
+        with self._turn:
+            view.begun(cell, has_commit(directory))
+        specs.write(cell.spec, config := log.with_suffix(".toml"), {}, {})
+        command = [sys.executable, "-m", _PROCESS, str(config), str(directory)]
+        with log.open("ab") as said:
+            self.running[cell] = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT,
+                process_group=0,  # Ctrl-C is for the sweep, which passes it on
+            )  # fmt: skip
+        code = self.running[cell].wait()
         del self.running[cell]
-        failures = len(self.failures)
-        if self._judge(cell):
+        with self._turn:
+            if not self._judge(cell) and not self._stopped:
+                self.failures[cell] = Failure(cell, code, self._said(cell, code))
             if cell in self.done:
                 view.ended(cell)
-        elif process is None:
-            waiting.appendleft(cell)
-        elif not self._stopped:
-            self.failures.append(Failure(cell, process.returncode, self._said(cell, process.returncode)))
-        if len(self.failures) > failures:
-            view.failed(self.failures[-1])
+            elif cell in self.failures:
+                view.failed(self.failures[cell])
 
     def _judge(self, cell: Cell) -> bool:
         """Whether a campaign is at its end or cannot be read, of which it takes note."""
         directory = self.directory(cell)
         try:
-            if not at_end(directory):
+            if not has_commit(directory) or not (record := CampaignRecord.read(directory)).at_end:
                 return False
-            self.done[cell] = trial(directory)
+            self.done[cell] = trial(record)
         except Exception as error:  # whatever is in the database; the others go on
-            known = isinstance(error, UsageError)
-            words = str(error) if known else f"{directory} cannot be read: {one_line(error)}"
-            self.failures.append(Failure(cell, _UNREADABLE, words))
+            words = str(error) if isinstance(error, UsageError) else f"{directory}: {one_line(error)}"
+            self.failures[cell] = Failure(cell, _UNREADABLE, words)
         return True
-
-    def _begin(self, cell: Cell, view: View) -> None:
-        """Start the process of a campaign; of one that another process works on only take note."""
-        directory = self.directory(cell)
-        if (log := _locked(self.log(cell))) is None:
-            self.running[cell] = None
-            return
-        with log:  # the process inherits the lock
-            if again := has_commit(directory):
-                arguments = ["resume", str(directory)]
-            else:
-                shutil.rmtree(directory, ignore_errors=True)  # it was killed before there was anything in it
-                directory.mkdir()
-                specs.write(cell.spec, directory / CAMPAIGN, {}, {})
-                arguments = ["fuzz", "--config", str(directory / CAMPAIGN), "-o", str(directory)]
-            view.begun(cell, again)
-            self.running[cell] = subprocess.Popen(
-                [sys.executable, "-m", "lmfuzz", *arguments], stdin=subprocess.DEVNULL, stdout=log,
-                stderr=subprocess.STDOUT, process_group=0,  # Ctrl-C is for the sweep, which passes it on
-            )  # fmt: skip
 
     def _terminate(self) -> None:
-        for cell, process in self.running.items():
-            if process is not None and cell not in self._asked:
+        """Ask the processes under way to end, each once: the second time would not be in order."""
+        for cell, process in list(self.running.items()):
+            if cell not in self._asked:
                 self._asked.add(cell)
                 process.terminate()
-
-    def _free(self, cell: Cell) -> bool:
-        """Whether no process works on a campaign."""
-        if not self.log(cell).exists():
-            return True
-        if (log := _locked(self.log(cell))) is None:
-            return False
-        log.close()
-        return True
 
     def _said(self, cell: Cell, code: int) -> str:
         """Why a campaign's process ended, in its own words where it has any."""
@@ -351,26 +324,3 @@ class Sweep:
         lines = self.log(cell).read_text(encoding="utf-8", errors="replace").splitlines()
         own = [line.removeprefix(_OWN) for line in lines if line.startswith(_OWN)]
         return own[-1] if own else f"exit code {code}, see {self.log(cell)}"
-
-
-def at_end(directory: Path) -> bool:
-    """Whether a campaign has nothing left to do, even if it was killed before it could say so."""
-    if not has_commit(directory):
-        return False
-    with Store.read(directory) as store:
-        state, meta, found = store.state(), store.meta, len(store.findings())
-    budget = replace(
-        Budget.parse(meta["spec"]["budget"]), findings=meta["spec"]["stop_after"],
-        seconds_before=state["seconds"], spent_executions=state["executions"],
-        calibration=meta["calibration_executions"], spent_findings=found,
-    )  # fmt: skip
-    return state["reason"] not in _UNENDED or budget.spent()
-
-
-def _locked(path: Path) -> IO[bytes] | None:
-    """The file, opened to append and locked; None where it is locked already."""
-    file = path.open("ab")
-    if locked(file.fileno()):
-        return file
-    file.close()
-    return None

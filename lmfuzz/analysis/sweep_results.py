@@ -1,44 +1,21 @@
 """The results of a sweep: what every setting found, how soon, and how that compares with the baseline."""
 
-import csv
-import io
-import re
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import lmfuzz
-from lmfuzz import files
-from lmfuzz.analysis.survival import (
-    ENOUGH,
-    Times,
-    Trial,
-    a12,
-    gehan,
-    logrank,
-    mann_whitney,
-    median_interval,
-    p_text,
-    survival,
-)
+from lmfuzz.analysis import survival as stats
+from lmfuzz.analysis.survival import ENOUGH, Times, Trial
 from lmfuzz.analysis.sweep import Plan, Sweep, label
-from lmfuzz.text import as_utf8, bucket_title, escape, markdown_code, plural
-from lmfuzz.text import spreadsheet_cell as harmless
+from lmfuzz.text import escape, plural
 
 Labels = tuple[tuple[str, str], ...]  # axis and value
+Quote = Callable[[str], str]  # what is done to texts that are not lmfuzz's own
 ANY = "any bucket"
-MOST = 40  # buckets that a page shows; the CSV has all
-_HEADS = {
-    "trials": "trials", "executions": "executions", "seconds": "seconds", "buckets": "buckets",
-    "more": "A12, more buckets", "p": "p (Mann-Whitney)", "bucket": "bucket", "found": "found",
-    "executions_sooner": "sooner (A12, p)", "seconds_sooner": "sooner (A12, p)",
-}  # fmt: skip
-_PAGE = Path(lmfuzz.__file__).parent / "report" / "sweep.html"
-_ENDS = ("_low", "_high")  # of the interval of a value, in columns of their own in the CSV
-_SOONER, _P = "_sooner", "_log_rank"  # how a time compares: A12, and the same of its p
+ENDS = ("_low", "_high")  # of the interval of a value, in columns of their own in the CSV
+SOONER, LOG_RANK = "_sooner", "_log_rank"  # how a time compares: A12, and the same of its p
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,21 +26,6 @@ class Table:
     columns: tuple[str, ...]
     rows: list[list[Any]]
 
-    def shown(
-        self, most: int | None = None, quote: Callable[[str], str] = str
-    ) -> tuple[list[str], list[list[str]]]:
-        """Heads and rows as a person reads them: escaped, an interval or p beside its value.
-
-        quote: what is done to texts that are not lmfuzz's own.
-        """
-        heads = [name for name in self.columns if not name.endswith((*_ENDS, _P))]
-        texts = []
-        for values in self.rows[:most]:
-            row = dict(zip(self.columns, values, strict=True))
-            shown = ((_text(name, row), row[name]) for name in heads)
-            texts.append([quote(text) if isinstance(value, str) else text for text, value in shown])
-        return [_HEADS.get(name) or quote(escape(name)) for name in heads], texts
-
 
 class Note(NamedTuple):
     """Something to know about the numbers, and the names, not escaped, that it is about."""
@@ -71,7 +33,7 @@ class Note(NamedTuple):
     words: str
     names: str = ""
 
-    def text(self, quote: Callable[[str], str] = str) -> str:
+    def text(self, quote: Quote = str) -> str:
         """As a person reads it, its names escaped, then quoted."""
         return f"{self.words}: {quote(escape(self.names))}" if self.names else self.words
 
@@ -119,12 +81,12 @@ def results(sweep: Sweep, plan: Plan, trials: Sequence[tuple[Labels, Trial]]) ->
 
 def _wide(name: str) -> list[str]:
     """The columns of a value with an interval."""
-    return [name, *(name + end for end in _ENDS)]
+    return [name, *(name + end for end in ENDS)]
 
 
 def _timed(unit: str) -> list[str]:
     """The columns of a time, and of how it compares."""
-    return [*_wide(unit), unit + _SOONER, unit + _P]
+    return [*_wide(unit), unit + SOONER, unit + LOG_RANK]
 
 
 def _values(labels: Labels) -> list[str]:
@@ -143,8 +105,8 @@ def _found(ours: Sequence[Trial], theirs: Sequence[Trial]) -> list[Any]:
     return [
         len(ours), statistics.median(one.executions for one in ours),
         statistics.median(one.seconds for one in ours),
-        statistics.median(many), *(median_interval(many) or (None, None)),
-        a12(many, others) if others else None, mann_whitney(many, others) if others else None,
+        statistics.median(many), *(stats.median_interval(many) or (None, None)),
+        stats.a12(many, others) if others else None, stats.mann_whitney(many, others) if others else None,
     ]  # fmt: skip
 
 
@@ -152,12 +114,11 @@ def _soon(bucket: str | None, ours: Sequence[Trial], theirs: Sequence[Trial]) ->
     """How many trials found a bucket, or any; medians until then; whether that is sooner than theirs."""
     row: list[Any] = []
     for unit in (0, 1):  # executions, seconds
-        times, found = _times(bucket, unit, ours)
-        life = survival(times, found)
+        own, other = _times(bucket, unit, ours), _times(bucket, unit, theirs)
+        life = stats.survival(*own)
         row += [life.found, life.trials] if not row else []
         row += [life.median, life.low, life.high]
-        other = _times(bucket, unit, theirs)
-        row += [gehan((times, found), other)[0], logrank((times, found), other)] if theirs else [None] * 2
+        row += [stats.gehan(own, other)[0], stats.logrank(own, other)] if theirs else [None] * 2
     return row
 
 
@@ -179,7 +140,7 @@ def _notes(
     trials = [one for many in arms.values() for one in many]
     if missing := len(sweep.cells) - len(trials):
         are = f"{missing} of {plural(len(sweep.cells), 'campaign')} are"
-        failed = [failure.cell.name for failure in sweep.failures]
+        failed = [cell.name for cell in sweep.failures]
         yield Note(f"{are} not at their end, and not in here")
         if failed:
             yield Note(f"warning: {plural(len(failed), 'campaign')} failed", ", ".join(failed))
@@ -214,95 +175,3 @@ def _notes(
         "medians with 95 % intervals: of buckets by bootstrap, of times by Kaplan and Meier, where a trial "
         "that found nothing may have found it later; executions count from the end of calibration"
     )
-
-
-def _text(name: str, row: Mapping[str, Any]) -> str:
-    value = row[name]
-    if value is not None and (place := name.replace(_SOONER, _P)) != name and place in row:
-        p = row[place]
-        return f"{value:.2f}, {'no p' if p is None else p_text(p)}"
-    if f"{name}_low" not in row:
-        return _number(name, value)
-    low, high = (_number(name, row[name + end]) for end in _ENDS)
-    between = f" ({low} to {high})" if low and high else f" ({low} or more)" if low else ""
-    return f"{_number(name, value) or 'not reached'}{between}"
-
-
-def _number(name: str, value: Any) -> str:
-    if value is None:
-        return ""
-    if name == "p":
-        return p_text(value)
-    if name == "more":
-        return f"{value:.2f}"
-    if isinstance(value, float):
-        return f"{value:.0f}" if name == "executions" else f"{value:.4g}"
-    return bucket_title(str(value)) if name == "bucket" else escape(str(value))
-
-
-def as_lines(table: Table) -> Iterator[str]:
-    """A table for a terminal."""
-    heads, rows = table.shown()
-    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
-    for row in (heads, *rows):
-        yield "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
-
-
-def as_csv(table: Table) -> str:
-    """All columns and rows; what a spreadsheet could run begins with '."""
-    out = io.StringIO()
-    lines = csv.writer(out, quoting=csv.QUOTE_NONNUMERIC)
-    lines.writerow([harmless(name) for name in table.columns])
-    lines.writerows([["" if value is None else harmless(value) for value in row] for row in table.rows])
-    return out.getvalue()
-
-
-def as_markdown(found: Results) -> str:
-    """Both tables and the notes; texts that are not lmfuzz's own stand in code: nothing in it is obeyed."""
-    lines = [f"# {markdown_code(escape(found.name))}", ""]
-    for table in (found.settings, found.buckets):
-        heads, rows = table.shown(_most(found), _in_cell)
-        lines += [f"## {table.caption}", ""]
-        head, *body = (f"| {' | '.join(texts)} |" for texts in (heads, *rows))
-        lines += [head, "|" + "---|" * len(heads), *body, *_left_out(found, table), ""]
-    return "\n".join([*lines, *(f"- {note.text(markdown_code)}" for note in found.notes), ""])
-
-
-def as_html(found: Results) -> str:
-    """A page that opens offline: both tables and the notes."""
-    from jinja2 import Environment  # only where it is used
-
-    page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
-        _PAGE.read_text(encoding="utf-8")
-    )
-    tables = [
-        (table.caption, *table.shown(_most(found)), _left_out(found, table))
-        for table in (found.settings, found.buckets)
-    ]
-    return page.render(name=escape(found.name), tables=tables, notes=[note.text() for note in found.notes])
-
-
-def _most(found: Results) -> int:
-    """Rows of a table that a page shows: those of MOST buckets, and of any."""
-    return max(1, len(found.settings.rows)) * (MOST + 1)
-
-
-def _left_out(found: Results, table: Table) -> list[str]:
-    more = (len(table.rows) - _most(found)) // max(1, len(found.settings.rows))
-    return ["", f"and {plural(more, 'bucket')} more, in buckets.csv"] if more > 0 else []
-
-
-def _in_cell(text: str) -> str:
-    """Code in a cell of a Markdown table, which a bar ends, unless backslashes, of an odd number, hide it."""
-    return re.sub(r"(\\*)\|", r"\1\1\\|", markdown_code(text))
-
-
-def write(found: Results, folder: Path) -> list[Path]:
-    """The results as files in a folder: results.csv (settings), buckets.csv, results.md, results.html."""
-    texts = {
-        "results.csv": as_csv(found.settings), "buckets.csv": as_csv(found.buckets),
-        "results.md": as_markdown(found), "results.html": as_html(found),
-    }  # fmt: skip
-    for name, text in texts.items():
-        files.write(as_utf8(text), folder / name)
-    return [folder / name for name in texts]

@@ -1,7 +1,7 @@
 """Which tokens a model hardly saw in training: an indicator says where to look, the model itself decides."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from lmfuzz.campaign.build import load_target
 from lmfuzz.errors import UsageError
 from lmfuzz.spec import Spec
-from lmfuzz.text import escape, plural
+from lmfuzz.text import columns, cut, escape, plural
 from lmfuzz.types import FloatArray, IntArray
 
 LEAST = 0.01  # a token of a smaller probability is one that the model cannot say
@@ -21,6 +21,7 @@ FIXED = {
     "max_length": 1,
     "max_new": 1,
 }  # of the spec: nothing is written
+HEAD = ("id", "indicator", "norm", "probability", "verdict", "kind", "text")
 _MUTE = 0.25  # share of ordinary tokens that a model cannot say, from which on that is the model's way
 _TEXT = 24  # characters of a token that a line has room for
 
@@ -136,15 +137,15 @@ class Scan:
             )
         later = np.array([verdict != UNDER_TRAINED for verdict in self.verdicts])
         order = np.lexsort([self.indicators, later])[:top]
-        yield from _table([self._cells(place) for place in order.tolist()])
+        if rows := [self._cells(place) for place in order.tolist()]:
+            yield from (f"  {line}" for line in columns([HEAD, *rows], numbers=4))
         if top < len(self):
             yield f"and {len(self) - top} more (--top, --json)"
 
     def _cells(self, place: int) -> list[str]:
         i = int(self.ids[place])
         part = "\ufffd" in self.vocabulary.texts[i]  # of which only the tokenizer's name says more
-        text = escape(self.vocabulary.names[i] if part else self.vocabulary.texts[i])
-        text = text if len(text) <= _TEXT else text[: _TEXT - 3] + "..."
+        text = cut(escape((self.vocabulary.names if part else self.vocabulary.texts)[i]), _TEXT)
         return [
             str(i), f"{self.indicators[place]:.4f}", f"{self.norms[place]:.4f}",
             f"{self.probability[place]:.2e}", self.verdicts[place], self.vocabulary.kinds[i], f'"{text}"',
@@ -168,14 +169,3 @@ def _loaded(spec: Spec) -> Any:
 def _number(value: float) -> float | None:
     """For JSON, which has no NaN and no infinity; six digits are more than the model is sure of."""
     return float(f"{value:.6g}") if np.isfinite(value) else None
-
-
-def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    if not rows:
-        return
-    head = ("id", "indicator", "norm", "probability", "verdict", "kind", "text")
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    for row in (head, *rows):
-        numbers = [cell.rjust(width) for cell, width in zip(row[:4], widths, strict=False)]
-        words = [cell.ljust(width) for cell, width in zip(row[4:6], widths[4:], strict=False)]
-        yield "  ".join(["", *numbers, *words, row[6]]).rstrip()

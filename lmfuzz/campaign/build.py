@@ -32,8 +32,8 @@ from lmfuzz.protocols import (
 from lmfuzz.search import SEARCHES
 from lmfuzz.search.adapt import traits_of
 from lmfuzz.search.per_seed import PerSeed
-from lmfuzz.spec import Spec, stored
-from lmfuzz.storage.store import Store
+from lmfuzz.spec import Spec
+from lmfuzz.storage.record import CampaignRecord
 from lmfuzz.targets.twins import recipes
 from lmfuzz.types import CRASH, OWN, Batch, unknown
 
@@ -125,20 +125,19 @@ def lexicon(target: Target) -> Lexicon | None:
     return target.lexicon if tokens and isinstance(target, HasLexicon) else None
 
 
-def shrinker(store: Store) -> Shrinker:
+def shrinker(record: CampaignRecord) -> Shrinker:
     """What makes the findings of a campaign minimal, on its model; UsageError where that is another now."""
-    meta, rows = store.meta, store.rows()
-    spec = stored(meta["spec"], f"the campaign in {store.directory}")
-    target = load_target(spec)
-    if target.identity != meta["identity"]:
+    target = load_target(record.spec)
+    if target.identity != record.identity:
         raise UsageError(
-            f"the findings in {store.directory} are those of another target: its model was "
-            f"{meta['identity']}, this one is {target.identity}"
+            f"the findings in {record.directory} are those of another target: its model was "
+            f"{record.identity}, this one is {target.identity}"
         )
-    panel, executor = objectives(spec, target.space), LocalExecutor(target)
-    panel.noise, wants = store.state()["panel"]["noise"], panel.needs | {"text"}
-    executor.run(rows[:FEW], wants)  # a target that raises on all of them is broken
-    return Shrinker(panel, executor, wants, store.space, rows[: meta["seeds"]], spec.batch, spec.edits)
+    panel, executor = objectives(record.spec, target.space), LocalExecutor(target)
+    panel.noise, wants = record.noise, panel.needs | {"text"}
+    executor.run(record.rows[:FEW], wants)  # a target that raises on all of them is broken
+    batch, edits = record.spec.batch, record.spec.edits
+    return Shrinker(panel, executor, wants, record.space, record.seeds, batch, edits)
 
 
 def seeds(spec: Spec, space: Space, bundled: str | None = None) -> Seeds:

@@ -2,7 +2,6 @@
 
 import sys
 import time
-from collections import Counter
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import asdict, replace
@@ -16,7 +15,6 @@ from lmfuzz import loop
 from lmfuzz import spec as specs
 from lmfuzz.budget import Budget
 from lmfuzz.campaign import build as assembly
-from lmfuzz.campaign.counters import Tally
 from lmfuzz.campaign.executor import LocalExecutor
 from lmfuzz.campaign.findings import Findings
 from lmfuzz.campaign.shrink import Shrinker
@@ -33,6 +31,8 @@ from lmfuzz.rng import Streams
 from lmfuzz.search.adapt import outcomes_of
 from lmfuzz.search.mutation import Mutator
 from lmfuzz.spec import Spec
+from lmfuzz.storage.counters import Tally
+from lmfuzz.storage.record import CampaignRecord
 from lmfuzz.storage.schema import Sample
 from lmfuzz.storage.store import Store, Unwritten
 from lmfuzz.text import plural, resume_command
@@ -124,7 +124,7 @@ class Campaign:
                 self.panel, self.executor, self.judged_by, self.space, seeds, spec.batch, spec.edits
             )
             self.findings.shrink = made
-        self.tally = Tally(len(self.operators))
+        self.tally = Tally.of(len(self.operators))
         self.budget = replace(Budget.parse(spec.budget), findings=spec.stop_after)
         self.reason = ""  # why the last run ended
         self._interrupted = False
@@ -141,9 +141,9 @@ class Campaign:
 
     def _seeds(self, store: Store | None) -> Batch:
         if store is not None:  # the files may have changed since
-            rows = store.rows()
-            self.corpus.add(rows)
-            seeds = rows[: store.meta["seeds"]]
+            record = store.record()
+            self.corpus.add(record.rows)
+            seeds = record.seeds
             return seeds.changed(seeds.data[:, : int(seeds.lengths.max())])
         found = assembly.seeds(self.spec, self.space, self.target.info.seeds)
         for count, what in (
@@ -222,35 +222,36 @@ class Campaign:
 
     def restore(self, store: Store) -> None:
         """Go on from the last commit. UsageError when the target or the objectives are others now."""
-        meta, state = store.meta, store.state()
-        if meta["identity"] != self.target.identity:
+        record = store.record()
+        if record.identity != self.target.identity:
             raise UsageError(
                 f"the campaign in {store.directory} belongs to another target: its model was "
-                f"{meta['identity']}, this one is {self.target.identity}"
+                f"{record.identity}, this one is {self.target.identity}"
             )
-        for what, now in (("targets", list(self.panel.targets)), ("operators", self.operators)):
-            if meta[what] != now:
-                odd = ", ".join(sorted(set(meta[what]) ^ set(now))) or "their order"
+        for what, then, now in (
+            ("targets", record.targets, list(self.panel.targets)),
+            ("operators", record.operators, self.operators),
+        ):
+            if then != now:
+                odd = ", ".join(sorted(set(then) ^ set(now))) or "their order"
                 raise UsageError(
                     f"the campaign in {store.directory} was begun with other {what}; what differs: {odd}"
                 )
-        self.calibration = Calibration(**meta["calibration"])
+        self.calibration = Calibration(**record.calibration)
         self._measure(self.context.seeds[:0])  # fits the feature, as it was
         self._open_archive()
-        self.archive.restore(store.points(self.archive.dimensions), state.get("visits"))
-        self.kept = store.findings()
+        points = record.states.points.reshape(-1, self.archive.dimensions)
+        self.archive.restore(points, record.visits)
+        self.kept = record.findings
+        state = record.state
         self.streams.restore(state["streams"])
         self.search.restore(state["search"])
         self.findings.restore(state["findings"])
         self.panel.restore(state["panel"])
-        self.tally.restore(state["tally"])
-        self.executor.executions, self.executor.seconds = state["executions"], state["time_in_target"]
-        self.budget = replace(
-            self.budget, seconds_before=state["seconds"], spent_executions=state["executions"],
-            spent_findings=len(self.kept), started=time.perf_counter(),
-            calibration=meta["calibration_executions"],
-        )  # fmt: skip
-        if spec_changed := meta["spec"] != self.spec.model_dump():
+        self.tally = record.tally
+        self.executor.executions, self.executor.seconds = record.executions, record.time_in_target
+        self.budget = replace(record, spec=self.spec).budget
+        if spec_changed := record.spec != self.spec:
             store.describe(self._about_spec())
         if spec_changed or not (store.directory / CAMPAIGN).exists():
             self.write_spec(store.directory)
@@ -339,46 +340,30 @@ class Campaign:
         never = " and ".join(f"{name} never scored a row ({why})" for name, why in blind.items())
         return f"nothing was found, but {never}: fix it and run again"
 
-    @property
-    def buckets(self) -> Counter[str]:
-        """Findings kept per bucket."""
-        return self.findings.kept
-
 
 def spec_for_resume(directory: Path, budget: str | None = None, stop_after: int | None = None) -> Spec:
     """The spec of the campaign in ``directory``, with a larger budget where one is given.
 
     UsageError when its campaign.toml was changed, or when nothing is left to spend.
     """
-    with closing(Store.read(directory)) as store:
-        meta, state, found = store.meta, store.state(), len(store.findings())
-    spec = specs.stored(meta["spec"], f"the campaign in {directory}")
+    record = CampaignRecord.read(directory)
     if (path := directory / CAMPAIGN).exists():
-        changed = [
-            k for k, v in specs.resolve(specs.load(path), {}).model_dump().items() if v != meta["spec"][k]
-        ]
-        if changed:
+        was, now = record.spec.model_dump(), specs.resolve(specs.load(path), {}).model_dump()
+        if changed := [key for key in now if now[key] != was[key]]:
             raise UsageError(
                 f"{path} was changed since the campaign began ({', '.join(changed)}); put it back, or begin"
                 f" another with it: lmfuzz fuzz --config {path}"
             )
     more = {"budget": budget, "stop_after": stop_after}
-    spec = specs.resolve(spec.model_dump(exclude_none=True), {k: v for k, v in more.items() if v is not None})
-    limit = replace(
-        Budget.parse(spec.budget), findings=spec.stop_after, seconds_before=state["seconds"],
-        spent_executions=state["executions"], calibration=meta["calibration_executions"],
-        spent_findings=found,
-    )  # fmt: skip
-    if limit.spent():
-        option = f"--stop-after {found + 1}" if limit.reason() == "findings" else "--budget"
-        spent = (
-            f"{found} finding{'s' * (found != 1)}"
-            if limit.reason() == "findings"
-            else f"the budget of {spec.budget}"
-        )
+    spec = specs.resolve(record.spec.model_dump(exclude_none=True), more)
+    if why := replace(record, spec=spec).budget.reason():
+        found = record.finding_count
+        spent, option = f"the budget of {spec.budget}", "--budget MORE"
+        if why == "findings":
+            spent, option = plural(found, "finding"), f"--stop-after {found + 1}"
         raise UsageError(
             f"{spent} of the campaign in {directory} is spent; give a larger one: "
-            f"{resume_command(directory)} {option}{'' if limit.reason() == 'findings' else ' MORE'}"
+            f"{resume_command(directory)} {option}"
         )
     return spec
 

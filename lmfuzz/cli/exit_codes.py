@@ -17,7 +17,6 @@ Exit codes:
   0    nothing was found (replay: everything is fixed; tokens: none is under-trained; sweep: all ran)
   1    findings (replay: something still fails or could not be judged; tokens: some are under-trained)
   2    wrong usage, or nothing was found and an objective never scored a row
-       (export: something could not be read; what could is written)
   3    the model could not be loaded
   4    the disk is full; findings that could not be written are on stderr
   70   a bug in lmfuzz; its traceback is on stderr

@@ -1,13 +1,11 @@
 """The command that writes a campaign's findings for others."""
 
-import sys
 from pathlib import Path
 
 import click
 
 from lmfuzz.cli import options
 from lmfuzz.cli.console import say
-from lmfuzz.cli.exit_codes import NOTHING, USAGE
 from lmfuzz.errors import printable
 
 
@@ -30,8 +28,7 @@ from lmfuzz.errors import printable
 def export(directory: Path, name: str, output: Path | None) -> None:
     """Write the findings in DIRECTORY for other programs, or for people.
 
-    pytest: a file of tests, one per finding, that runs by itself. Of a damaged campaign what can be read
-    is written; what is lost stands on stderr, and the exit code is 2.
+    pytest: a file of tests, one per finding, that runs by itself.
     """
     from lmfuzz import files
     from lmfuzz.exports import formats
@@ -48,6 +45,5 @@ def export(directory: Path, name: str, output: Path | None) -> None:
     else:
         files.write(text, output)
         say(f"{plural(len(found.cases), 'finding')} of {directory}: {output}")
-    for line in (*([found.empty] if found.empty else []), *found.lost):
-        click.echo(f"lmfuzz: {printable(line)}", err=True)
-    sys.exit(USAGE if found.lost else NOTHING)
+    if found.empty:
+        click.echo(f"lmfuzz: {printable(found.empty)}", err=True)

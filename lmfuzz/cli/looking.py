@@ -20,20 +20,20 @@ from lmfuzz.errors import UsageError, nearest
 def show(directory: Path, finding: int | None, as_json: bool) -> None:
     """Show the campaign in DIRECTORY, or one FINDING of it."""
     from lmfuzz.analysis import summary as texts
-    from lmfuzz.storage.store import Store
-    from lmfuzz.text import strict_json
+    from lmfuzz.storage.record import CampaignRecord
+    from lmfuzz.text import finding_line, strict_json
 
-    with Store.read(directory) as store:
-        if as_json and finding is not None:
-            click.echo(strict_json(texts.record(texts.pick(store, finding), finding)))
-        elif as_json:
-            records = [texts.record(found, n) for n, found in enumerate(store.findings(), start=1)]
-            click.echo(strict_json({**texts.summary(store), "records": records}))
-        elif finding is not None:
-            tell(texts.detail_lines(store, finding))
-        else:
-            tell(texts.summary_lines(texts.summary(store)))
-            tell(texts.finding_lines(store))
+    record = CampaignRecord.read(directory)
+    if as_json and finding is not None:
+        click.echo(strict_json(texts.finding_record(record.finding(finding), finding)))
+    elif as_json:
+        records = [texts.finding_record(found, n) for n, found in enumerate(record.findings, start=1)]
+        click.echo(strict_json({**texts.summary(record), "records": records}))
+    elif finding is not None:
+        tell(texts.detail_lines(record, finding))
+    else:
+        tell(texts.summary_lines(texts.summary(record)))
+        tell(finding_line(n, found) for n, found in enumerate(record.findings, start=1))
 
 
 @options.command()
@@ -54,9 +54,10 @@ def replay(
     that fail there again alone: a seed that fails only alone is missed.
     """
     from lmfuzz import files
-    from lmfuzz.analysis.replay import Replay, read, verdict_line, verdict_record
+    from lmfuzz.analysis.replay import Recorded, Replay, verdict_line, verdict_record
     from lmfuzz.exports import export_model as dossier
     from lmfuzz.exports import formats
+    from lmfuzz.storage.record import CampaignRecord
     from lmfuzz.text import strict_json
 
     for file in (junit, sarif):
@@ -64,7 +65,7 @@ def replay(
             files.check(file)
     if junit is not None and sarif is not None and junit.resolve() == sarif.resolve():
         raise UsageError(f"--junit and --sarif both name {junit}; give two files")
-    again = Replay(read(directory, finding), model)
+    again = Replay(Recorded.of(CampaignRecord.read(directory), finding), model)
     if not as_json:
         if again.changed:
             say("the model is another than the one these were found on")

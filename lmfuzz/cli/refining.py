@@ -1,6 +1,7 @@
 """Commands that make less of what was found: minimal findings, few seeds."""
 
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ import click
 from lmfuzz.cli import options
 from lmfuzz.cli.console import say, tell
 from lmfuzz.cli.exit_codes import FOUND, NOTHING
-from lmfuzz.inputs.spaces import BoxSpace
+from lmfuzz.inputs.spaces import BoxSpace, Space
 
 if TYPE_CHECKING:
     from lmfuzz.campaign.shrink import Shrinker
@@ -35,23 +36,38 @@ def shrink(directory: Path, finding: int | None, as_json: bool) -> None:
     from lmfuzz.text import strict_json
 
     with Store.resume(directory) as store:
-        found = dict(enumerate(store.findings(), start=1))
+        record = store.record()
+        found = dict(enumerate(record.findings, start=1))
         if finding is not None:
-            found = {finding: texts.pick(store, finding)}
+            found = {finding: record.finding(finding)}
         large = any(one.minimal is None for one in found.values())
-        shrinker = assembly.shrinker(store) if large else None
+        shrinker = assembly.shrinker(record) if large else None
         records = []
         for number, one in found.items():
             if shrinker and one.minimal is None:
                 one = _shrunk(number, one, shrinker, store)
-            records.append(texts.record(one, number))
+            records.append(texts.finding_record(one, number))
             if not as_json:
-                tell(texts.minimal_lines(number, one, store.space))
+                tell(_minimal_lines(number, one, record.space))
     if as_json:
         click.echo(strict_json({"findings": records}))
     elif not records:
         say(f"{directory} has no findings")
-    sys.exit(NOTHING if all(record["minimal"] for record in records) else FOUND)
+    sys.exit(NOTHING if all(one["minimal"] for one in records) else FOUND)
+
+
+def _minimal_lines(number: int, finding: "Finding", space: Space) -> Iterator[str]:
+    """A finding before and after it was made minimal, on three lines; one where it could not be."""
+    from lmfuzz.analysis.summary import reduction
+    from lmfuzz.text import WIDTH, bucket_title, quote_output, shorten
+
+    head = f"finding {number}, {bucket_title(finding.bucket)}"
+    if (small := finding.minimal) is None:
+        yield f"{head}: did not fail again alone in this bucket, so it stays as it is"
+        return
+    yield f"{head}: {reduction(small, space)}"
+    for when, one in (("before", finding), ("after", finding.reduced)):
+        yield f"  {when:<6} {shorten(one.prompt)} -> {quote_output(one, WIDTH)}"
 
 
 def _shrunk(number: int, finding: "Finding", shrinker: "Shrinker", store: "Store") -> "Finding":

@@ -201,7 +201,7 @@ def _run(campaign: "Campaign", store: "Store", as_json: bool) -> NoReturn:
             campaign.run(store, view)
         except Unwritten as error:
             full = error
-    numbers = texts.summary(store, full.findings if full else ())
+    numbers = texts.summary(store.record(), full.findings if full else ())
     if full:
         numbers["exit_reason"] = "disk full"
     tell(texts.summary_lines(numbers))
@@ -236,10 +236,10 @@ def _resumable(directory: Path) -> Iterator[None]:
 
 def _report(full: "Unwritten") -> NoReturn:
     """Say that the disk is full, with the findings that would be lost otherwise."""
-    from lmfuzz.analysis.summary import record
+    from lmfuzz.analysis.summary import finding_record
     from lmfuzz.text import plural, strict_json
 
     for finding in full.findings:
-        click.echo(strict_json(record(finding)), err=True)
+        click.echo(strict_json(finding_record(finding)), err=True)
     lost = plural(len(full.findings), "finding")
     fail(f"{full}{f'; {lost} could not be written, see above' if full.findings else ''}", DISK)

@@ -8,16 +8,17 @@ from contextlib import contextmanager
 @contextmanager
 def stop_on_signal(stop: Callable[[], None]) -> Iterator[None]:
     """The first SIGINT, SIGTERM or SIGHUP calls ``stop``, a second one does what it did before."""
-    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    before = {n: signal.getsignal(n) for n in signal.Signals if n.name in ("SIGINT", "SIGTERM", "SIGHUP")}
 
     def first(number: int, frame: object) -> None:
         stop()
         signal.signal(number, before[signal.Signals(number)])
 
-    if before[signal.SIGHUP] == signal.SIG_IGN:  # as nohup wants it
-        del before[signal.SIGHUP]
-    for number in before:
-        signal.signal(number, first)
+    for number in list(before):
+        if number.name == "SIGHUP" and before[number] == signal.SIG_IGN:  # as nohup wants it
+            del before[number]
+        else:
+            signal.signal(number, first)
     try:
         yield
     finally:

@@ -29,8 +29,10 @@ def sweep(file: Path, jobs: int | None, output: Path | None) -> None:
     it is run again: what is at its end is not run twice, what was under way is resumed.
     """
     from lmfuzz.analysis.sweep import Sweep, cells, read
-    from lmfuzz.analysis.sweep_results import as_lines, results, write
-    from lmfuzz.cli.follow import sweep_view
+    from lmfuzz.analysis.sweep_results import results
+    from lmfuzz.cli.follow import SweepView
+    from lmfuzz.cli.progress import console
+    from lmfuzz.report.sweep_page import as_lines, write
     from lmfuzz.text import escape, plural
 
     plan = read(file)
@@ -39,7 +41,7 @@ def sweep(file: Path, jobs: int | None, output: Path | None) -> None:
     with Sweep(found, output or Path("runs") / file.stem) as grid:
         done = f", {len(grid.done)} of them done" if grid.done else ""
         say(f"{plural(len(found), 'campaign')}{done}, {jobs} at a time, in {grid.folder}")
-        with sweep_view(grid, sys.stdout) as view, stop_on_signal(grid.stop):
+        with SweepView(grid, console(sys.stdout)) as view, stop_on_signal(grid.stop):
             grid.run(jobs, view)
         if trials := [(cell.labels, trial) for cell, trial in grid.done.items()]:
             table = results(grid, plan, trials)
@@ -48,7 +50,7 @@ def sweep(file: Path, jobs: int | None, output: Path | None) -> None:
             for note in table.notes:
                 say(note.text())
             say(f"the results are in {', '.join(map(str, files))}")
-    failures = sorted(grid.failures, key=lambda failure: grid.cells.index(failure.cell))  # not as they ended
+    failures = [grid.failures[cell] for cell in grid.cells if cell in grid.failures]  # not as they ended
     codes = [failure.code if failure.code > 0 else INTERRUPTED for failure in failures]
     wrong = [f"{escape(failure.cell.name)}: {escape(failure.words)}" for failure in failures]
     if grid.interrupted:
@@ -65,12 +67,9 @@ def watch(directory: Path) -> None:
     """Follow the campaign in DIRECTORY, which runs in another terminal; only its database is read."""
     from lmfuzz.analysis import summary as texts
     from lmfuzz.cli.follow import follow
-    from lmfuzz.storage.store import Store
     from lmfuzz.text import resume_command
 
-    follow(directory, sys.stdout)
-    with Store.read(directory) as store:
-        numbers = texts.summary(store)
-        tell(texts.summary_lines(numbers))
+    numbers = texts.summary(follow(directory, sys.stdout))
+    tell(texts.summary_lines(numbers))
     if numbers["exit_reason"] == texts.UNFINISHED:
         say(f"no process works on it any more; go on with: {resume_command(directory)}")

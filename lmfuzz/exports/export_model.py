@@ -1,4 +1,4 @@
-"""What all exports are made of: findings and seeds, how each stands, and what could not be read."""
+"""What all exports are made of: findings and seeds, and how each stands."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lmfuzz.analysis.replay import Recorded, Replay, Verdict
-from lmfuzz.analysis.salvage import opened
-from lmfuzz.analysis.summary import summary_lines
+from lmfuzz.analysis.summary import summary, summary_lines
+from lmfuzz.storage.record import CampaignRecord
 from lmfuzz.text import bucket_title, escape, plural, quote_output, replay_command, shorten
 from lmfuzz.types import SEED, Evidence, Finding
 
@@ -55,7 +55,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Dossier:
-    """A campaign, or a replay of it, to be written down; ``lost`` says what of it could not be read."""
+    """A campaign, or a replay of it, to be written down."""
 
     directory: Path
     recorded: Recorded
@@ -63,13 +63,12 @@ class Dossier:
     identity: str
     cases: Sequence[Case]
     about: Sequence[str]  # lines for a person
-    lost: Sequence[str] = ()
     replayed: bool = False
 
     @property
     def empty(self) -> str:
         """That there are no findings, or ''."""
-        return "" if self.cases or self.lost else f"{escape(str(self.directory))} has no findings"
+        return "" if self.cases else f"{escape(str(self.directory))} has no findings"
 
     def details(self, case: Case) -> list[str]:
         """All about a case that fails, line by line."""
@@ -85,14 +84,12 @@ class Dossier:
 
 
 def campaign(directory: Path) -> Dossier:
-    """The campaign in a directory; of a damaged one what can be read. UsageError when nothing can be."""
-    found = opened(directory)
-    recorded = Recorded.of(found.meta, found.noise, found.findings, found.seeds)
-    cases = [Case(n, finding, FAILS, finding.label) for n, finding in found.findings.items()]
-    about = tuple(summary_lines(found.numbers)) if found.numbers else ()
-    return Dossier(
-        directory, recorded, _model(recorded.spec.model), recorded.identity, cases, about, found.lost
-    )
+    """The campaign in a directory; UsageError as CampaignRecord.read."""
+    record = CampaignRecord.read(directory)
+    recorded = Recorded.of(record)
+    cases = [Case(n, finding, FAILS, finding.label) for n, finding in recorded.findings.items()]
+    about = tuple(summary_lines(summary(record)))
+    return Dossier(directory, recorded, _model(recorded.spec.model), recorded.identity, cases, about)
 
 
 def judged(directory: Path, replay: Replay, verdicts: Sequence[Verdict], with_seeds: bool) -> Dossier:

@@ -8,7 +8,7 @@ from lmfuzz.text import escape
 
 
 def junit(dossier: Dossier) -> str:
-    """One suite of findings, and one of seeds where these were run; what was lost is an error."""
+    """One suite of findings, and one of seeds where these were run."""
     whole = ElementTree.Element("testsuites", name="lmfuzz")
     _suite(whole, dossier, "findings", [case for case in dossier.cases if not case.seed])
     if seeds := [case for case in dossier.cases if case.seed]:
@@ -32,10 +32,7 @@ def _suite(whole: ElementTree.Element, dossier: Dossier, name: str, cases: list[
             ).text = "\n".join(dossier.details(case))
         elif case.state == OPEN:
             ElementTree.SubElement(test, "error", type="unjudged", message=case.line)
-    lost = dossier.lost if name == "findings" else ()
-    for line in lost:
-        ElementTree.SubElement(_test(suite, name, "database"), "error", type="damaged", message=escape(line))
-    if not cases and not lost:  # some CI systems take a report without any test for a mistake
+    if not cases:  # some CI systems take a report without any test for a mistake
         _test(suite, name, "nothing was found")
     kinds = Counter(kind.tag for kind in suite.iterfind("testcase/*"))
     counts = {"tests": len(suite) - 1, "failures": kinds["failure"], "errors": kinds["error"], "skipped": 0}

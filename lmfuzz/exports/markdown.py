@@ -11,8 +11,6 @@ def markdown(dossier: Dossier) -> str:
     lines = [f"# lmfuzz: {_code(str(dossier.directory))}", "", f"Model {_code(dossier.model)}.", ""]
     if dossier.about:
         lines += _block(dossier.about)
-    for line in dossier.lost:
-        lines += [f"**Lost**: {_code(line)}", ""]
     if dossier.empty:
         lines += ["Nothing was found.", ""]
     for case in dossier.cases:

@@ -41,7 +41,7 @@ def pytest_file(dossier: Dossier) -> str:
     """The source of the file, in ASCII: texts are literals, nothing of them is code."""
     campaign, findings = dossier.recorded.pack()
     lines = [f"    # finding {f['number']}\n    {json_value(f)!a},\n" for f in findings]
-    words = dossier.empty or f"{len(findings)} in all{'; ' + '; '.join(dossier.lost) if dossier.lost else ''}"
+    words = dossier.empty or f"{len(findings)} in all"
     return _FILE.format(
         version=lmfuzz.__version__, source=_inside(str(dossier.directory)), count=_inside(words),
         campaign=ascii(json_value(campaign)), findings="".join(lines), tests=_TESTS if findings else _NONE,

@@ -15,20 +15,19 @@ SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sar
 
 
 def sarif(dossier: Dossier) -> str:
-    """One run; what passes is left out, what could not be judged is open, what was lost a notification."""
+    """One run; what passes is left out, what could not be judged is open."""
     cases = [case for case in dossier.cases if case.state != PASSES]
     rules = list(dict.fromkeys(_rule(case) for case in cases))
     about = [{"id": rule, "shortDescription": {"text": f"the model misbehaves: {rule}"}} for rule in rules]
-    notes = [("error", line) for line in dossier.lost] + [("note", line) for line in dossier.about]
-    notes += [("note", dossier.empty)] if dossier.empty else []
+    notes = [*dossier.about, *([dossier.empty] if dossier.empty else [])]
     run = {
         "tool": {"driver": {
             "name": "lmfuzz", "version": lmfuzz.__version__, "rules": about,
         }},
         "invocations": [{
-            "executionSuccessful": not dossier.lost,
+            "executionSuccessful": True,
             "toolExecutionNotifications": [
-                {"level": level, "message": {"text": _message(line)}} for level, line in notes
+                {"level": "note", "message": {"text": _message(line)}} for line in notes
             ],
         }],
         "columnKind": "unicodeCodePoints",

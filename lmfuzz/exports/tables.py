@@ -3,7 +3,7 @@
 import csv
 import io
 
-from lmfuzz.analysis.summary import record
+from lmfuzz.analysis.summary import finding_record
 from lmfuzz.exports.export_model import Dossier
 from lmfuzz.text import replay_command, spreadsheet_cell, strict_json
 
@@ -16,7 +16,8 @@ COLUMNS = (
 def jsonl(dossier: Dossier) -> str:
     """One object per finding, as ``lmfuzz show --json`` has it; a file of prompts for --seeds, too."""
     about = {"model": dossier.model, "identity": dossier.identity}
-    return "".join(f"{strict_json({**record(c.finding, c.number), **about})}\n" for c in dossier.cases)
+    records = (finding_record(case.finding, case.number) for case in dossier.cases)
+    return "".join(f"{strict_json({**record, **about})}\n" for record in records)
 
 
 def csv_table(dossier: Dossier) -> str:
@@ -27,7 +28,7 @@ def csv_table(dossier: Dossier) -> str:
     for case in dossier.cases:
         finding, evidence = case.finding, case.finding.evidence
         row = {
-            **record(finding, case.number), "signature": evidence.signature, "words": evidence.words,
+            **finding_record(finding, case.number), "signature": evidence.signature, "words": evidence.words,
             "bad": finding.output[slice(*evidence.span)] if evidence.span else "",
             "minimal": finding.minimal.prompt if finding.minimal else "",
             "model": dossier.model, "identity": dossier.identity,

@@ -43,12 +43,14 @@ class Corpus:
         rows = self[ids]
         return Batch(rows.data, rows.lengths, np.asarray(ids, np.int64), rows.operator, rows.origin)
 
-    def lineage(self, i: int) -> list[int]:
-        """The ids from row ``i`` back to its seed."""
-        path = [i]
-        while (parent := int(self._rows.parent[path[-1]])) >= 0:
-            path.append(parent)
-        return path
+
+def lineage(parents: IntArray, row: int) -> list[int]:
+    """The ids from a seed to ``row``, by the parents (N,) of all rows; none when it is SEED."""
+    path = []
+    while row >= 0:
+        path.append(row)
+        row = int(parents[row])
+    return path[::-1]
 
 
 def _doubled(rows: Batch) -> Batch:

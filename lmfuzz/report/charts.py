@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from lmfuzz.report.campaign_view import Account
-from lmfuzz.report.truncate import Marked
+from lmfuzz.report.findings_view import Entry, brief
 from lmfuzz.types import FloatArray
 
 STEPS, POINTS = 400, 3000  # samples of a curve; states on the maps of all campaigns together
@@ -17,7 +17,7 @@ COLOURS = ("#4a78d9", "#d9772e", "#1d9a8a", "#c2528b", "#8a6bd1", "#7f8c2d")  # 
 TIME = [[0, "#4a6fdc"], [0.5, "#1d9a8a"], [1, "#d9a22e"]]
 FOUND = "#d6336c"
 Chart = dict[str, Any]
-escape = partial(html.escape, quote=False)  # plotly would show &quot; as it is
+_html = partial(html.escape, quote=False)  # plotly would show &quot; as it is
 
 
 def growth(account: Account) -> Chart:
@@ -36,7 +36,7 @@ def comparison(accounts: Sequence[Account]) -> Chart:
     """States in the archives, and below them buckets found, of several campaigns over executions."""
     traces = []
     for i, account in enumerate(accounts):
-        samples, name = account.samples(STEPS), escape(account.name)
+        samples, name = account.samples(STEPS), _html(account.name)
         at = [sample.executions for sample in samples]
         found = _stairs(name, [bucket.first for bucket in account.buckets], at[-1], i)
         traces += [
@@ -50,11 +50,11 @@ def yields(account: Account) -> Chart | None:
     """Per operator, how many of a thousand of its rows were a new state or a hit; None without operators."""
     if not (known := account.operators[::-1]):
         return None
-    words = [f"{one.yields:.1f}" for one in known]
+    names, _, _, rates = zip(*known, strict=True)
     bars = {
-        "type": "bar", "orientation": "h", "x": [round(one.yields, 2) for one in known],
-        "y": [escape(one.name) for one in known], "text": words, "textposition": "auto", "hoverinfo": "none",
-        "marker": {"color": COLOURS[0]}, "textangle": 0,
+        "type": "bar", "orientation": "h", "x": [round(rate, 2) for rate in rates],
+        "y": [_html(name) for name in names], "text": [f"{rate:.1f}" for rate in rates],
+        "textposition": "auto", "hoverinfo": "none", "marker": {"color": COLOURS[0]}, "textangle": 0,
     }  # fmt: skip
     axes = {"xaxis": {"title": {"text": "fruitful rows in 1 000"}}, "yaxis": {"type": "category"}}
     return {"data": [bars], "layout": {"height": 110 + 24 * len(known), **axes}}
@@ -70,12 +70,13 @@ def states(account: Account) -> Chart | None:
         "color": born, "colorscale": TIME, "size": 5, "opacity": 0.75,
         "colorbar": {"title": {"text": "execution"}, "thickness": 10, "len": 0.8, "tickformat": "~s"},
     }  # fmt: skip
-    texts = [f"new at execution {at:,}<br>{escape(text)}" for at, text in zip(born, known.texts, strict=True)]
+    texts = [f"new at execution {at:,}<br>{_html(text)}" for at, text in zip(born, known.texts, strict=True)]
     traces = [_points("states", known.places, texts, colours)]
     if known.findings:
         mark = {"symbol": "star", "size": 13, "color": FOUND, "line": {"width": 1, "color": "#ffffff"}}
-        words = {n: _words(name, n, *short) for name, n, short in account.shorts}
-        traces.append(_points("findings", known.findings.values(), [words[n] for n in known.findings], mark))
+        words = {one.number: _words(b.title, one) for b in account.shown for one in b.entries}
+        texts = [words.get(n, f"finding {n}") for n in known.findings]
+        traces.append(_points("findings", known.findings.values(), texts, mark))
     first, second = ({"title": {"text": f"{name} principal axis"}} for name in ("first", "second"))
     layout = {"height": 520, "hovermode": "closest", "xaxis": first, "yaxis": second}
     return {"data": traces, "layout": layout}
@@ -86,10 +87,11 @@ def stars(chart: Chart | None) -> int:
     return sum(len(trace["x"]) for trace in chart["data"] if trace["name"] == "findings") if chart else 0
 
 
-def _words(title: str, number: int, prompt: str, output: Marked) -> str:
-    before, bad, after = map(escape, output)
+def _words(title: str, entry: Entry) -> str:
+    prompt, output = brief(entry.finding)
+    before, bad, after = map(_html, output)
     bad = f"<b>{bad}</b>" if bad else ""
-    return f"finding {number}: {escape(title)}<br>{escape(prompt)}<br>{before}{bad}{after}"
+    return f"finding {entry.number}: {_html(title)}<br>{_html(prompt)}<br>{before}{bad}{after}"
 
 
 def _stacked(upper: str, lower: str, traces: list[dict[str, Any]]) -> Chart:

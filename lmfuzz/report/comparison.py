@@ -43,7 +43,7 @@ def hits(accounts: Sequence[Account]) -> list[tuple[str, list[int | None]]]:
     found: dict[tuple[str, str], list[int | None]] = {}
     for i, account in enumerate(accounts):
         for bucket in account.buckets:
-            none = [0 if bucket.objective in one.meta["targets"] else None for one in accounts]
+            none = [0 if bucket.findings[0].objective in one.record.targets else None for one in accounts]
             found.setdefault((bucket.title, bucket.name), none)[i] = bucket.hits
     rows = sorted(
         found.items(), key=lambda row: (sum(not n for n in row[1]), -sum(n or 0 for n in row[1]), row[0])
@@ -53,15 +53,11 @@ def hits(accounts: Sequence[Account]) -> list[tuple[str, list[int | None]]]:
 
 def differences(accounts: Sequence[Account]) -> list[str]:
     """Sentences on which settings differ, and what that means for a comparison."""
-    specs = [account.meta["spec"] for account in accounts]
-    differ = [
-        key
-        for key, field in Spec.model_fields.items()
-        if _several([s.get(key, field.default) for s in specs])
-    ]
+    specs = [account.record.spec.model_dump() for account in accounts]
+    differ = [key for key in Spec.model_fields if _several([spec[key] for spec in specs])]
     said = ", ".join(differ).replace("_", " ")
     sentences = [f"Settings that differ: {said}." if differ else "All settings are the same."]
-    if _several([account.meta["identity"] for account in accounts]):
+    if _several([account.record.identity for account in accounts]):
         sentences.append("The models, or how they wrote, differ: what one did, another may be unable to do.")
     if "objectives" in differ:
         sentences.append(

@@ -1,193 +1,150 @@
-"""Findings as a report shows them, by bucket; all texts are escaped as for a terminal."""
+"""Findings as a report shows them, by bucket; all texts are escaped as for a terminal.
+
+A page stays small, whatever a model wrote: every text is cut to so many characters, '...' in its place, and
+a report shows so many findings, the first of every bucket before the second of any.
+"""
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any
 
-from lmfuzz.analysis import summary as show
+from lmfuzz.analysis.summary import alone_words, facts
 from lmfuzz.inputs.spaces import BoxSpace
-from lmfuzz.report.truncate import Marked, cut, quoted, shares, size, trimmed
-from lmfuzz.storage.store import Store
-from lmfuzz.text import bucket_title, escape, mark, replay_command
-from lmfuzz.types import Array, Batch, Finding
+from lmfuzz.storage.record import CampaignRecord
+from lmfuzz.text import bucket_title, cut, escape, excerpt, replay_command, shorten
+from lmfuzz.types import Array, Finding
 
-TEXTS, PICTURES = 1_200_000, 1_500_000  # bytes that all texts, or all pictures, of a report may take
-LEAST, MOST = 600, 16_000  # bytes of all texts of a finding: as many as there is room for
-TITLE, NAME = 120, 40  # bytes of a bucket's title, of an operator's name
+MOST = 250  # findings that a report shows
+TEXT, TITLE, ROW, NAME = 400, 80, 60, 40  # characters of a text, a bucket, a row of a lineage, an operator
+PROMPT, OUTPUT = 40, 60  # characters of these in a line
+PICTURES = 1_500_000  # bytes that all pictures of a report take: they cannot be cut
 STEPS = 6  # rows of a lineage that are shown beside its seed
 TALLEST = 224  # pixels of a picture
 
 
 @dataclass(frozen=True, slots=True)
-class Ancestor:
-    """A row on the way from a seed to a finding."""
-
-    id: int
-    operator: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Minimal:
-    """A finding's minimal row; ``picture`` is a data: address, '' without one; ``alone``: of its text."""
-
-    size: int
-    before: int
-    prompt: str
-    output: Marked
-    picture: str
-    alone: str
-
-
-@dataclass(frozen=True, slots=True)
 class Entry:
-    """A finding; ``left_out`` are the rows of its lineage that are not shown, ``about`` says more of it."""
+    """A finding; ``about`` says more of it.
+
+    lineage: operator and text of the rows that it descends from; ``left_out`` of these are not shown.
+    pictures: of it and of its minimal row, as data: addresses, '' when there is none, or no room.
+    """
 
     number: int
-    label: str
-    execution: int
-    prompt: str
-    output: Marked
-    minimal: Minimal | None
+    finding: Finding
     about: list[tuple[str, str]]
-    lineage: list[Ancestor]
+    lineage: list[tuple[str, str]]
     left_out: int
-    picture: str
-    short: tuple[str, Marked]  # prompt and output in few characters
+    pictures: tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """A behaviour that was found, by its whole name and a title of few characters.
+    """A behaviour that was found; ``hits`` counts all rows that showed it, kept or not.
 
-    ``hits`` counts all rows that showed it, kept or not.
+    entries: of those of its findings that are shown.
     """
 
     name: str
-    title: str
-    objective: str
     hits: int
+    findings: Sequence[Finding]
     entries: list[Entry]
+
+    @property
+    def title(self) -> str:
+        """Its name in few characters."""
+        return cut(bucket_title(self.name), TITLE)
 
     @property
     def flaky(self) -> int:
         """How many of its findings did not fail in every re-run."""
-        return sum(entry.label != "confirmed" for entry in self.entries)
+        return sum(finding.label != "confirmed" for finding in self.findings)
 
     @property
     def first(self) -> int:
         """The execution of its first finding."""
-        return min(entry.execution for entry in self.entries)
+        return min(finding.execution for finding in self.findings)
 
     @property
-    def minimal(self) -> Minimal | None:
-        """The smallest minimal row among its findings, None where none was shrunk."""
-        known = [entry.minimal for entry in self.entries if entry.minimal is not None]
-        return min(known, key=lambda one: one.size, default=None)
+    def minimal(self) -> str:
+        """The smallest minimal prompt among its findings, '' when none was shrunk."""
+        known = [finding.minimal for finding in self.findings if finding.minimal is not None]
+        return shorten(min(known, key=lambda one: one.size).prompt, OUTPUT) if known else ""
 
 
-class Entries:
-    """The findings of a campaign, of ``total`` in a report, which share the room there is.
+def buckets(record: CampaignRecord, campaigns: int) -> list[Bucket]:
+    """The buckets of one of ``campaigns`` in a report, those with the most hits first."""
+    numbers: dict[str, list[int]] = {}
+    for number, finding in enumerate(record.findings, start=1):
+        numbers.setdefault(finding.bucket, []).append(number)
+    hits = {name: max(record.hits.get(name, 0), len(some)) for name, some in numbers.items()}
+    names = sorted(numbers, key=lambda name: (-hits[name], name))
+    ranks = zip_longest(*(numbers[name] for name in names))  # the first of every bucket, the second ...
+    shown = [n for rank in ranks for n in rank if n is not None][: MOST // campaigns]
+    pictures = _Pictures(record, PICTURES // campaigns)
+    entries = {n: _entry(record, n, pictures) for n in shown}
+    return [
+        Bucket(
+            name, hits[name], [record.findings[n - 1] for n in numbers[name]],
+            [entries[n] for n in numbers[name] if n in entries],
+        )
+        for name in names
+    ]  # fmt: skip
 
-    rows: the corpus, in the order of its ids.
-    """
 
-    def __init__(self, store: Store, rows: Batch, total: int) -> None:
-        self._store, self._rows, self._space, self._meta = store, rows, store.space, store.meta
-        self._total = max(1, total)
-        self._room = max(LEAST, min(MOST, TEXTS // self._total))
-        self._pictures = 0
+def _entry(record: CampaignRecord, number: int, pictures: "_Pictures") -> Entry:
+    finding, lineage = record.finding(number), record.lineage(record.finding(number))
+    made = record.operator(finding.operator) or (record.spec.search if finding.parent >= 0 else "")
+    how = f"last changed by {cut(escape(made), NAME)}" if made else "a seed as it is"
+    shown = lineage if len(lineage) <= STEPS + 2 else [lineage[0], *lineage[-STEPS:]]
+    about = [
+        *((name.capitalize(), cut(value, TEXT)) for name, value in facts(finding, record.space)),
+        ("Found", f"at execution {finding.execution:,}, {how}"),
+        ("Replay", escape(replay_command(record.directory, number))),
+    ]
+    small = "" if finding.minimal is None else pictures(finding, finding.minimal.row)
+    return Entry(
+        number, finding, about, [_ancestor(record, row) for row in shown], len(lineage) - len(shown),
+        (pictures(finding, finding.row), small),
+    )  # fmt: skip
 
-    def buckets(self, findings: Sequence[Finding], hits: dict[str, int]) -> list[Bucket]:
-        """The buckets, those with the most hits first; pictures go to the first findings of each first."""
-        self._pictures = PICTURES * len(findings) // self._total
-        sorted_: dict[str, list[int]] = {}
-        for number, finding in enumerate(findings, start=1):
-            sorted_.setdefault(finding.bucket, []).append(number)
-        ranks = {n: rank for numbers in sorted_.values() for rank, n in enumerate(numbers)}
-        entries = {n: self._entry(n, findings[n - 1]) for n in sorted(ranks, key=lambda n: (ranks[n], n))}
-        names = sorted(sorted_, key=lambda name: (-hits.get(name, 0), name))
-        return [
-            Bucket(
-                name,
-                cut(bucket_title(name), TITLE),
-                findings[sorted_[name][0] - 1].objective,
-                max(hits.get(name, 0), len(sorted_[name])),
-                [entries[n] for n in sorted_[name]],
-            )
-            for name in names
-        ]
 
-    def _entry(self, number: int, finding: Finding) -> Entry:
-        lineage = self.chain(finding)
-        made = self._names(finding.operator)
-        if not made and finding.parent >= 0:
-            made = self._meta["spec"]["search"]
-        how = f"last changed by {escape(made)}" if made else "a seed as it is"
-        shown = lineage if len(lineage) <= STEPS + 2 else [lineage[0], *lineage[-STEPS:]]
-        words, texts = self._texts(finding)
-        prompt, output = texts[0]
-        about = [
-            ("Evidence", words),
-            ("Margin", f"{finding.margin:.4g}"),
-            ("Distance", show.distance(finding, self._space)),
-            ("Found", f"at execution {finding.execution:,}, {how}"),
-            ("Replay", escape(replay_command(self._store.directory, number))),
-        ]
-        if finding.by_text is not None:
-            about.insert(3, ("Text alone", show.alone_words(finding.by_text)))
-        return Entry(
-            number, finding.label, finding.execution, prompt, output, self._minimal(finding, texts), about,
-            [self._ancestor(row) for row in shown], len(lineage) - len(shown),
-            self._picture(finding, finding.row), (quoted(finding.prompt, 40), trimmed(output, 60)),
-        )  # fmt: skip
+def _ancestor(record: CampaignRecord, row: int) -> tuple[str, str]:
+    name = record.operator(int(record.rows.operator[row])) or "seed"
+    return cut(escape(name), NAME), shorten(record.space.decode(record.rows.row(row)), ROW)
 
-    def _texts(self, finding: Finding) -> tuple[str, list[tuple[str, Marked]]]:
-        """Its evidence, and prompt and output of it and of its minimal row: all in the room of a finding."""
-        ones = [finding] if finding.minimal is None else [finding, finding.reduced]
-        plain = [escape(text) for text in (finding.evidence.words, *(one.prompt for one in ones))]
-        outputs = [mark(one) for one in ones]
-        rooms = shares([*map(size, plain), *(sum(map(size, parts)) for parts in outputs)], self._room)
-        words, *prompts = map(cut, plain, rooms)
-        return words, list(zip(prompts, map(trimmed, outputs, rooms[len(plain) :]), strict=True))
 
-    def _minimal(self, finding: Finding, texts: Sequence[tuple[str, Marked]]) -> Minimal | None:
-        small = finding.minimal
-        if small is None:
-            return None
-        prompt, output = texts[1]
-        alone = "" if small.by_text is None else show.alone_words(small.by_text)
-        return Minimal(small.size, small.before, prompt, output, self._picture(finding, small.row), alone)
+def brief(finding: Finding) -> tuple[str, tuple[str, str, str]]:
+    """Its prompt and its output in few characters."""
+    return shorten(finding.prompt, PROMPT), excerpt(finding, OUTPUT)
 
-    def chain(self, finding: Finding) -> list[int]:
-        """The corpus ids of its ancestors, the seed first."""
-        path, row = [], finding.parent
-        while 0 <= row < len(self._rows):
-            path.append(row)
-            row = int(self._rows.parent[row])
-        return path[::-1]
 
-    def _ancestor(self, row: int) -> Ancestor:
-        name = self._names(int(self._rows.operator[row])) or "seed"
-        return Ancestor(row, cut(escape(name), NAME), quoted(self._space.decode(self._rows.row(row)), 80))
+# What a template does to texts, to findings, and to what is known of a text alone.
+FILTERS: dict[str, Callable[..., Any]] = {
+    "text": lambda text: cut(escape(text), TEXT), "output": lambda finding: excerpt(finding, TEXT),
+    "brief": brief, "alone": alone_words,
+}  # fmt: skip
 
-    def _names(self, operator: int) -> str:
-        return str(self._meta["operators"][operator]) if operator >= 0 else ""
 
-    def _picture(self, finding: Finding, row: Array) -> str:
-        """The seed, ``row`` and their difference as a data: address; '' where there is none, or no room."""
-        space, seed = self._space, finding.origin
-        if not (
-            isinstance(space, BoxSpace) and space.image and 0 <= seed < len(self._rows) and self._pictures > 0
-        ):
+class _Pictures:
+    """Pictures as data: addresses, ``room`` bytes of them."""
+
+    def __init__(self, record: CampaignRecord, room: int) -> None:
+        self._record, self._room = record, room
+
+    def __call__(self, finding: Finding, row: Array) -> str:
+        """The seed, ``row`` and their difference."""
+        space, seed = self._record.space, finding.origin
+        if not (isinstance(space, BoxSpace) and space.image and seed >= 0 and self._room > 0):
             return ""
         from lmfuzz.inputs import render as pictures  # only where it is used: it loads Pillow
 
-        picture = pictures.beside(row, self._rows.row(seed), space)
+        picture = pictures.beside(row, self._record.rows.row(seed), space)
         picture.thumbnail((4 * TALLEST, TALLEST))
-        file = io.BytesIO()
-        picture.save(file, "PNG", optimize=True)
+        picture.save(file := io.BytesIO(), "PNG", optimize=True)
         address = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
-        self._pictures -= len(address)
-        return address if self._pictures > 0 else ""
+        self._room -= len(address)
+        return address if self._room > 0 else ""

@@ -7,9 +7,8 @@ the two scripts whose hashes it names, pictures that stand in it, and no request
 import base64
 import hashlib
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,9 +17,12 @@ from lmfuzz import files
 from lmfuzz.errors import UsageError
 from lmfuzz.report import charts, comparison
 from lmfuzz.report.campaign_view import Account
-from lmfuzz.report.truncate import cut
-from lmfuzz.storage.store import Store
+from lmfuzz.report.findings_view import FILTERS, MOST
+from lmfuzz.storage.record import CampaignRecord
 from lmfuzz.text import plural
+
+if TYPE_CHECKING:
+    import jinja2
 
 FOLDER = Path(__file__).parent
 
@@ -37,19 +39,26 @@ def write(directories: Sequence[Path], file: Path) -> None:
 
 def render(directories: Sequence[Path]) -> str:
     """The report of the campaigns in ``directories`` as HTML; UsageError where one is no campaign."""
-    with ExitStack() as stack:
-        stores = [stack.enter_context(Store.read(directory)) for directory in directories]
-        total = sum(len(store.findings()) for store in stores)
-        names = comparison.names(directories) if len(stores) > 1 else [""]
-        accounts = [
-            Account(store, total, len(stores), name) for store, name in zip(stores, names, strict=True)
-        ]
-        return _page(accounts)
+    names = comparison.names(directories) if len(directories) > 1 else [""]
+    pairs = zip(map(CampaignRecord.read, directories), names, strict=True)
+    return _page([Account(record, len(directories), name) for record, name in pairs])
+
+
+def template(name: str) -> "jinja2.Template":
+    """Read a template beside this file; it escapes every text that it is given."""
+    import jinja2  # only where it is used
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    strict = {"allow_nan": False, "ensure_ascii": False, "separators": (",", ":")}
+    environment.policies["json.dumps_kwargs"] = strict
+    environment.filters |= {"percent": _percent, **FILTERS}
+    return environment.get_template(name)
 
 
 def _page(accounts: Sequence[Account]) -> str:
-    import jinja2  # only where it is used
-
     scripts = [_source("plotly-basic.min.js"), _source("page.js")]
     drawn: dict[str, Any] = {}
     for i, account in enumerate(accounts, start=1):
@@ -57,17 +66,11 @@ def _page(accounts: Sequence[Account]) -> str:
             drawn[f"{name}-{i}"] = chart(account)
     if len(accounts) > 1:
         drawn["comparison"] = charts.comparison(accounts)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    strict = {"allow_nan": False, "ensure_ascii": False, "separators": (",", ":")}
-    environment.policies["json.dumps_kwargs"] = strict
-    environment.filters |= {"percent": _percent, "cut": cut}
-    return environment.get_template("page.html").render(
+    hits = comparison.hits(accounts)
+    return template("page.html").render(
         accounts=accounts, charts={name: chart for name, chart in drawn.items() if chart is not None},
         scripts=scripts, hashes=[_hash(script) for script in scripts], style=_source("page.css"),
-        version=lmfuzz.__version__, buckets=comparison.hits(accounts), counted=plural,
+        version=lmfuzz.__version__, buckets=hits[:MOST], more=len(hits) - MOST, counted=plural,
         differences=comparison.differences(accounts),
         stars=[charts.stars(drawn[f"map-{i}"]) for i in range(1, len(accounts) + 1)],
     )  # fmt: skip

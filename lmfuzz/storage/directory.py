@@ -1,14 +1,28 @@
-"""A campaign's directory: what is in it, and who works in it."""
+"""A campaign's directory: what is in it, who works in it, and how its database is opened."""
 
-import fcntl
+import json
 import os
 import sqlite3
-from contextlib import closing
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from lmfuzz.errors import UsageError
+from filelock import FileLock, Timeout
+
+import lmfuzz
+from lmfuzz import spec as specs
+from lmfuzz.errors import UsageError, one_line
 from lmfuzz.files import CAMPAIGN, DATABASE, LOCK
 from lmfuzz.text import shell_quote
+
+FORMAT = 5
+READ = (4, FORMAT)  # formats that are read; what goes on is brought to FORMAT
+LOOK = 1.0  # seconds to wait for a lock: who only asks whether it is held has it for a moment
+PATIENCE = 600.0  # seconds without a commit after which nobody is taken to work on a campaign
+_NO_DAMAGE = ("BUSY", "LOCKED", "CANTOPEN", "PERM", "READONLY", "NOMEM", "FULL", "IOERR")
+_DAMAGE = (sqlite3.Error, ValueError, LookupError, TypeError, AttributeError)  # what reading it raises
 
 
 def has_commit(directory: Path) -> bool:
@@ -47,7 +61,7 @@ def require_campaign(directory: Path) -> None:
 
 
 def connect(path: Path, mode: str) -> sqlite3.Connection:
-    """A connection to a database: ``ro``, ``rw``, or ``rwc`` to make it."""
+    """Return a connection to a database: ``ro``, ``rw``, or ``rwc`` to make it."""
     uri = f"{path.resolve().as_uri()}?mode={mode}"
     db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30)
     if mode != "ro":
@@ -56,22 +70,79 @@ def connect(path: Path, mode: str) -> sqlite3.Connection:
     return db
 
 
-def lock(directory: Path) -> int:
-    """The open file whose lock says that this process works here; UsageError when another does."""
-    file = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    if not locked(file):
-        process = os.read(file, 32).decode("ascii", "replace").strip()
-        os.close(file)
-        raise UsageError(f"{directory} is in use by another lmfuzz (process {process or '?'})")
-    os.ftruncate(file, 0)
-    os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
-    return file
+@contextmanager
+def reading(directory: Path) -> Iterator[Callable[..., list[Any]]]:
+    """Open the database of the campaign in ``directory`` to look at it, also while it runs.
+
+    Gives what returns the rows of a query, all at once: a cursor that an error keeps would keep the
+    database locked. UsageError when there is no campaign, when it has another format, and when what is read
+    is damaged: not a database, or not what was written to it.
+    """
+    require_campaign(directory)
+    with closing(connect(directory / DATABASE, "ro")) as db, undamaged(directory):
+        found = db.execute("SELECT value FROM meta WHERE key = 'format'").fetchall()
+        if (known := json.loads(found[0][0]) if found else None) not in READ:
+            raise UsageError(_other_format(directory / CAMPAIGN, known))
+        yield lambda query, *values: db.execute(query, values).fetchall()
 
 
-def locked(file: int) -> bool:
-    """Lock an open file while it, or a process's copy of it, is open; False where it is locked already."""
+@contextmanager
+def undamaged(directory: Path) -> Iterator[None]:
+    """Raise UsageError for damage; an error of a database that only cannot be had, as it is."""
+    database = directory / DATABASE
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except _DAMAGE as error:
+        if getattr(error, "sqlite_errorname", "").removeprefix("SQLITE_").startswith(_NO_DAMAGE):
+            raise
+        said = str(error) if isinstance(error, sqlite3.Error) else one_line(error)
+        raise UsageError(
+            f"{database} is damaged, or is not a campaign of lmfuzz: {said}; SQLite may recover some of it: "
+            f"sqlite3 {shell_quote(database)} .recover | sqlite3 recovered.db"
+        ) from error
+
+
+def _other_format(campaign: Path, found: object) -> str:
+    """Say why a campaign of format ``found`` is not read; ``campaign``: its campaign.toml."""
+    try:
+        made = specs.read(campaign)["made_with"]["lmfuzz"]
+        by = f"{'another build of ' if made == lmfuzz.__version__ else ''}lmfuzz {made}"
+    except (UsageError, KeyError, TypeError):
+        by = "another lmfuzz"
+    return (
+        f"the campaign in {campaign.parent} was made by {by} (format {found}), and this is lmfuzz "
+        f"{lmfuzz.__version__} (format {FORMAT}): read it with that version, or run it again with this one: "
+        f"lmfuzz fuzz --config {campaign}"
+    )
+
+
+def lock(directory: Path) -> FileLock:
+    """Return the held lock that says that this process works here; UsageError when another holds it."""
+    path = directory / LOCK
+    held = FileLock(path)
+    try:
+        held.acquire(timeout=LOOK)
+    except Timeout:
+        process = path.read_text(encoding="ascii", errors="replace").strip()
+        raise UsageError(f"{directory} is in use by another lmfuzz (process {process or '?'})") from None
+    with suppress(PermissionError):  # Windows lets nobody write to a locked file
+        path.write_text(f"{os.getpid()}\n", encoding="ascii")
+    return held
+
+
+def running(directory: Path) -> bool:
+    """Whether a process works on a campaign: whether its lock is held.
+
+    A lock that this process may not open says nothing: then, whether the database, which is one plain file
+    when it is closed, is open, and was not left alone for long.
+    """
+    try:
+        if (directory / LOCK).exists():
+            with FileLock(directory / LOCK, blocking=False):
+                pass
+    except Timeout:
+        return True
     except OSError:
-        return False
-    return True
+        log = directory / f"{DATABASE}-wal"
+        return log.exists() and time.time() - log.stat().st_mtime < PATIENCE
+    return False

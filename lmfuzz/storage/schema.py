@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from lmfuzz.inputs.spaces import Space
 from lmfuzz.text import as_utf8
-from lmfuzz.types import SEED, Array, Evidence, Finding, IntArray, Minimal
+from lmfuzz.types import SEED, Evidence, Finding, IntArray, Minimal
 
 TABLES = (
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
@@ -44,16 +44,6 @@ class Sample:
     novelty: float
 
 
-@dataclass(frozen=True, slots=True)
-class Ancestor:
-    """A row of the corpus, on the way from a seed to a finding; ``operator`` is '' for a seed."""
-
-    id: int
-    operator: str
-    execution: int
-    row: Array
-
-
 def finding_row(number: int, finding: Finding, names: Mapping[int, str], space: Space) -> tuple[Any, ...]:
     """A row of the table findings; ``names``: of operators, by their ids."""
     why = finding.evidence
@@ -68,12 +58,11 @@ def finding_row(number: int, finding: Finding, names: Mapping[int, str], space: 
 def found(row: tuple[Any, ...], ids: Mapping[str, int], space: Space, minimal: Minimal | None) -> Finding:
     """The finding in a row of the table findings; ``ids``: of operators, by their names."""
     _, _, objective, margin, signature, words, span, content, prompt, output, parent, operator = row[:12]
-    *reruns, by_text = row[12:]
-    finding = Finding(
+    execution, failed, runs, unscored, origin, distance, by_text = row[12:]
+    return Finding(
         objective, margin, Evidence(signature, words, _place(span)), space.unpack(content), prompt, output,
-        parent, ids[operator], *reruns,
+        parent, ids[operator], execution, failed, runs, unscored, origin, distance, _maybe(by_text), minimal,
     )  # fmt: skip
-    return replace(finding, by_text=_maybe(by_text), minimal=minimal)
 
 
 def minimal_row(number: int, minimal: Minimal, space: Space) -> tuple[Any, ...]:
@@ -92,8 +81,8 @@ def _stored(*values: Any) -> tuple[Any, ...]:
 def minimal(row: tuple[Any, ...], space: Space) -> Minimal:
     """The minimal row in a row of the table minimals."""
     _, content, prompt, output, span, size, before, failed, executions, *alone = row  # format 4 has none
-    small = Minimal(space.unpack(content), prompt, output, _place(span), size, before, failed, executions)
-    return replace(small, by_text=_maybe(alone[0])) if alone else small
+    place, by_text = _place(span), map(_maybe, alone)
+    return Minimal(space.unpack(content), prompt, output, place, size, before, failed, executions, *by_text)
 
 
 def ancestors(ids: Sequence[int], itself: bool = False) -> IntArray:

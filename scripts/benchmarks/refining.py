@@ -15,6 +15,8 @@ from lmfuzz.campaign.shrink import Shrinker
 from lmfuzz.inputs.corpus import Corpus
 from lmfuzz.inputs.spaces import TextSpace, describe
 from lmfuzz.spec import Spec
+from lmfuzz.storage.counters import Tally
+from lmfuzz.storage.record import CampaignRecord
 from lmfuzz.storage.store import Store
 from lmfuzz.types import Finding, IntArray, Minimal, Step
 
@@ -31,17 +33,17 @@ def measure_shrink(keys: list[str], options: Options) -> dict[str, Measured]:
         for seed in SEEDS[:1] if options.quick else SEEDS:
             directory = Path(folder) / str(seed)
             _campaign(directory, seed, options.quick)
-            with Store.read(directory) as store:
-                shrinker = assembly.shrinker(store)
-                for finding in store.findings():
-                    started = time.perf_counter()
-                    small = shrinker(finding)
-                    seconds += time.perf_counter() - started
-                    if small is None:
-                        lost += 1
-                        continue
-                    shrunk.append((finding, small))
-                    minimal += _is_minimal(shrinker, finding, small.row)
+            record = CampaignRecord.read(directory)
+            shrinker = assembly.shrinker(record)
+            for finding in record.findings:
+                started = time.perf_counter()
+                small = shrinker(finding)
+                seconds += time.perf_counter() - started
+                if small is None:
+                    lost += 1
+                    continue
+                shrunk.append((finding, small))
+                minimal += _is_minimal(shrinker, finding, small.row)
     if not shrunk:
         raise Wrong("nothing was found that could be shrunk")
     ratios = [len(small.row) / len(finding.row) for finding, small in shrunk]
@@ -109,10 +111,18 @@ def _archive(directory: Path, points: np.ndarray, radius: float, rng: np.random.
     space = TextSpace(tuple("abcdefghijklmnopqrstuvwxyz"))
     batch = space.batch(list(rng.integers(26, size=(len(points), LONG), dtype=np.int32)))
     new = np.ones(len(points), np.bool_)
-    meta = {"space": describe(space), "operators": [], "calibration": {"radius": radius}}
+    meta = {
+        "space": describe(space), "spec": Spec().model_dump(), "identity": "none", "operators": [],
+        "targets": [], "seeds": 1, "calibration": {"radius": radius}, "calibration_executions": 0,
+    }  # fmt: skip
+    state = {
+        "executions": len(points), "seconds": 1.0, "time_in_target": 1.0, "reason": "", "trials": None,
+        "corpus_size": len(points), "archive_size": len(points), "tally": Tally.of(0).state(),
+        "findings": {"hits": {}, "kept": {}}, "panel": {"noise": {}, "unscored": {}, "errors": {}},
+    }  # fmt: skip
     with Store.create(directory, meta) as store:
         corpus = Corpus(space)
         corpus.add(batch)
         margins = np.full((len(points), 1), -1, np.float32)
         store.add(Step(len(points), batch, points, margins, new, []), corpus)
-        store.commit({"corpus_size": len(corpus), "trials": None}, corpus, [])
+        store.commit(state, corpus, [])

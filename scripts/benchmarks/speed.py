@@ -18,7 +18,7 @@ from rich.console import Console
 from torch import Tensor
 
 from lmfuzz.campaign.campaign import Campaign
-from lmfuzz.cli.progress import Lines, Screen, standing
+from lmfuzz.cli.progress import CampaignView, console, standing
 from lmfuzz.spec import Spec
 from lmfuzz.storage.store import Store
 from lmfuzz.targets.loading import load_target
@@ -76,9 +76,9 @@ class Stopwatch:
     ) -> None:
         self._campaign, self._steps, self._wanted, self._left = campaign, steps, slices, warm_up
         self._against = against
-        console = Console(file=out, force_terminal=True, width=120, height=40, legacy_windows=False)
+        screen = Console(file=out, force_terminal=True, width=120, height=40, legacy_windows=False)
         look = partial(standing, campaign)
-        self._views = Screen(look, console), Lines(look, out)
+        self._views = CampaignView(look, screen), CampaignView(look, console(out))
         self.slices: list[Slice] = []
         self._sampling = 0.0
         self._sample = campaign.executor.sample
@@ -86,7 +86,7 @@ class Stopwatch:
         self._begin()
 
     @property
-    def _view(self) -> Screen | Lines:
+    def _view(self) -> CampaignView:
         return self._views[len(self.slices) % 2]
 
     def note(self, line: str) -> None:
@@ -121,7 +121,7 @@ class Stopwatch:
         wall = time.perf_counter() - self._started
         inside, sampling = self._campaign.executor.seconds - self._before[0], self._sampling - self._before[1]
         symbols = float(np.mean([batch.lengths.mean() for batch in self._batches]))
-        drawn, rows = isinstance(self._view, Screen), sum(map(len, self._batches))
+        drawn, rows = self._view is self._views[0], sum(map(len, self._batches))
         other = self._against(self._batches)
         self.slices.append(Slice(wall, inside, sampling, other, symbols, drawn, rows))
         if len(self.slices) == self._wanted:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from benchmarks.figures import Measured, Options, Wrong, noted
 
-from lmfuzz.analysis.sweep import Sweep, at_end, cells, read
+from lmfuzz.analysis.sweep import Sweep, cells, read
 from lmfuzz.errors import UsageError
 from lmfuzz.storage.directory import has_commit
-from lmfuzz.storage.store import Store
+from lmfuzz.storage.record import CampaignRecord
 
 JOBS, TRIALS, BUDGET = 2, 20, "1m"  # 40 campaigns of a minute
 QUICK = (1, 1, "3s")
@@ -92,18 +92,17 @@ def _under_way(directories: list[Path]) -> list[Path]:
 
 def _ended(directory: Path) -> bool:
     try:
-        return at_end(directory)
+        return CampaignRecord.read(directory).at_end
     except UsageError:  # its first commit is not there yet
         return False
 
 
 def _executions(directory: Path) -> int:
-    with Store.read(directory) as store:
-        return int(store.state()["executions"])
+    return CampaignRecord.read(directory).executions
 
 
 def _digest(directory: Path) -> str:
     """What the findings, steps and state of a campaign that ended are."""
-    with Store.read(directory) as store:
-        said = repr((store.state()["executions"], store.samples(), store.findings()))
+    record = CampaignRecord.read(directory)
+    said = repr((record.executions, record.samples, record.findings))
     return hashlib.sha256(said.encode()).hexdigest()

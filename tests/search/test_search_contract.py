@@ -7,7 +7,7 @@ import duel
 import numpy as np
 import pytest
 
-from lmfuzz.inputs.corpus import Corpus
+from lmfuzz.inputs.corpus import Corpus, lineage
 from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.operators import OPERATORS
 from lmfuzz.plugins.grammar import parse
@@ -261,7 +261,7 @@ def test_guided_searches_keep_rows_whose_state_is_new_and_breed_from_them(name):
         assert asked[8] in kept
     later = np.concatenate([batch.parent for batch in run.turns(20)])
     assert (later >= 7).any(), "rows that were found are parents"
-    assert all(run.corpus.lineage(int(parent))[-1] < 7 for parent in later)
+    assert all(lineage(run.corpus[:].parent, int(parent))[0] < 7 for parent in later)
 
 
 @pytest.mark.parametrize("name", ["random", "walk"])

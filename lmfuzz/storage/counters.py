@@ -1,0 +1,54 @@
+"""What a campaign keeps count of while it searches."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lmfuzz.types import FloatArray, IntArray, State, Step
+
+
+@dataclass
+class Tally:
+    """How many rows a search tried, and how many of them were worth it, by operator (O,).
+
+    mutants: rows that each operator made. fruitful: those among them that were novel, or hits. last_novel:
+    seconds of the campaign when the last new state was seen.
+    """
+
+    rows: int
+    novel: int
+    mutants: IntArray
+    fruitful: IntArray
+    last_novel: float = 0.0
+
+    @classmethod
+    def of(cls, operators: int) -> "Tally":
+        """Begin to count."""
+        return cls(0, 0, np.zeros(operators, np.int64), np.zeros(operators, np.int64))
+
+    def add(self, step: Step, seconds: float) -> None:
+        """Count a step that ended ``seconds`` into the campaign."""
+        self.rows += len(step.batch)
+        novel = int(step.novel.sum())
+        self.novel += novel
+        if novel:
+            self.last_novel = seconds
+        made, size = step.batch.operator >= 0, len(self.mutants)
+        fruitful = made & (step.novel | (step.margins > 0).any(axis=1))
+        self.mutants += np.bincount(step.batch.operator[made], minlength=size)
+        self.fruitful += np.bincount(step.batch.operator[fruitful], minlength=size)
+
+    @property
+    def novelty(self) -> float:
+        """The share of rows that were novel."""
+        return self.novel / max(1, self.rows)
+
+    @property
+    def yields(self) -> FloatArray:
+        """Fruitful rows in a thousand, by operator (O,)."""
+        rates: FloatArray = 1000 * self.fruitful / self.mutants.clip(1)
+        return rates
+
+    def state(self) -> State:
+        """Return all counts, for resume."""
+        return dict(vars(self))

@@ -1,0 +1,211 @@
+"""What a campaign's directory says of it: the one way in which a finished or running campaign is read."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from lmfuzz import spec as specs
+from lmfuzz.budget import Budget
+from lmfuzz.errors import UsageError
+from lmfuzz.inputs.corpus import lineage
+from lmfuzz.inputs.spaces import Space, described
+from lmfuzz.spec import Spec
+from lmfuzz.storage.counters import Tally
+from lmfuzz.storage.directory import reading
+from lmfuzz.storage.schema import Sample, ancestors, found, minimal
+from lmfuzz.storage.serialize import decode
+from lmfuzz.types import SEED, Array, Batch, BoolArray, Finding, FloatArray, IntArray, State
+
+_AS_STORED = (
+    "identity", "operators", "targets", "calibration", "calibration_executions", "executions", "seconds",
+    "time_in_target", "reason", "corpus_size", "archive_size", "kept", "hits", "noise", "unscored", "errors",
+)  # fmt: skip
+_GOES_ON = ("", "interrupted")  # reasons of campaigns that are not at their end: '' was killed, or runs
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """What became of the seeds (S,), as in search/seed_outcomes.py."""
+
+    natural: BoolArray
+    solved: BoolArray
+    queries: IntArray
+    distance: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class States:
+    """The states of the archive, in the order of admission.
+
+    rows: what led to each. points: float32 (N, D), as the archive has them; (0, 1) when it is empty. places:
+    the same without the seed. seeds: whose archive each is in (N,), 0 when there is one for all. births:
+    executions (N,) when each was new.
+    """
+
+    rows: list[Array]
+    points: FloatArray
+    places: FloatArray
+    seeds: FloatArray
+    births: IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class Standing:
+    """How a campaign stands; its numbers are those of its last look, or commit.
+
+    calibration: what coverage/calibrate.py measured. kept: findings in each bucket. hits: rows that fell into
+    it. time_in_target: seconds, as ``seconds`` is.
+    """
+
+    spec: Spec
+    operators: list[str]
+    calibration: dict[str, float]
+    calibration_executions: int
+    executions: int
+    seconds: float
+    time_in_target: float
+    corpus_size: int
+    archive_size: int
+    tally: Tally
+    kept: Mapping[str, int]
+    hits: Mapping[str, int]
+
+    @property
+    def finding_count(self) -> int:
+        """How many findings there are."""
+        return sum(self.kept.values())
+
+    @property
+    def budget(self) -> Budget:
+        """What the campaign may spend, and has spent; its clock goes on from now."""
+        return replace(
+            Budget.parse(self.spec.budget), findings=self.spec.stop_after, seconds_before=self.seconds,
+            spent_executions=self.executions, calibration=self.calibration_executions,
+            spent_findings=self.finding_count,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class CampaignRecord(Standing):
+    """A campaign as of its last commit; what is large is read when it is first asked for, and kept.
+
+    seed_count: how many of the first rows are seeds. noise: noise floors of objectives. unscored: rows that
+    an objective could not judge. errors: tracebacks of objectives, and how often each came. outcomes: of a
+    search for each seed by itself. visits: how often each state of the archive was met (N,). state: all
+    that a campaign goes on from.
+    """
+
+    directory: Path
+    identity: str
+    space: Space
+    targets: list[str]
+    seed_count: int
+    reason: str
+    noise: dict[str, float]
+    unscored: dict[str, int]
+    errors: dict[str, dict[str, int]]
+    outcomes: Outcomes | None
+    visits: Array | None
+    state: State
+
+    @classmethod
+    def read(cls, directory: Path) -> "CampaignRecord":
+        """Read the campaign in ``directory``; UsageError when there is none, or it cannot be read."""
+        with reading(directory) as read:
+            meta = {key: json.loads(value) for key, value in read("SELECT key, value FROM meta")}
+            if not (stored := read("SELECT value FROM state")):
+                raise UsageError(f"the campaign in {directory} ended before it began; delete it, start again")
+            state = decode(stored[0][0])
+            known = {**state["panel"], **state["findings"], **state, **meta}
+            return cls(
+                directory=directory,
+                spec=specs.stored(meta["spec"], f"the campaign in {directory}"),
+                space=described(meta["space"]),
+                seed_count=meta["seeds"],
+                tally=Tally(**state["tally"]),
+                outcomes=Outcomes(**state["trials"]) if state["trials"] else None,
+                visits=state.get("visits"),  # the first campaigns of format 4 have none
+                state=state,
+                **{name: known[name] for name in _AS_STORED},
+            )
+
+    # -- what follows from it ---------------------------------------------------------------------
+
+    @property
+    def at_end(self) -> bool:
+        """Whether there is nothing left to do, even if it was killed before it could say so."""
+        return self.reason not in _GOES_ON or self.budget.spent()
+
+    def operator(self, number: int) -> str:
+        """The name of an operator, '' of SEED."""
+        return self.operators[number] if number >= 0 else ""
+
+    def finding(self, number: int) -> Finding:
+        """Return the finding with this number; UsageError when there is none."""
+        if not 1 <= number <= len(self.findings):
+            have = f"its findings are 1 to {len(self.findings)}" if self.findings else "it has no findings"
+            raise UsageError(f"the campaign in {self.directory} has no finding {number}; {have}")
+        return self.findings[number - 1]
+
+    def lineage(self, finding: Finding) -> list[int]:
+        """The ids of the rows that a finding descends from, its seed first; none when it is a seed itself."""
+        return lineage(self.rows.parent, finding.parent)
+
+    # -- what is large ----------------------------------------------------------------------------
+
+    @cached_property
+    def findings(self) -> list[Finding]:
+        """All findings; number n is at place n - 1."""
+        with reading(self.directory) as read:
+            small = {row[0]: minimal(row, self.space) for row in read("SELECT * FROM minimals")}
+            rows = read("SELECT * FROM findings ORDER BY id")
+            made = [found(row, self._ids, self.space, small.get(row[0])) for row in rows]
+            ((count,),) = read("SELECT count(*) FROM rows")
+            if any(not SEED <= row < count for finding in made for row in (finding.origin, finding.parent)):
+                raise ValueError("a finding descends from a row that there was not")
+            return made
+
+    @cached_property
+    def rows(self) -> Batch:
+        """All rows of the corpus, in the order of their ids."""
+        with reading(self.directory) as read:
+            query = "SELECT parent, operator, origin, row FROM rows ORDER BY id"
+            parents, operators, origins, blobs = zip(*read(query), strict=True)
+            return replace(
+                self.space.batch([self.space.unpack(blob) for blob in blobs]),
+                parent=ancestors(parents),
+                operator=np.array([self._ids[name] for name in operators], np.int32),
+                origin=ancestors(origins, itself=True),
+            )  # fmt: skip
+
+    @property
+    def seeds(self) -> Batch:
+        """The rows that all others descend from."""
+        return self.rows[: self.seed_count]
+
+    @cached_property
+    def states(self) -> States:
+        """The archive, with the rows that led to its states."""
+        with reading(self.directory) as read:
+            stored = read("SELECT row, point, execution FROM states ORDER BY n")
+            points = np.frombuffer(b"".join(point for _, point, _ in stored), "<f4").astype(np.float32)
+            points = points.reshape(len(stored), len(points) // len(stored) if stored else 1)
+            births = np.array([execution for *_, execution in stored], np.int64)
+            rows = [self.space.unpack(row) for row, *_ in stored]
+            if self.outcomes is None:
+                return States(rows, points, points, np.zeros(len(rows), np.float32), births)
+            return States(rows, points, points[:, :-1], points[:, -1], births)  # see coverage/per_seed.py
+
+    @cached_property
+    def samples(self) -> list[Sample]:
+        """How the campaign stood, about every second of it."""
+        with reading(self.directory) as read:
+            return [Sample(*row) for row in read("SELECT * FROM steps ORDER BY executions")]
+
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        return {"": SEED, **{name: i for i, name in enumerate(self.operators)}}
