@@ -11,6 +11,7 @@ README = ROOT / "README.md"
 EXTRAS = {
     "image": ["pillow>=10.1"],
     "format": ["jsonschema>=4.18", "regex>=2023"],
+    "pandas": ["pandas>=2"],
     "torchao": ["torchao>=0.18"],  # before, int8 was another kind of tensor
 }
 TEST = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6", "ruff>=0.9", "mypy>=1.13"]
@@ -39,7 +40,7 @@ setup(
     packages=[*find_packages(include=["lmfuzz", "lmfuzz.*"]), "lmfuzz.corpora"],
     package_dir={"lmfuzz.corpora": "corpora"},
     package_data={
-        "lmfuzz": ["py.typed", "models/*/*.*", "models/*/*/*", "report/*.*"],
+        "lmfuzz": ["py.typed", "*.pyi", "models/*/*.*", "models/*/*/*", "report/*.*"],
         "lmfuzz.corpora": ["*.txt", "*.md", "*/*.txt", "*/*.dict", "*/*.py", "*/*.toml", "*/*.gz"],
     },
     install_requires=[

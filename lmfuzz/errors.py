@@ -1,8 +1,9 @@
 """The errors a user can cause; each carries one sentence that says what would be right."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
+from typing import Any
 
 
 class UsageError(Exception):
@@ -13,6 +14,14 @@ class TargetError(Exception):
     """The model could not be loaded (exit code 3)."""
 
 
+class DiskError(Exception):
+    """The disk takes no more (exit code 4); ``findings`` are those that were found but are not on it."""
+
+    def __init__(self, path: object, reason: str, findings: Sequence[Any] = ()) -> None:
+        super().__init__(f"cannot write {path}: {reason}")
+        self.findings = findings
+
+
 class Unfit(Exception):  # noqa: N818  # it is the row that is unfit, not the model that errs
     """A row that the target cannot be given, such as one longer than its window: unscored, no crash."""
 
@@ -20,6 +29,7 @@ class Unfit(Exception):  # noqa: N818  # it is the row that is unfit, not the mo
 EXTRAS = {
     "image": "images need Pillow",
     "format": "the objective format needs jsonschema and regex",
+    "pandas": "to_pandas() needs pandas",
 }
 INTERRUPTS = (KeyboardInterrupt, GeneratorExit)  # end a campaign; all else is the affair of who raised it
 

@@ -40,30 +40,25 @@ class Outcome:
 
 @pytest.fixture
 def lmfuzz_campaign(tmp_path: Path) -> Callable[..., Outcome]:
-    """Runs a campaign: ``lmfuzz_campaign(model="my.py:model", objectives=["repetition"]).check()``.
+    """Run a campaign: ``lmfuzz_campaign(model="my.py:model", objectives=["repetition"]).check()``.
 
-    Takes the keys of a campaign.toml, and ``target``: a ready target instead of a ``model``. The budget is
-    2 000 rows unless it says another. A wrong key, or a model that cannot be loaded, fails the test.
+    Takes what ``lmfuzz.fuzz`` takes; ``target`` is another word for ``model``. The budget is 2 000 executions
+    unless another is given. A wrong setting, or a model that cannot be loaded, fails the test.
     """
 
-    def run(target: Any = None, **keys: Any) -> Outcome:
-        from lmfuzz import spec as specs
-        from lmfuzz.campaign.campaign import Campaign, Silent
+    def run(target: Any = None, **given: Any) -> Outcome:
+        from lmfuzz.api.entry import fuzz
         from lmfuzz.errors import TargetError, UsageError, printable
-        from lmfuzz.targets.kinds import missing
 
         directory = tmp_path / f"campaign-{len(list(tmp_path.glob('campaign-*'))) + 1}"
+        model = {} if target is None else {"model": target}
+        given = {"budget": BUDGET, "output": directory, "progress": False, **given, **model}
         try:
-            if target is not None and (lacks := missing(target)):
-                raise UsageError(f"target, a {type(target).__name__}, is none: it lacks {', '.join(lacks)}")
-            campaign = Campaign(specs.resolve({"budget": BUDGET, **keys}, {}, "lmfuzz_campaign(...)"), target)
-            campaign.calibrate()
-            with campaign.create(directory) as store:
-                campaign.run(store, Silent())
+            result = fuzz(**given)
         except (UsageError, TargetError) as error:
             wrong = printable(str(error))
         else:
-            return Outcome(campaign.kept, directory, campaign.unjudged)
+            return Outcome(result.findings, result.directory, result.unjudged)
         pytest.fail(f"lmfuzz: {wrong}", pytrace=False)
 
     return run

@@ -50,6 +50,9 @@ def _setting(
     return field
 
 
+Own = Mapping[str, Any]  # objects that were given from Python, under what a spec calls them
+NOTHING: Own = {}
+PYTHON = "python:"  # begins what a spec calls such an object
 TEST, FIND, SEARCH, RUN = "What to test", "What to look for", "How to search", "How the model runs"
 _OBJECTIVES = ["repetition", "phrases:file=corpora:words/blacklist.txt"]
 
@@ -188,6 +191,19 @@ class Spec(BaseModel):
         except ValueError:
             raise UsageError("a path or text in the spec is not UTF-8; give it in UTF-8") from None
         return self
+
+
+def own_object(name: str, own: Own) -> Any:
+    """Return the object that was given from Python under this name; None if the name is of another kind.
+
+    Raises UsageError when there is no such object, as in another process.
+    """
+    if name.startswith(PYTHON) and name not in own:
+        raise UsageError(
+            f"{name.removeprefix(PYTHON)} is an object that the campaign was given in Python; open it there,"
+            " and give that object again: lmfuzz.open(DIRECTORY, model=..., objectives=[...])"
+        )
+    return own.get(name)
 
 
 def setting(key: str) -> Setting:

@@ -2,16 +2,19 @@
 
 import io
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from begun import MODEL, begun, own, parts, restored
 from rich.console import Console
 
 from lmfuzz.analysis.replay import Recorded, Replay
 from lmfuzz.analysis.summary import detail_lines, summary, summary_lines
-from lmfuzz.campaign.campaign import Campaign, default_directory, spec_for_resume
+from lmfuzz.api.running import default_directory
+from lmfuzz.campaign.campaign import Campaign, spec_for_resume
 from lmfuzz.cli.progress import CampaignView, standing, watch
 from lmfuzz.errors import TargetError, UsageError
 from lmfuzz.inputs.corpus import lineage
@@ -46,7 +49,7 @@ class Ear:
 def spec(tmp_path: Path) -> Spec:
     (tmp_path / "seeds.txt").write_text(SEEDS)
     return Spec(
-        model="lmfuzz.targets.toy:toy", seeds=[str(tmp_path / "seeds.txt")], objectives=OBJECTIVES,
+        model=MODEL, seeds=[str(tmp_path / "seeds.txt")], objectives=OBJECTIVES,
         search="directed", budget="12000x",
     )  # fmt: skip
 
@@ -56,8 +59,7 @@ def easy() -> Toy:
 
 
 def ran(spec: Spec, directory: Path, target: Any = None) -> tuple[Campaign, Ear]:
-    campaign, ear = Campaign(spec, target or easy()), Ear()
-    campaign.calibrate()
+    campaign, ear = begun(spec, target or easy()), Ear()
     with campaign.create(directory) as store:
         campaign.run(store, ear)
     return campaign, ear
@@ -65,7 +67,7 @@ def ran(spec: Spec, directory: Path, target: Any = None) -> tuple[Campaign, Ear]
 
 def said(spec: Spec, target: Any = None) -> str:
     with pytest.raises(UsageError) as error:
-        Campaign(spec, target or easy()).calibrate()
+        begun(spec, target or easy())
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -77,8 +79,7 @@ def test_a_campaign_finds_what_is_planted_and_shows_it_when_it_is_on_disk(spec: 
             record = CampaignRecord.read(tmp_path / "c")
             assert record.finding(number).prompt == finding.prompt
 
-    campaign, ear = Campaign(spec, easy()), Reader()
-    campaign.calibrate()
+    campaign, ear = begun(spec, easy()), Reader()
     with campaign.create(tmp_path / "c") as store:
         campaign.run(store, ear)
         numbers = summary(store.record())
@@ -112,16 +113,17 @@ def test_operators_are_credited_with_novel_rows_and_hits(spec: Spec, tmp_path: P
 def test_operators_are_all_but_what_the_target_or_the_spec_has_nothing_for(
     spec: Spec, tmp_path: Path
 ) -> None:
-    assert {"havoc", "splice", "insert"} < set(Campaign(spec, easy()).operators)
-    assert not {"dictionary", "tail"} & set(Campaign(spec, easy()).operators)
+    assert {"havoc", "splice", "insert"} < set(parts(spec, easy()).context.operators)
+    assert not {"dictionary", "tail"} & set(parts(spec, easy()).context.operators)
     words = tmp_path / "words.dict"
     words.write_text('"sesame"\n')
-    assert Campaign(spec.model_copy(update={"dictionary": str(words)}), easy()).operators[-1] == "dictionary"
+    also = parts(spec.model_copy(update={"dictionary": str(words)}), easy())
+    assert list(also.context.operators)[-1] == "dictionary"
     some = spec.model_copy(update={"operators": ["insert", "havoc:depth=1", "havoc:depth=3"]})
-    assert Campaign(some, easy()).operators == ["insert", "havoc:depth=1", "havoc:depth=3"]
-    bundled = Campaign(Spec(search="random"))
-    assert "tail" in bundled.operators
-    assert bundled.context.sampler is bundled.executor
+    assert list(parts(some, easy()).context.operators) == ["insert", "havoc:depth=1", "havoc:depth=3"]
+    bundled = parts(Spec(search="random"))
+    assert "tail" in bundled.context.operators
+    assert bundled.context.sampler is bundled.evaluator.executor
 
 
 def test_objectives_go_by_short_names(spec: Spec, tmp_path: Path) -> None:
@@ -129,7 +131,7 @@ def test_objectives_go_by_short_names(spec: Spec, tmp_path: Path) -> None:
         "def shout(batch, trace):\n    return [t.isupper() for t in trace['text']]\n"
     )
     both = [f"{tmp_path}/own.py:shout", "repetition", "repetition:times=9"]
-    names = Campaign(spec.model_copy(update={"objectives": both}), easy()).panel.targets
+    names = parts(spec.model_copy(update={"objectives": both}), easy()).objectives.targets
     assert names == ("shout", "repetition", "repetition#2", "crash")
 
 
@@ -153,9 +155,9 @@ def test_what_a_target_cannot_grade_is_judged_all_the_same(spec: Spec, tmp_path:
             return super().run(batch, wants)
 
     campaign, ear = ran(spec, tmp_path / "c", Blunt(phrase_key="xy", loop_key="v"))
-    assert campaign.notes == ["the target cannot say how near it is to 1 of the 3 things looked for"]
+    assert campaign.parts.notes == ("the target cannot say how near it is to 1 of the 3 things looked for",)
     assert {finding.objective for _, finding in ear.findings} >= {"repetition", "phrases/sesame"}
-    assert not campaign.panel.errors
+    assert not campaign.objectives.errors
 
 
 def test_what_no_model_can_grade_is_refused_before_anything_is_written(spec: Spec) -> None:
@@ -171,17 +173,15 @@ def test_what_no_model_can_grade_is_refused_before_anything_is_written(spec: Spe
 
 
 def test_lengths_are_those_of_target_and_spec_together(spec: Spec) -> None:
-    assert Campaign(spec.model_copy(update={"max_length": 30}), easy()).space.max_length == 30
-    assert Campaign(spec, easy()).space.max_length == 32
+    assert parts(spec.model_copy(update={"max_length": 30}), easy()).context.space.max_length == 30
+    assert parts(spec, easy()).context.space.max_length == 32
     assert "(--min-length, --max-length)" in said(spec.model_copy(update={"min_length": 40}))
 
 
 def test_the_radius_is_measured_or_given(spec: Spec) -> None:
-    campaign = Campaign(spec, easy())
-    campaign.calibrate()
+    campaign = begun(spec, easy())
     assert campaign.archive.radius == campaign.calibration.radius > 0
-    given = Campaign(spec.model_copy(update={"radius": 7.5}), easy())
-    given.calibrate()
+    given = begun(spec.model_copy(update={"radius": 7.5}), easy())
     assert given.archive.radius == given.calibration.radius == 7.5
 
 
@@ -195,7 +195,7 @@ def test_an_objective_of_a_wrong_shape_is_refused_and_one_that_raises_is_not(
     frail = spec.model_copy(update={"objectives": [f"{tmp_path}/odd.py:raises", *OBJECTIVES]})
     campaign, ear = ran(frail, tmp_path / "c")
     rows = sum(len(step.batch) for step in ear.steps)
-    assert campaign.panel.unscored["raises"] >= rows
+    assert campaign.objectives.unscored["raises"] >= rows
     assert ear.findings
     record = CampaignRecord.read(tmp_path / "c")
     text = "\n".join(summary_lines(summary(record)))
@@ -250,7 +250,7 @@ def test_a_target_that_always_raises_is_no_target(spec: Spec) -> None:
             raise RuntimeError("dead")
 
     with pytest.raises(TargetError, match="raises on every row, first with RuntimeError: dead"):
-        Campaign(spec, Dead()).calibrate()
+        begun(spec, Dead())
 
 
 def test_resuming_something_else_is_refused(spec: Spec, tmp_path: Path) -> None:
@@ -264,13 +264,13 @@ def test_resuming_something_else_is_refused(spec: Spec, tmp_path: Path) -> None:
         spec_for_resume(directory, "13000x", stop_after=1)
     with Store.resume(directory) as store:
         with pytest.raises(UsageError, match="belongs to another target: its model was toy-40-xyz-vk"):
-            Campaign(more, Toy(), store).restore(store)
+            restored(more, store, Toy())
         other = more.model_copy(update={"objectives": ["repetition"]})
         with pytest.raises(UsageError, match="begun with other targets; what differs: phrases/sesame"):
-            Campaign(other, easy(), store).restore(store)
+            restored(other, store, easy())
         fewer = more.model_copy(update={"operators": ["insert"]})
         with pytest.raises(UsageError, match="begun with other operators"):
-            Campaign(fewer, easy(), store).restore(store)
+            restored(fewer, store, easy())
     toml = directory / "campaign.toml"
     toml.write_text(toml.read_text().replace("\nseed = 0", "\nseed = 1"))
     with pytest.raises(UsageError, match=r"was changed since the campaign began \(seed\)"):
@@ -282,8 +282,7 @@ def test_a_larger_budget_goes_on_and_is_written_down(spec: Spec, tmp_path: Path)
     before, _ = ran(spec, directory)
     (tmp_path / "seeds.txt").unlink()  # the campaign has them
     with Store.resume(directory) as store:
-        campaign = Campaign(spec_for_resume(directory, "14000x"), easy(), store)
-        campaign.restore(store)
+        campaign = restored(spec_for_resume(directory, "14000x"), store, easy())
         assert campaign.executor.executions == before.executor.executions
         campaign.run(store, Ear())
     assert campaign.executor.executions >= 14000
@@ -301,8 +300,7 @@ def test_a_small_budget_is_for_the_search_alone(spec: Spec, tmp_path: Path) -> N
     with pytest.raises(UsageError, match="the budget of 300x"):
         spec_for_resume(tmp_path / "c")
     with Store.resume(tmp_path / "c") as store:
-        more = Campaign(spec_for_resume(tmp_path / "c", "400x"), easy(), store)
-        more.restore(store)
+        more = restored(spec_for_resume(tmp_path / "c", "400x"), store, easy())
         assert more.budget.calibration == campaign.budget.calibration
         assert 0.7 < more.budget.share() < 1
 
@@ -323,14 +321,12 @@ def test_replay_says_what_still_fails(spec: Spec, tmp_path: Path, monkeypatch: p
 
     directory = tmp_path / "c"
     campaign, _ = ran(spec, directory)
-    monkeypatch.setattr("lmfuzz.analysis.replay.load_target", lambda spec: easy())
-    same = Replay(Recorded.of(CampaignRecord.read(directory)))
+    same = Replay(Recorded.of(CampaignRecord.read(directory)), own=own(easy()))
     assert not same.changed
     assert [verdict.words for verdict in same] == ["still fails"] * len(campaign.kept)
     moody = Moody(phrase_key="xyz", loop_key="vk")
     moody.identity = "another"
-    monkeypatch.setattr("lmfuzz.analysis.replay.load_target", lambda spec: moody)
-    other = Replay(Recorded.of(CampaignRecord.read(directory)))
+    other = Replay(Recorded.of(CampaignRecord.read(directory)), own=own(moody))
     assert other.changed
     for verdict in other:
         fixed = verdict.finding.objective == "phrases/sesame"
@@ -359,11 +355,9 @@ def test_replay_says_what_could_not_be_judged(
 
     directory = tmp_path / "c"
     ran(spec, directory)
-    monkeypatch.setattr(
-        "lmfuzz.analysis.replay.load_target", lambda spec: Breaks(phrase_key="xyz", loop_key="vk")
-    )
+    breaks = Breaks(phrase_key="xyz", loop_key="vk")
     monkeypatch.setattr("lmfuzz.objectives.repetition.Repetition.__call__", lambda self, b, t: loses(b, t))
-    again = Replay(Recorded.of(CampaignRecord.read(directory)))
+    again = Replay(Recorded.of(CampaignRecord.read(directory)), own=own(breaks))
     verdicts = {verdict.finding.objective: verdict for verdict in again}
     assert not any(verdict.fixed for verdict in verdicts.values())
     assert verdicts["phrases/sesame"].words == "could not be judged (RuntimeError: no more)"
@@ -430,12 +424,19 @@ def test_a_pipe_gets_lines_and_a_terminal_a_picture(spec: Spec, tmp_path: Path) 
     assert "\x07" not in shown
 
 
+class Noon(datetime):
+    @classmethod
+    def now(cls, tz: Any = None) -> "Noon":
+        return cls(2026, 11, 28, 12)
+
+
 def test_directories_are_named_by_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert default_directory("now") == Path("runs/now")
-    (tmp_path / "runs" / "now").mkdir(parents=True)
-    (tmp_path / "runs" / "now-2").mkdir()
-    assert default_directory("now") == Path("runs/now-3")
+    monkeypatch.setattr("lmfuzz.api.running.datetime", Noon)
+    assert default_directory() == Path("runs/20261128-120000")
+    (tmp_path / "runs" / "20261128-120000").mkdir(parents=True)
+    (tmp_path / "runs" / "20261128-120000-2").mkdir()
+    assert default_directory() == Path("runs/20261128-120000-3")
 
 
 def test_what_a_row_descends_from_is_where_its_lineage_begins(spec: Spec, tmp_path: Path) -> None:

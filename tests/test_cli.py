@@ -10,9 +10,10 @@ from shell import MODEL, Result, Shell, forget_files
 
 import lmfuzz
 from lmfuzz.cli import searching
+from lmfuzz.errors import DiskError
 from lmfuzz.storage import store as stores
 from lmfuzz.storage.record import CampaignRecord
-from lmfuzz.storage.store import Store, Unwritten
+from lmfuzz.storage.store import Store
 from lmfuzz.text import plural
 
 
@@ -350,7 +351,7 @@ def test_what_machines_read_is_strict_json(sh: Shell, capsys: pytest.CaptureFixt
     (record,) = json.loads(sh("shrink", "c", "--json").out, parse_constant=refuse)["findings"]
     assert record["margin"] is None
     record = CampaignRecord.read(Path("c"))
-    full = Unwritten(Path("c"), "disk full", record.findings)
+    full = DiskError(Path("c"), "disk full", record.findings)
     with pytest.raises(SystemExit):
         searching._report(full)
     (line, _) = capsys.readouterr().err.splitlines()
@@ -377,7 +378,7 @@ def test_resume_on_a_full_disk_is_4(
 def test_interrupted_before_the_first_step_says_how_to_go_on(
     sh: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from begun import begun, restored
 
 from lmfuzz.campaign.campaign import Campaign, spec_for_resume
 from lmfuzz.spec import Spec
@@ -33,6 +34,7 @@ LIFE = """
 import os, signal, sys
 from pathlib import Path
 from lmfuzz.storage import store as stores
+from lmfuzz.campaign.build import build
 from lmfuzz.campaign.campaign import Campaign, spec_for_resume
 from lmfuzz.storage.store import Store
 
@@ -56,8 +58,7 @@ class Killer:
 
 
 with Store.resume(directory) as store:
-    campaign = Campaign(spec_for_resume(directory), store=store)
-    campaign.restore(store)
+    campaign = Campaign.restore(build(spec_for_resume(directory), record=store.record()), store)
     campaign.run(store, Killer())
 """
 
@@ -95,16 +96,14 @@ def spec(tmp_path: Path) -> Spec:
 
 def begin(spec: Spec, directory: Path) -> None:
     """A new campaign that has not taken a step."""
-    campaign = Campaign(spec)
-    campaign.calibrate()
+    campaign = begun(spec)
     campaign.create(directory).close()
 
 
 def go_on(directory: Path, steps: int = -1) -> str:
     """Resume it for some steps, or to its end; why it ended."""
     with Store.resume(directory) as store:
-        campaign = Campaign(spec_for_resume(directory), store=store)
-        campaign.restore(store)
+        campaign = restored(spec_for_resume(directory), store)
         campaign.run(store, Stopper(campaign, steps))
         return campaign.reason
 
@@ -130,8 +129,7 @@ def counts(directory: Path) -> dict[str, Any]:
 def test_interrupted_and_resumed_equals_unbroken(spec: Spec, tmp_path: Path, search: str) -> None:
     spec = spec.model_copy(update={"search": search})
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    campaign = Campaign(spec)
-    campaign.calibrate()
+    campaign = begun(spec)
     with campaign.create(whole) as store:
         campaign.run(store, Stopper(campaign))
     assert campaign.reason == "executions"

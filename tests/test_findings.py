@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lmfuzz.campaign.executor import LocalExecutor
-from lmfuzz.campaign.findings import Findings, confirm
+from lmfuzz.campaign.evaluator import Evaluator
+from lmfuzz.campaign.findings import Findings
 from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.types import SEED, Batch, Evidence, Finding, Reruns
 
@@ -57,8 +57,8 @@ class Large:
 
 def considered(findings, batch, execution=100):
     """The findings in a batch, which is run first, as the loop does."""
-    trace = findings.executor.run(batch, WANTS)
-    margins = findings.objective(batch, trace)
+    trace = findings.evaluator.executor.run(batch, WANTS)
+    margins = findings.evaluator.objectives(batch, trace)
     return findings.consider(batch, trace, margins, execution)
 
 
@@ -70,7 +70,7 @@ SEEDS = Batch.of([np.array([0], np.int32)] * 8)
 
 
 def fresh(script=None, **settings):
-    return Findings(Large(script), LocalExecutor(Echo()), WANTS, SEEDS, **settings)
+    return Findings(Evaluator(Echo(), Large(script)), SEEDS, **settings)
 
 
 def test_a_finding_holds_the_row_that_ran_and_what_it_showed():
@@ -94,7 +94,7 @@ def test_a_findings_symbols_are_its_own():
 
 def test_rows_without_a_positive_margin_are_none():
     findings = fresh()
-    trace = findings.executor.run(of("f", "f", "f", "f"), WANTS)
+    trace = findings.evaluator.executor.run(of("f", "f", "f", "f"), WANTS)
     margins = np.array([[0, -1], [np.nan, np.nan], [-np.inf, -1], [-1e-9, 0]], np.float32)
     assert findings.consider(of("f", "f", "f", "f"), trace, margins, 1) == []
     assert not findings.hits
@@ -117,16 +117,16 @@ def test_flaky_hits_are_kept_and_say_how_often_they_failed_again(script, failed,
 def test_hits_are_run_again_alone_and_unpadded_with_what_the_objective_needs():
     findings = fresh(runs=2)
     considered(findings, of("abcdefgh", "f", "a"))
-    again = findings.executor.target.seen[1:]
+    again = findings.evaluator.target.seen[1:]
     assert [run.data.tolist() for run in again] == [[list(range(8))]] * 2 + [[[5]]] * 2
     assert all(len(run) == 1 for run in again)
 
 
 def test_confirm_counts_the_runs_that_fail_in_this_column():
-    executor = LocalExecutor(Echo())
-    assert confirm(of("h"), 0, Large(), executor, WANTS, 4) == Reruns(4, 0, 0)
-    assert confirm(of("h"), 1, Large(), executor, WANTS, 4) == Reruns(0, 4, 0)
-    assert executor.executions == 8
+    evaluator = Evaluator(Echo(), Large())
+    assert evaluator.confirm(of("h"), 0, 4) == Reruns(4, 0, 0)
+    assert evaluator.confirm(of("h"), 1, 4) == Reruns(0, 4, 0)
+    assert evaluator.executor.executions == 8
 
 
 def test_a_rerun_that_cannot_be_judged_has_neither_failed_nor_passed():
@@ -136,7 +136,7 @@ def test_a_rerun_that_cannot_be_judged_has_neither_failed_nor_passed():
         def __call__(self, batch, trace):
             return np.full((1, 2), next(self.margins), np.float32)
 
-    assert confirm(of("h"), 0, Sometimes(), LocalExecutor(Echo()), WANTS, 5) == Reruns(1, 2, 2)
+    assert Evaluator(Echo(), Sometimes()).confirm(of("h"), 0, 5) == Reruns(1, 2, 2)
 
 
 def test_at_most_so_many_findings_are_kept_and_confirmed_per_bucket():
@@ -146,7 +146,7 @@ def test_at_most_so_many_findings_are_kept_and_confirmed_per_bucket():
     assert [finding.prompt for finding in found] == prompts[:2]
     assert findings.hits == {"large: odd": 10}
     assert findings.kept == {"large: odd": 2}
-    assert findings.executor.executions == 10 + 2, "what is not kept is not run again"
+    assert findings.evaluator.executor.executions == 10 + 2, "what is not kept is not run again"
     assert considered(findings, of("jjf")) == []
     assert findings.hits == {"large: odd": 11}
 

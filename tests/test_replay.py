@@ -280,7 +280,7 @@ def test_a_seed_that_could_not_be_judged_before_is_no_matter(sh: Shell, campaign
     assert list(Replay(recorded, "model.py:easy").seeds()) == [], "the old model could not be judged either"
     original = Replay(recorded)
     again = Replay(recorded, "model.py:easy")
-    again._executor.target = Silent()
+    again._evaluator.executor.target = Silent()
     (verdict,) = again.seeds()
     assert verdict.finding.objective == "crash"
     assert verdict.words == "newly fails"

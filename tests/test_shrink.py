@@ -15,6 +15,7 @@ from shell import Shell, forget_files
 from test_images_cli import MODELS
 
 from lmfuzz.analysis.summary import finding_record
+from lmfuzz.campaign.evaluator import Evaluator
 from lmfuzz.campaign.executor import LocalExecutor
 from lmfuzz.campaign.shrink import Shrinker, minimise
 from lmfuzz.errors import UsageError
@@ -84,10 +85,10 @@ def found(row: np.ndarray, signature: str = "without") -> Finding:
 def shrunk(
     text: str, letters: str = "abc", signature: str = "without", noisy: bool = False, edits: int | None = None
 ) -> tuple[Minimal | None, LocalExecutor]:
-    executor = LocalExecutor(Mirror(LETTERS, noisy))
+    evaluator = Evaluator(Mirror(LETTERS, noisy), Holds(letters))
     seeds = Batch.of([LETTERS.encode("abcdefghij")])
-    shrinker = Shrinker(Holds(letters), executor, WANTS, LETTERS, seeds, 16, edits)
-    return shrinker(found(LETTERS.encode(text), signature)), executor
+    shrinker = Shrinker(evaluator, LETTERS, seeds, 16, edits)
+    return shrinker(found(LETTERS.encode(text), signature)), evaluator.executor
 
 
 @settings(derandomize=True, max_examples=150, deadline=None)
@@ -155,7 +156,7 @@ def test_texts_stay_within_their_edits_and_their_lengths() -> None:
 def test_pixels_go_back_to_the_seed_whole() -> None:
     seed, row = PIXELS.empty(1)[0], PIXELS.settle(np.full((2, 3, 3), 0.8))
     seeds = PIXELS.batch([seed])
-    shrinker = Shrinker(Bright(""), LocalExecutor(Mirror(PIXELS)), WANTS, PIXELS, seeds, 16)
+    shrinker = Shrinker(Evaluator(Mirror(PIXELS), Bright("")), PIXELS, seeds, 16)
     small = shrinker(found(row))
     assert small is not None
     assert (small.size, small.before) == (2, 6)

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from lmfuzz.errors import UsageError
+from lmfuzz.errors import DiskError, UsageError
 from lmfuzz.inputs.corpus import Corpus
 from lmfuzz.inputs.spaces import TextSpace, describe
 from lmfuzz.rng import Streams
@@ -23,7 +23,7 @@ from lmfuzz.storage import store as stores
 from lmfuzz.storage.counters import Tally
 from lmfuzz.storage.record import CampaignRecord
 from lmfuzz.storage.serialize import decode, encode
-from lmfuzz.storage.store import Sample, Store, Unwritten
+from lmfuzz.storage.store import Sample, Store
 from lmfuzz.types import Batch, Evidence, Finding, Step
 
 OPERATORS = ["insert", "splice"]
@@ -239,7 +239,7 @@ def test_a_full_disk_loses_nothing_that_was_there(tmp_path: Path, corpus: Corpus
         corpus.add(rows([9], parent=0, operator=0))
         large = finding("second", output="x" * 100_000)
         store.add(step(128, corpus[:2], [True, False], [large]), corpus)
-        with pytest.raises(Unwritten, match="database or disk is full") as error:
+        with pytest.raises(DiskError, match="database or disk is full") as error:
             store.commit(state(2), corpus, OPERATORS)
         assert error.value.findings == [large]
         assert store.record().executions == 1
@@ -259,7 +259,7 @@ def test_no_room_to_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
     connect = stores.connect
     monkeypatch.setattr(stores, "connect", full)
-    with pytest.raises(Unwritten, match="full"):
+    with pytest.raises(DiskError, match="full"):
         Store.create(tmp_path / "c", META)
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="cannot make"):

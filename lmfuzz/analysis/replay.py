@@ -12,14 +12,12 @@ import numpy as np
 
 from lmfuzz import spec as specs
 from lmfuzz.analysis.summary import finding_record
-from lmfuzz.campaign import build as assembly
 from lmfuzz.campaign.build import load_target, objectives
-from lmfuzz.campaign.executor import LocalExecutor
-from lmfuzz.campaign.findings import confirm
+from lmfuzz.campaign.checks import check_channels
+from lmfuzz.campaign.evaluator import Evaluator
 from lmfuzz.errors import TargetError, UsageError
 from lmfuzz.inputs.spaces import BoxSpace, Space
-from lmfuzz.objectives.combine import ObjectiveSet
-from lmfuzz.spec import Spec
+from lmfuzz.spec import NOTHING, Own, Spec
 from lmfuzz.storage import serialize as coding
 from lmfuzz.storage.record import CampaignRecord
 from lmfuzz.text import WIDTH, as_utf8, bucket_title, escape, quote_output, shorten
@@ -149,18 +147,17 @@ class Replay:
     when the model or an objective cannot be had any more, or when none of the rows fits the model.
     """
 
-    def __init__(self, recorded: Recorded, model: str | None = None) -> None:
-        self.recorded = recorded
+    def __init__(self, recorded: Recorded, model: str | None = None, own: Own = NOTHING) -> None:
+        self.recorded, self._own = recorded, own
         self.spec = recorded.spec if model is None else recorded.spec.model_copy(update={"model": model})
-        target = load_target(self.spec)
+        target = load_target(self.spec, own)
         self._space: Space = target.space
         self._check_kind()
-        self._objective: ObjectiveSet = objectives(self.spec, target.space)
-        assembly.check_objectives(self.spec, target, self._objective)
-        self._objective.noise = recorded.noise
-        self._wants = self._objective.needs | {"text"}
-        assembly.check_channels(target, [("the objectives need", self._wants)])
-        self._executor = LocalExecutor(target)
+        self._objectives = objectives(self.spec, target.space, own)
+        self._objectives.must_fit(target.space, target.info.told, self.spec.max_new)
+        self._objectives.noise = recorded.noise
+        self._evaluator = Evaluator(target, self._objectives)
+        check_channels(target, {"the objectives need": self._evaluator.channels})
         self.identity = target.identity
         self.changed = target.identity != recorded.identity
         self.respelled = spelling(target.space) != recorded.spelling
@@ -184,7 +181,7 @@ class Replay:
     def _check(self) -> None:
         """UsageError unless all objectives are there, and some rows can be run."""
         for number, finding in self.recorded.findings.items():
-            if finding.objective not in self._objective.targets:
+            if finding.objective not in self._objectives.targets:
                 raise UsageError(
                     f"finding {number} is about {finding.objective}, which the objectives no longer look for"
                 )
@@ -219,18 +216,18 @@ class Replay:
         except UsageError as error:
             return Verdict(number, finding, Reruns(0, 0, runs), "", str(error))
         self._try_out()
-        column = self._objective.targets.index(finding.objective)
-        again = confirm(one, column, self._objective, self._executor, self._wants, runs)
-        trace = self._executor.run(one, self._wants)
-        why = str(trace[CRASH][0]) or (self._objective.why(column) if again.unscored else "")
-        failed = self._objective(one, trace)[0, column] > 0
-        evidence = self._objective.evidence(one, trace, 0, column) if failed else None
+        column = self._objectives.targets.index(finding.objective)
+        again = self._evaluator.confirm(one, column, runs)
+        trace = self._evaluator.run(one)
+        why = str(trace[CRASH][0]) or (self._objectives.why(column) if again.unscored else "")
+        failed = self._objectives(one, trace)[0, column] > 0
+        evidence = self._objectives.evidence(one, trace, 0, column) if failed else None
         return Verdict(number, finding, again, str(trace["text"][0]), why, evidence=evidence)
 
     def _try_out(self) -> None:
         """Run a few seeds, once: a target that raises on all of them is broken."""
         if not self._tried and (fit := self._fitting(range(min(FEW, len(self.recorded.seeds))))):
-            self._executor.run(self._space.batch(list(fit.values())), self._wants)
+            self._evaluator.run(self._space.batch(list(fit.values())))
         self._tried = True
 
     def _fitting(self, seeds: range) -> dict[int, Array]:
@@ -274,7 +271,7 @@ class Replay:
     def _suspects(self) -> Iterator[tuple[int, Finding]]:
         """Seeds that may fail now, or not be judged, each as if it were a finding of that objective."""
         known = {(f.objective, f.row.tobytes()) for f in self.recorded.findings.values()}
-        seeds, size, last = self.recorded.seeds, self.spec.batch, len(self._objective.targets) - 1
+        seeds, size, last = self.recorded.seeds, self.spec.batch, len(self._objectives.targets) - 1
         for start in range(0, len(seeds), size):
             some = range(start, min(start + size, len(seeds)))
             fit = self._fitting(some)
@@ -282,15 +279,15 @@ class Replay:
             if not fit:
                 continue
             batch, ids = self._space.batch(list(fit.values())), list(fit)
-            trace = self._executor.run(batch, self._wants)
-            margins = self._objective(batch, trace)
+            trace = self._evaluator.run(batch)
+            margins = self._objectives(batch, trace)
             margins[margins[:, last] > 0, :last] = -np.inf  # what crashed is a crash, and nothing else
             for row, column in np.argwhere(~(margins <= 0)).tolist():
-                target = self._objective.targets[column]
+                target = self._objectives.targets[column]
                 if (target, seeds[ids[row]][0].tobytes()) not in known:
                     evidence = Evidence(target, "")
                     if margins[row, column] > 0:
-                        evidence = self._objective.evidence(batch, trace, row, column)
+                        evidence = self._objectives.evidence(batch, trace, row, column)
                     yield ids[row], self._found(ids[row], target, evidence, str(trace["text"][row]))
 
     def _found(self, seed: int, objective: str, evidence: Evidence, output: str) -> Finding:
@@ -306,7 +303,7 @@ class Replay:
     def _original(self) -> tuple["Replay | None", str]:
         """The campaign on its own model, or why there is none."""
         try:
-            original = Replay(self.recorded)
+            original = Replay(self.recorded, own=self._own)
             original._try_out()
         except (TargetError, UsageError) as error:
             return None, str(error)

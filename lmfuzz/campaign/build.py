@@ -1,15 +1,19 @@
 """What a spec names, made: its target, seeds, objectives, operators and search, and whether they fit."""
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from lmfuzz.campaign.executor import LocalExecutor
+import numpy as np
+
+from lmfuzz.campaign.checks import check_channels
+from lmfuzz.campaign.evaluator import Evaluator
+from lmfuzz.campaign.findings import Findings
 from lmfuzz.campaign.shrink import Shrinker
 from lmfuzz.coverage import FEATURES
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.bounds import Edits, Linf
 from lmfuzz.inputs.bundled import expand
+from lmfuzz.inputs.corpus import Corpus
 from lmfuzz.inputs.seeds import BUNDLED, Seeds, read, read_box
 from lmfuzz.inputs.spaces import BoxSpace, Space, TextSpace
 from lmfuzz.objectives import OBJECTIVES
@@ -19,47 +23,128 @@ from lmfuzz.operators import OPERATORS, suits
 from lmfuzz.plugins.grammar import Call, parse
 from lmfuzz.protocols import (
     Bound,
+    Differentiable,
     Feature,
     HasLexicon,
     Lexicon,
     Operator,
-    PlainTarget,
     Sampler,
     Search,
     SearchContext,
     Target,
 )
+from lmfuzz.rng import Streams
 from lmfuzz.search import SEARCHES
-from lmfuzz.search.adapt import traits_of
+from lmfuzz.search.adapt import outcomes_of, traits_of
 from lmfuzz.search.per_seed import PerSeed
-from lmfuzz.spec import Spec
+from lmfuzz.spec import NOTHING, Own, Spec, own_object
 from lmfuzz.storage.record import CampaignRecord
 from lmfuzz.targets.twins import recipes
-from lmfuzz.types import CRASH, OWN, Batch, unknown
+from lmfuzz.types import Batch
 
 FEW = 8  # rows that a target is tried on
 _TEXT_NAMES = {"disagreement": "parting"}  # what an objective for labels is called for texts
 
 
-def load_target(spec: Spec, own: PlainTarget | None = None) -> Target:
-    """The target that the spec's ``model`` names, a pair where it names a twin, too; or one's ``own``.
+@dataclass(frozen=True)
+class Parts:
+    """Everything that a campaign needs, made and checked; nothing was run.
 
-    TargetError when one cannot be loaded.
+    Attributes:
+        context: the space, the seeds, the operators and the corpus that the search works with.
+        wants: the channels that the feature, the objectives and the search need of every row.
+        notes: lines for a person.
+        streams: the random numbers of the search, of calibration and so on.
     """
-    from lmfuzz.targets import kinds, loading  # only where it is used: it may load torch
 
-    return loading.load_target(spec) if own is None else kinds.own(own, spec)
+    spec: Spec
+    evaluator: Evaluator
+    objectives: ObjectiveSet
+    feature: Feature
+    context: SearchContext
+    search: Search
+    findings: Findings
+    wants: frozenset[str]
+    notes: tuple[str, ...]
+    streams: Streams
 
 
-def objectives(spec: Spec, space: Space | None = None) -> ObjectiveSet:
-    """The objectives, each under its own name: the class's alone where it comes from a file.
+def build(spec: Spec, own: Own = NOTHING, record: CampaignRecord | None = None) -> Parts:
+    """Return everything that a spec names; the model is loaded, and not run.
 
-    space: what they are to judge, where it is known: disagreement means another thing of texts.
+    Args:
+        spec: the settings of the campaign.
+        own: objects that were given from Python, under what the spec calls them.
+        record: a campaign that goes on; its seeds and its corpus are taken instead of the spec's files.
+
+    Raises:
+        UsageError: a setting is wrong, or parts do not fit one another.
+        TargetError: the model cannot be loaded.
+    """
+    check_names(spec, own)
+    judges = None if spec.twin else objectives(spec, own=own)  # before a model is loaded for minutes
+    feature: Feature = FEATURES.build(read_call(spec.feature))
+    target = load_target(spec, own)
+    judges = judges or objectives(spec, target.space, own)
+    judges.must_fit(target.space, target.info.told, spec.max_new)
+    evaluator = Evaluator(target, judges)
+    space, notes = restrict(target.space, spec), list(target.info.notes)
+    corpus = Corpus(space)
+    if record is None:
+        found = seeds(spec, space, target.info.seeds)
+        start, notes = found.batch, [*notes, *found.notes]
+    else:  # the files may have changed since
+        corpus.add(record.rows)
+        start = record.seeds.changed(record.seeds.data[:, : int(record.seeds.lengths.max())])
+    if isinstance(space, TextSpace):  # what is in the seeds is drawn too
+        space = space.drawing(np.concatenate([start.row(i) for i in range(len(start))]))
+    streams, executor = Streams(spec.seed), evaluator.executor
+    context = SearchContext(
+        space, start, operators(spec, target), judges.targets, corpus, streams["search"],
+        sampler=executor if isinstance(target, Sampler) else None,
+        bound=bound(spec, space, start),
+        queries=spec.per_seed,
+        gradients=executor.gradients if isinstance(target, Differentiable) else None,
+        lexicon=lexicon(target),
+    )  # fmt: skip
+    strategy = search(spec, context)
+    wanted = {
+        "the objectives need": evaluator.channels,
+        "the feature needs": feature.needs,
+        "the search needs": traits_of(strategy).needs,
+    }
+    check_channels(target, wanted)
+    notes += judges.leave_ungraded(target.channels)
+    shrink = {"shrink": Shrinker(evaluator, space, start, spec.batch, spec.edits)} if spec.shrink else {}
+    per_seed = outcomes_of(strategy) is not None
+    return Parts(
+        spec, evaluator, judges, feature, context, strategy,
+        Findings(evaluator, start, spec.confirm, spec.keep, per_seed, **shrink),
+        frozenset({"origin"}).union(*wanted.values()), tuple(notes), streams,
+    )  # fmt: skip
+
+
+def load_target(spec: Spec, own: Own = NOTHING) -> Target:
+    """Return the target that the spec's ``model`` names, or a pair if it names a twin too.
+
+    Raises TargetError when one cannot be loaded.
+    """
+    from lmfuzz.targets import loading  # only where it is used: it may load torch
+
+    return loading.load_target(spec, own)
+
+
+def objectives(spec: Spec, space: Space | None = None, own: Own = NOTHING) -> ObjectiveSet:
+    """Return the objectives, each under its own name: the class's alone if it comes from a file.
+
+    space: what they are to judge, if it is known: disagreement means something else for texts.
     """
     calls = list(map(read_call, spec.objectives))
     meant = map(_of_texts, calls) if isinstance(space, TextSpace) else calls
     names = [call.name.rpartition(":")[2] for call in calls]
-    return ObjectiveSet(named(zip(names, map(OBJECTIVES.build, meant), strict=True)))
+    made = (own_object(call.name, own) for call in calls)
+    built = [OBJECTIVES.build(call) if one is None else one for call, one in zip(meant, made, strict=True)]
+    return ObjectiveSet(named(zip(names, built, strict=True)))
 
 
 def read_call(text: str) -> Call:
@@ -71,19 +156,13 @@ def _of_texts(call: Call) -> Call:
     return replace(call, name=_TEXT_NAMES.get(call.name, call.name))
 
 
-def check_objectives(spec: Spec, target: Target, panel: ObjectiveSet) -> None:
-    """UsageError when an objective could never hit: it looks at texts and there are none, or for a secret
-    that the target is not told, or for more tokens than an output has.
-    """
-    panel.must_fit(target.space, target.info.told, spec.max_new)
-
-
-def check_names(spec: Spec) -> None:
-    """UsageError for what can be seen to be wrong before a model is loaded, which may take minutes."""
+def check_names(spec: Spec, own: Own = NOTHING) -> None:
+    """Raise UsageError for what can be seen to be wrong before a model is loaded, which may take minutes."""
     SEARCHES.check(read_call(spec.search))
     FEATURES.check(read_call(spec.feature))
     for call in map(read_call, spec.objectives):
-        OBJECTIVES.check(_of_texts(call))  # that has the parameters of both
+        if own_object(call.name, own) is None:
+            OBJECTIVES.check(_of_texts(call))  # that has the parameters of both
     for text in spec.operators:
         OPERATORS.check(read_call(text))
     if recipes.is_recipe(spec.twin):
@@ -125,19 +204,19 @@ def lexicon(target: Target) -> Lexicon | None:
     return target.lexicon if tokens and isinstance(target, HasLexicon) else None
 
 
-def shrinker(record: CampaignRecord) -> Shrinker:
-    """What makes the findings of a campaign minimal, on its model; UsageError where that is another now."""
-    target = load_target(record.spec)
+def shrinker(record: CampaignRecord, own: Own = NOTHING) -> Shrinker:
+    """Return what shrinks the findings of a campaign; UsageError when its model is another now."""
+    target = load_target(record.spec, own)
     if target.identity != record.identity:
         raise UsageError(
             f"the findings in {record.directory} are those of another target: its model was "
             f"{record.identity}, this one is {target.identity}"
         )
-    panel, executor = objectives(record.spec, target.space), LocalExecutor(target)
-    panel.noise, wants = record.noise, panel.needs | {"text"}
-    executor.run(record.rows[:FEW], wants)  # a target that raises on all of them is broken
-    batch, edits = record.spec.batch, record.spec.edits
-    return Shrinker(panel, executor, wants, record.space, record.seeds, batch, edits)
+    judges = objectives(record.spec, target.space, own)
+    judges.noise = record.noise
+    evaluator = Evaluator(target, judges)
+    evaluator.run(record.rows[:FEW])  # a target that raises on all of them is broken
+    return Shrinker(evaluator, record.space, record.seeds, record.spec.batch, record.spec.edits)
 
 
 def seeds(spec: Spec, space: Space, bundled: str | None = None) -> Seeds:
@@ -190,42 +269,3 @@ def restrict(space: Space, spec: Spec) -> Space:
 
 def _in_bytes(space: BoxSpace, spec: Spec) -> bool:
     return space.image and spec.resolution == "byte" and not space.step
-
-
-def check_channels(target: Target, needs: Sequence[tuple[str, frozenset[str]]]) -> None:
-    """UsageError when the target lacks a channel that somebody ``needs``, with those that it has."""
-    have = target.channels | OWN | {CRASH}
-    for what, wants in needs:
-        if missing := unknown(wants, have):
-            if any(name.startswith("base/") for name in target.channels):
-                raise UsageError(
-                    f"{what} what this pair of models does not show; {_comparable(target.space)}"
-                )
-            if any(name.startswith(("base/", "twin/")) for name in missing):
-                raise UsageError(
-                    f"{what} two models; name the other one: lmfuzz diff MODEL TWIN, or image diff MODEL TWIN"
-                )
-            shown = ", ".join(dict.fromkeys(name.split("/", 1)[0] for name in missing))
-            raise UsageError(
-                f"{what} {shown}, which the target does not show; it has {', '.join(sorted(target.channels))}"
-            )
-
-
-def _comparable(space: Space) -> str:
-    """What can be asked of a pair."""
-    if isinstance(space, BoxSpace):
-        return "for images take disagreement, divergence:of=labels, or regression(OBJECTIVE)"
-    return (
-        "for texts take regression(OBJECTIVE) and search with directed, walk, random or tensorfuzz; of two "
-        "character RNNs (all recipes but tflite and dynamic), or of two Hugging Face models with one "
-        "tokenizer, also disagreement and divergence"
-    )
-
-
-def needs(judged: frozenset[str], feature: Feature, search: Search) -> list[tuple[str, frozenset[str]]]:
-    """Who needs which channels, for ``check_channels``."""
-    return [
-        ("the objectives need", judged),
-        ("the feature needs", feature.needs),
-        ("the search needs", traits_of(search).needs),
-    ]

@@ -1,7 +1,6 @@
 """A campaign: everything its spec names, put together, run, and taken note of."""
 
 import sys
-import time
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import asdict, replace
@@ -14,29 +13,23 @@ import lmfuzz
 from lmfuzz import loop
 from lmfuzz import spec as specs
 from lmfuzz.budget import Budget
-from lmfuzz.campaign import build as assembly
-from lmfuzz.campaign.executor import LocalExecutor
-from lmfuzz.campaign.findings import Findings
-from lmfuzz.campaign.shrink import Shrinker
-from lmfuzz.coverage import FEATURES
+from lmfuzz.campaign.build import Parts
 from lmfuzz.coverage.archive import Archive
 from lmfuzz.coverage.calibrate import Calibration, measure
 from lmfuzz.coverage.per_seed import Apart, Archives
-from lmfuzz.errors import UsageError
+from lmfuzz.errors import DiskError, UsageError
 from lmfuzz.files import CAMPAIGN, PICTURES
 from lmfuzz.inputs.corpus import Corpus
-from lmfuzz.inputs.spaces import BoxSpace, TextSpace, describe
-from lmfuzz.protocols import Differentiable, Feature, PlainTarget, Sampler, SearchContext
-from lmfuzz.rng import Streams
+from lmfuzz.inputs.spaces import BoxSpace, describe
 from lmfuzz.search.adapt import outcomes_of
 from lmfuzz.search.mutation import Mutator
 from lmfuzz.spec import Spec
 from lmfuzz.storage.counters import Tally
 from lmfuzz.storage.record import CampaignRecord
 from lmfuzz.storage.schema import Sample
-from lmfuzz.storage.store import Store, Unwritten
+from lmfuzz.storage.store import Store
 from lmfuzz.text import plural, resume_command
-from lmfuzz.types import CRASH, Batch, Finding, State, Step, join, unknown
+from lmfuzz.types import Batch, Finding, State, Step, join
 
 MUTANTS = 512  # rows that the radius is calibrated with, fewer where there are few seeds
 SPARING = 64  # seeds, and mutants, that a target is calibrated with whose rows cost much
@@ -70,137 +63,67 @@ class Silent:
 
 
 class Campaign:
-    """One search with one spec.
+    """One search with one spec: begun from its parts, or gone on with, then run."""
 
-    Making it loads and checks everything that the spec names, and neither runs the model nor writes
-    anything. Then either ``calibrate`` and ``create``, or ``restore`` from the store it was made with,
-    then ``run``. ``target`` is used instead of loading the spec's model.
-
-    Raises UsageError and TargetError for whatever the spec has wrong.
-    """
-
-    calibration: Calibration
-    archive: Archive | Archives
-
-    def __init__(self, spec: Spec, target: PlainTarget | None = None, store: Store | None = None) -> None:
-        self.spec = spec
-        assembly.check_names(spec)
-        panel = None if spec.twin else assembly.objectives(spec)  # before a model is loaded for minutes
-        self.feature: Feature = FEATURES.build(assembly.read_call(spec.feature))
-        self.target = assembly.load_target(spec, target)
-        self.panel = panel or assembly.objectives(spec, self.target.space)
-        assembly.check_objectives(spec, self.target, self.panel)
-        self.space = assembly.restrict(self.target.space, spec)
-        self.notes: list[str] = [*self.target.info.notes]
-        self.executor = LocalExecutor(self.target)
-        self.kept: list[Finding] = []
-        self.corpus = Corpus(self.space)
-        seeds = self._seeds(store)
-        if isinstance(self.space, TextSpace):  # what stands in the seeds is drawn, too
-            self.space = self.space.drawing(np.concatenate([seeds.row(i) for i in range(len(seeds))]))
-        operators = assembly.operators(spec, self.target)
-        self.operators = list(operators)
-        self.streams = Streams(spec.seed)
-        self.context = SearchContext(
-            self.space, seeds, operators, self.panel.targets, self.corpus, self.streams["search"],
-            self.executor if isinstance(self.target, Sampler) else None,
-            bound=assembly.bound(spec, self.space, seeds), queries=spec.per_seed,
-            gradients=self.executor.gradients if isinstance(self.target, Differentiable) else None,
-            lexicon=assembly.lexicon(self.target),
-        )  # fmt: skip
-        self.search = assembly.search(spec, self.context)
+    def __init__(self, parts: Parts, calibration: Calibration, budget: Budget) -> None:
+        self.spec, self.parts, self.calibration, self.budget = parts.spec, parts, calibration, budget
+        self.context, self.search, self.findings = parts.context, parts.search, parts.findings
+        self.objectives, self.corpus, self.streams = parts.objectives, parts.context.corpus, parts.streams
+        self.target, self.executor = parts.evaluator.target, parts.evaluator.executor
+        self.space, self.operators = parts.context.space, list(parts.context.operators)
         self.outcomes = outcomes_of(self.search)
-        self.judged_by = self.panel.needs | {"text"}  # channels
-        wanted = assembly.needs(self.judged_by, self.feature, self.search)
-        assembly.check_channels(self.target, wanted)
-        self._grade()
-        self.wants = frozenset({"origin"}).union(*(names for _, names in wanted))
-        self.findings = Findings(
-            self.panel, self.executor, self.judged_by, seeds, spec.confirm, spec.keep,
-            self.outcomes is not None,
-        )  # fmt: skip
-        if spec.shrink:
-            made = Shrinker(
-                self.panel, self.executor, self.judged_by, self.space, seeds, spec.batch, spec.edits
-            )
-            self.findings.shrink = made
+        self.feature = parts.feature if self.outcomes is None else Apart(parts.feature)
+        one = self.context.seeds[:1]
+        dimensions = self.feature(self.executor.run(one, self.feature.needs)).shape[1]
+        self.archive = (Archive if self.outcomes is None else Archives)(calibration.radius, dimensions)
         self.tally = Tally.of(len(self.operators))
-        self.budget = replace(Budget.parse(spec.budget), findings=spec.stop_after)
+        self.kept: list[Finding] = []
         self.reason = ""  # why the last run ended
         self._interrupted = False
 
-    def _grade(self) -> None:
-        """Leave ungraded what the target cannot grade: the objective then says hit or no hit."""
-        have = self.target.channels | {CRASH, "prompt"}
-        graded = tuple(frozenset() if unknown(grade, have) else grade for grade in self.panel.grades)
-        if lost := sum(now != before for now, before in zip(graded, self.panel.grades, strict=True)):
-            self.notes.append(
-                f"the target cannot say how near it is to {lost} of the {len(graded)} things looked for"
-            )
-        self.panel.grades = graded
+    @classmethod
+    def begin(cls, parts: Parts) -> "Campaign":
+        """Try the objectives on a few seeds, fit the feature, find the radius; nothing is written.
 
-    def _seeds(self, store: Store | None) -> Batch:
-        if store is not None:  # the files may have changed since
-            record = store.record()
-            self.corpus.add(record.rows)
-            seeds = record.seeds
-            return seeds.changed(seeds.data[:, : int(seeds.lengths.max())])
-        found = assembly.seeds(self.spec, self.space, self.target.info.seeds)
-        for count, what in (
-            (found.dropped, "characters outside the model's alphabet, dropped from the seeds"),
-            (found.left_out, "seeds left out because they do not fit the model"),
-        ):
-            if count:
-                self.notes.append(f"{what}: {count}")
-        return found.batch
-
-    # -- before the first step --------------------------------------------------------------------
-
-    def calibrate(self) -> None:
-        """Try the objectives on a few seeds, fit the feature, and find the radius.
-
-        UsageError when an objective returns a wrong shape, or asks for what the target cannot grade (a
+        Raises UsageError when an objective returns a wrong shape, or asks for what the target cannot grade (a
         phrase outside its alphabet), or no seed can be placed.
         """
-        self.budget = replace(self.budget, started=time.perf_counter())  # what came before was loading
-        few = self.context.seeds[:FEW]
-        self.panel.check(few, self.executor.run(few, self.judged_by))
-        self.executor.run(few, self.judged_by.union(*self.panel.grades))  # what no model can grade shows now
-        measured = self._measure(self._mutants())
-        radius = self.spec.radius
-        self.calibration = replace(measured, radius=radius) if radius else measured
-        self._open_archive()
-        self.budget.calibration = self.budget.spent_executions = self.executor.executions
+        spec, evaluator, objectives = parts.spec, parts.evaluator, parts.objectives
+        budget = replace(Budget.parse(spec.budget), findings=spec.stop_after)
+        few = parts.context.seeds[:FEW]
+        objectives.check(few, evaluator.run(few))
+        graded = evaluator.channels.union(*objectives.grades)
+        evaluator.executor.run(few, graded)  # what no model can grade shows now
+        measured = _measure(parts, _mutants(parts))
+        made = cls(parts, replace(measured, radius=spec.radius) if spec.radius else measured, budget)
+        budget.calibration = budget.spent_executions = made.executor.executions
+        return made
 
-    def _mutants(self) -> Batch:
-        rng = self.streams["calibration"]
-        mutator = Mutator(replace(self.context, rng=rng, corpus=Corpus(self.space)))
-        # Many small batches, so that every operator takes part.
-        size = min(MUTANTS, max(64, 4 * len(self.context.seeds)), self._most) // 16
-        return join([mutator.mutate(rng.integers(mutator.seeded, size=size)) for _ in range(16)])
-
-    def _measure(self, mutants: Batch) -> Calibration:
-        wants, compare = self.feature.needs | self.panel.noise_needs, self.panel.measure_noise
-        seeds = self.context.seeds[: self._most]
-        return measure(self.executor, self.feature, seeds, mutants, wants, self.spec.batch, compare)
-
-    @property
-    def _most(self) -> int:
-        """How many seeds to calibrate with at most, and how many mutants."""
-        return SPARING if self.target.info.sparing else sys.maxsize
-
-    def _open_archive(self) -> None:
-        one = self.context.seeds[:1]
-        if self.outcomes is not None:
-            self.feature = Apart(self.feature)
-        dimensions = self.feature(self.executor.run(one, self.feature.needs)).shape[1]
-        kind = Archive if self.outcomes is None else Archives
-        self.archive = kind(self.calibration.radius, dimensions)
+    @classmethod
+    def restore(cls, parts: Parts, store: Store) -> "Campaign":
+        """Go on from the last commit; UsageError when the target or the objectives are others now."""
+        record = store.record()
+        _check_same(parts, record)
+        calibration = Calibration(**record.calibration)
+        _measure(parts, parts.context.seeds[:0])  # fits the feature, as it was
+        made = cls(parts, calibration, replace(record, spec=parts.spec).budget)
+        made.archive.restore(record.states.points.reshape(-1, made.archive.dimensions), record.visits)
+        made.kept, made.tally = record.findings, record.tally
+        made.streams.restore(record.state["streams"])
+        made.search.restore(record.state["search"])
+        made.findings.restore(record.state["findings"])
+        made.objectives.restore(record.state["panel"])
+        made.executor.executions, made.executor.seconds = record.executions, record.time_in_target
+        if spec_changed := record.spec != made.spec:
+            store.describe(made._about_spec())
+        if spec_changed or not (store.directory / CAMPAIGN).exists():
+            made.write_spec(store.directory)
+        return made
 
     def create(self, directory: Path) -> Store:
-        """Begin on disk; UsageError when the directory is not free, Unwritten when the disk is full."""
+        """Begin on disk; UsageError when the directory is not free, DiskError when the disk is full."""
         store = Store.create(directory, {
-            "seeds": len(self.context.seeds), "operators": self.operators, "targets": self.panel.targets,
+            "seeds": len(self.context.seeds), "operators": self.operators, "targets": self.objectives.targets,
             "identity": self.target.identity, "space": describe(self.space),
             "calibration": asdict(self.calibration), "calibration_executions": self.budget.calibration,
             **self._about_spec(),
@@ -215,53 +138,17 @@ class Campaign:
         try:
             specs.write(self.spec, directory / CAMPAIGN, made_with, {"identity": self.target.identity})
         except OSError as error:
-            raise Unwritten(directory / CAMPAIGN, str(error), []) from error
+            raise DiskError(directory / CAMPAIGN, str(error), []) from error
 
     def _about_spec(self) -> dict[str, Any]:
         return {"spec": self.spec.model_dump()}
-
-    def restore(self, store: Store) -> None:
-        """Go on from the last commit. UsageError when the target or the objectives are others now."""
-        record = store.record()
-        if record.identity != self.target.identity:
-            raise UsageError(
-                f"the campaign in {store.directory} belongs to another target: its model was "
-                f"{record.identity}, this one is {self.target.identity}"
-            )
-        for what, then, now in (
-            ("targets", record.targets, list(self.panel.targets)),
-            ("operators", record.operators, self.operators),
-        ):
-            if then != now:
-                odd = ", ".join(sorted(set(then) ^ set(now))) or "their order"
-                raise UsageError(
-                    f"the campaign in {store.directory} was begun with other {what}; what differs: {odd}"
-                )
-        self.calibration = Calibration(**record.calibration)
-        self._measure(self.context.seeds[:0])  # fits the feature, as it was
-        self._open_archive()
-        points = record.states.points.reshape(-1, self.archive.dimensions)
-        self.archive.restore(points, record.visits)
-        self.kept = record.findings
-        state = record.state
-        self.streams.restore(state["streams"])
-        self.search.restore(state["search"])
-        self.findings.restore(state["findings"])
-        self.panel.restore(state["panel"])
-        self.tally = record.tally
-        self.executor.executions, self.executor.seconds = record.executions, record.time_in_target
-        self.budget = replace(record, spec=self.spec).budget
-        if spec_changed := record.spec != self.spec:
-            store.describe(self._about_spec())
-        if spec_changed or not (store.directory / CAMPAIGN).exists():
-            self.write_spec(store.directory)
 
     # -- the run ----------------------------------------------------------------------------------
 
     def run(self, store: Store, observer: Observer) -> None:
         """Search until the budget is spent or ``stop`` is called, committing on the way and at the end.
 
-        Unwritten when the disk takes no more; the store then holds the commit before.
+        DiskError when the disk takes no more; the store then holds the commit before.
         """
         self.reason = ""
         with closing(self.steps()) as steps:
@@ -283,8 +170,8 @@ class Campaign:
     def steps(self) -> Generator[Step]:
         """The loop alone, without disk and screen; nothing is written."""
         return loop.run(
-            self.search, self.executor, self.feature, self.panel, self.archive, self.findings, self.budget,
-            self.spec.batch, self.wants,
+            self.search, self.executor, self.feature, self.objectives, self.archive, self.findings,
+            self.budget, self.spec.batch, self.parts.wants,
         )  # fmt: skip
 
     def stop(self) -> None:
@@ -314,12 +201,12 @@ class Campaign:
             if small := finding.minimal:
                 pictures.save_minimal(directory / PICTURES, number, small.row, seed, self.space)
         except OSError as error:
-            raise Unwritten(directory / PICTURES, str(error), []) from error
+            raise DiskError(directory / PICTURES, str(error), []) from error
 
     def state(self) -> State:
         """Everything that ``restore`` needs but the rows, points and findings."""
         return {
-            "search": self.search.state(), "streams": self.streams.state(), "panel": self.panel.state(),
+            "search": self.search.state(), "streams": self.streams.state(), "panel": self.objectives.state(),
             "findings": self.findings.state(), "tally": self.tally.state(),
             "executions": self.executor.executions, "seconds": self.budget.elapsed(),
             "time_in_target": self.executor.seconds, "reason": self.reason,
@@ -335,10 +222,49 @@ class Campaign:
                 f"nothing was searched: calibration took {plural(self.budget.calibration, 'execution')},"
                 " all of the budget; go on with a larger one, or begin with fewer seeds (--count)"
             )
-        if self.kept or not (blind := self.panel.blind):
+        if self.kept or not (blind := self.objectives.blind):
             return ""
         never = " and ".join(f"{name} never scored a row ({why})" for name, why in blind.items())
         return f"nothing was found, but {never}: fix it and run again"
+
+
+def _mutants(parts: Parts) -> Batch:
+    """Mutants of the seeds to calibrate with: many small batches, so that every operator takes part."""
+    rng, context = parts.streams["calibration"], parts.context
+    mutator = Mutator(replace(context, rng=rng, corpus=Corpus(context.space)))
+    size = min(MUTANTS, max(64, 4 * len(context.seeds)), _most(parts)) // 16
+    return join([mutator.mutate(rng.integers(mutator.seeded, size=size)) for _ in range(16)])
+
+
+def _measure(parts: Parts, mutants: Batch) -> Calibration:
+    objectives, feature = parts.objectives, parts.feature
+    seeds, wants = parts.context.seeds[: _most(parts)], feature.needs | objectives.noise_needs
+    executor, compare = parts.evaluator.executor, objectives.measure_noise
+    return measure(executor, feature, seeds, mutants, wants, parts.spec.batch, compare)
+
+
+def _most(parts: Parts) -> int:
+    """How many seeds to calibrate with at most, and how many mutants."""
+    return SPARING if parts.evaluator.target.info.sparing else sys.maxsize
+
+
+def _check_same(parts: Parts, record: CampaignRecord) -> None:
+    """UsageError unless the parts are those that a campaign was begun with."""
+    identity = parts.evaluator.target.identity
+    if record.identity != identity:
+        raise UsageError(
+            f"the campaign in {record.directory} belongs to another target: its model was "
+            f"{record.identity}, this one is {identity}"
+        )
+    for what, then, now in (
+        ("targets", record.targets, list(parts.objectives.targets)),
+        ("operators", record.operators, list(parts.context.operators)),
+    ):
+        if then != now:
+            odd = ", ".join(sorted(set(then) ^ set(now))) or "their order"
+            raise UsageError(
+                f"the campaign in {record.directory} was begun with other {what}; what differs: {odd}"
+            )
 
 
 def spec_for_resume(directory: Path, budget: str | None = None, stop_after: int | None = None) -> Spec:
@@ -366,11 +292,3 @@ def spec_for_resume(directory: Path, budget: str | None = None, stop_after: int 
             f"{resume_command(directory)} {option}"
         )
     return spec
-
-
-def default_directory(now: str) -> Path:
-    """runs/NOW, or with a number behind it where that exists."""
-    path, number = Path("runs") / now, 2
-    while path.exists():
-        path, number = Path("runs") / f"{now}-{number}", number + 1
-    return path

@@ -6,35 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from lmfuzz.campaign.executor import LocalExecutor
-from lmfuzz.inputs.spaces import TextSpace
-from lmfuzz.protocols import Executor, Objective
-from lmfuzz.types import SEED, Batch, Evidence, Finding, FloatArray, Minimal, Reruns, State, Trace
-
-
-def confirm(
-    row: Batch, column: int, objective: Objective, executor: Executor, wants: frozenset[str], runs: int
-) -> Reruns:
-    """What ``runs`` re-runs of one row, alone and unpadded, come to in this column; NaN is unscored."""
-    alone = row.alone(0)
-    margins = np.array([objective(alone, executor.run(alone, wants))[0, column] for _ in range(runs)])
-    failed, unscored = int((margins > 0).sum()), int(np.isnan(margins).sum())
-    return Reruns(failed, runs - failed - unscored, unscored)
-
-
-def by_text(
-    one: Batch, column: int, objective: Objective, executor: LocalExecutor, wants: frozenset[str]
-) -> bool | None:
-    """Whether the text of a bad row of tokens, spelled anew, is bad, too; None where rows are not tokens."""
-    space = executor.target.space
-    if not (isinstance(space, TextSpace) and space.tokens is not None):
-        return None
-    spelled = space.respelled(one.row(0))
-    if spelled is None:
-        return True
-    if not space.legal(row := Batch.of([spelled]))[0]:
-        return False
-    return confirm(row, column, objective, executor, wants, 1).failed > 0
+from lmfuzz.campaign.evaluator import Evaluator
+from lmfuzz.types import SEED, Batch, Evidence, Finding, FloatArray, Minimal, State, Trace
 
 
 class Findings:
@@ -45,12 +18,16 @@ class Findings:
     """
 
     def __init__(
-        self, objective: Objective, executor: LocalExecutor, wants: frozenset[str], seeds: Batch,
-        runs: int = 3, keep: int = 3, per_seed: bool = False,
+        self,
+        evaluator: Evaluator,
+        seeds: Batch,
+        runs: int = 3,
+        keep: int = 3,
+        per_seed: bool = False,
         shrink: Callable[[Finding], Minimal | None] = lambda finding: None,
-    ) -> None:  # fmt: skip
-        self.objective, self.executor, self.wants = objective, executor, wants
-        self.seeds, self.runs, self.keep, self.per_seed, self.shrink = seeds, runs, keep, per_seed, shrink
+    ) -> None:
+        self.evaluator, self.seeds = evaluator, seeds
+        self.runs, self.keep, self.per_seed, self.shrink = runs, keep, per_seed, shrink
         self.hits: Counter[str] = Counter()  # bucket -> rows that fell into it, confirmed or not
         self.kept: Counter[str] = Counter()  # bucket -> findings kept
         self._filled: Counter[tuple[str, int]] = Counter()  # bucket and seed (SEED: all) -> findings kept
@@ -58,10 +35,10 @@ class Findings:
 
     def consider(self, batch: Batch, trace: Trace, margins: FloatArray, execution: int) -> list[Finding]:
         """The findings among the rows of a batch whose bucket is not full yet, each confirmed."""
-        found = []
+        found, objectives = [], self.evaluator.objectives
         for row, column in np.argwhere(margins > 0).tolist():
-            evidence = self.objective.evidence(batch, trace, row, column)
-            bucket = f"{self.objective.targets[column]}: {evidence.signature}"
+            evidence = objectives.evidence(batch, trace, row, column)
+            bucket = f"{objectives.targets[column]}: {evidence.signature}"
             self.hits[bucket] += 1
             place = bucket, int(batch.origin[row]) if self.per_seed else SEED
             key = *place, batch.row(row).tobytes()
@@ -77,15 +54,15 @@ class Findings:
 
     def _finding(self, one: Batch, column: int, margin: float, evidence: Evidence) -> Finding:
         """The row of a batch of one as a finding, confirmed."""
-        again = confirm(one, column, self.objective, self.executor, self.wants, self.runs)
-        row, origin, space = one.row(0).copy(), int(one.origin[0]), self.executor.target.space
+        again = self.evaluator.confirm(one, column, self.runs)
+        row, origin, space = one.row(0).copy(), int(one.origin[0]), self.evaluator.target.space
         distance = space.distance(row, self.seeds.row(origin))
         return Finding(
-            objective=self.objective.targets[column], margin=margin, evidence=evidence, row=row,
+            objective=self.evaluator.objectives.targets[column], margin=margin, evidence=evidence, row=row,
             prompt=space.name(row, origin, distance), output="", parent=int(one.parent[0]),
             operator=int(one.operator[0]), execution=0, failed=again.failed, runs=self.runs,
             unscored=again.unscored, origin=origin, distance=distance,
-            by_text=by_text(one, column, self.objective, self.executor, self.wants),
+            by_text=self.evaluator.fails_by_text(one, column),
         )  # fmt: skip
 
     def state(self) -> State:

@@ -5,10 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from lmfuzz.campaign.executor import LocalExecutor
-from lmfuzz.campaign.findings import by_text, confirm
+from lmfuzz.campaign.evaluator import Evaluator
 from lmfuzz.inputs.spaces import BoxSpace, Space
-from lmfuzz.protocols import Objective
 from lmfuzz.types import Array, Batch, BoolArray, Finding, IntArray, Minimal, Trace
 
 
@@ -59,30 +57,30 @@ class Shrinker:
     """
 
     def __init__(
-        self, objective: Objective, executor: LocalExecutor, wants: frozenset[str], space: Space,
-        seeds: Batch, batch: int, edits: int | None = None,
-    ) -> None:  # fmt: skip
-        self.objective, self.executor, self.wants = objective, executor, wants
+        self, evaluator: Evaluator, space: Space, seeds: Batch, batch: int, edits: int | None = None
+    ) -> None:
+        self.evaluator = evaluator
         self.space, self.seeds, self.batch, self.edits = space, seeds, batch, edits
 
     def __call__(self, finding: Finding) -> Minimal | None:
         """The minimal row, run again alone as often as the finding; None where that one does not fail."""
-        tries, before = _Tries(self, finding), self.executor.executions
+        tries, evaluator = _Tries(self, finding), self.evaluator
+        before = evaluator.executor.executions
         if not tries.sure(tries.places):
             return None
         places = minimise(tries.places, tries.bad, tries.sure)
         one, column = tries.batch([tries.built(places)]), tries.column
-        trace = self.executor.run(one, self.wants)
-        again = confirm(one, column, self.objective, self.executor, self.wants, finding.runs)
+        trace = evaluator.run(one)
+        again = evaluator.confirm(one, column, finding.runs)
         if not (tries.judged(one, trace)[0] and again.failed):
             return None
-        alone = by_text(one, column, self.objective, self.executor, self.wants)
+        alone = evaluator.fails_by_text(one, column)
         row = one.row(0)
         distance = self.space.distance(row, self.seeds.row(finding.origin))
         return Minimal(
             row, self.space.name(row, finding.origin, distance), str(trace["text"][0]),
-            self.objective.evidence(one, trace, 0, column).span, len(places), len(tries.places),
-            again.failed, self.executor.executions - before, alone,
+            evaluator.objectives.evidence(one, trace, 0, column).span, len(places), len(tries.places),
+            again.failed, evaluator.executor.executions - before, alone,
         )  # fmt: skip
 
 
@@ -91,7 +89,7 @@ class _Tries:
 
     def __init__(self, means: Shrinker, finding: Finding) -> None:
         self._means, self._finding = means, finding
-        self.column = means.objective.targets.index(finding.objective)
+        self.column = means.evaluator.objectives.targets.index(finding.objective)
         self._signature = _plain(finding.evidence.signature)
         self._seed: Array = means.seeds.row(finding.origin)
         self._known: dict[tuple[bool, bytes], bool] = {}  # whether alone, and the row: whether it is bad
@@ -124,7 +122,7 @@ class _Tries:
 
     def judged(self, batch: Batch, trace: Trace) -> BoolArray:
         """Which rows (B,) are bad in the finding's bucket."""
-        objective, column = self._means.objective, self.column
+        objective, column = self._means.evaluator.objectives, self.column
         bad = objective(batch, trace)[:, column] > 0
         for i in np.flatnonzero(bad).tolist():
             bad[i] = _plain(objective.evidence(batch, trace, i, column).signature) == self._signature
@@ -148,7 +146,7 @@ class _Tries:
         for start in range(0, len(legal), size):
             some = legal[start : start + size]
             batch = self.batch([new[key] for key in some])
-            bad = self.judged(batch, means.executor.run(batch, means.wants))
+            bad = self.judged(batch, means.evaluator.run(batch))
             self._known.update(zip(some, bad.tolist(), strict=True))
         return np.array([self._known[key] for key in keys], np.bool_)
 

@@ -30,7 +30,7 @@ def sentence(error: Exception) -> tuple[str, int]:
     """What to say of an error, and the exit code."""
     from sqlite3 import DatabaseError
 
-    from lmfuzz.storage.store import Unwritten
+    from lmfuzz.errors import DiskError
 
     match error:
         case click.ClickException():
@@ -39,7 +39,7 @@ def sentence(error: Exception) -> tuple[str, int]:
             return str(error), USAGE
         case TargetError():
             return str(error), TARGET
-        case Unwritten():
+        case DiskError():
             return str(error), DISK
         case DatabaseError() if getattr(error, "sqlite_errorname", "") in _FULL:
             return f"cannot write the campaign: {error}", DISK

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,11 +10,9 @@ import click
 from lmfuzz.cli import options
 from lmfuzz.cli.console import say, tell
 from lmfuzz.cli.exit_codes import FOUND, NOTHING
-from lmfuzz.inputs.spaces import BoxSpace, Space
+from lmfuzz.inputs.spaces import Space
 
 if TYPE_CHECKING:
-    from lmfuzz.campaign.shrink import Shrinker
-    from lmfuzz.storage.store import Store
     from lmfuzz.types import Finding
 
 
@@ -30,25 +27,16 @@ def shrink(directory: Path, finding: int | None, as_json: bool) -> None:
     one more it would be no finding of its bucket. The result is kept beside the finding; what is minimal
     already is shown. Exits with 1 where a finding does not fail again, and so stays as it is.
     """
-    from lmfuzz.analysis import summary as texts
-    from lmfuzz.campaign import build as assembly
-    from lmfuzz.storage.store import Store
+    from lmfuzz.analysis.shrink import shrink as shrink_findings
+    from lmfuzz.analysis.summary import finding_record
+    from lmfuzz.storage.record import CampaignRecord
     from lmfuzz.text import strict_json
 
-    with Store.resume(directory) as store:
-        record = store.record()
-        found = dict(enumerate(record.findings, start=1))
-        if finding is not None:
-            found = {finding: record.finding(finding)}
-        large = any(one.minimal is None for one in found.values())
-        shrinker = assembly.shrinker(record) if large else None
-        records = []
-        for number, one in found.items():
-            if shrinker and one.minimal is None:
-                one = _shrunk(number, one, shrinker, store)
-            records.append(texts.finding_record(one, number))
-            if not as_json:
-                tell(_minimal_lines(number, one, record.space))
+    records, space = [], CampaignRecord.read(directory).space
+    for number, one in shrink_findings(directory, finding):
+        records.append(finding_record(one, number))
+        if not as_json:
+            tell(_minimal_lines(number, one, space))
     if as_json:
         click.echo(strict_json({"findings": records}))
     elif not records:
@@ -68,20 +56,6 @@ def _minimal_lines(number: int, finding: "Finding", space: Space) -> Iterator[st
     yield f"{head}: {reduction(small, space)}"
     for when, one in (("before", finding), ("after", finding.reduced)):
         yield f"  {when:<6} {shorten(one.prompt)} -> {quote_output(one, WIDTH)}"
-
-
-def _shrunk(number: int, finding: "Finding", shrinker: "Shrinker", store: "Store") -> "Finding":
-    """The finding with its minimal row, which is on disk by then; as it is where it does not fail again."""
-    if (small := shrinker(finding)) is None:
-        return finding
-    store.minimise(number, small)
-    if isinstance(store.space, BoxSpace) and store.space.image:
-        from lmfuzz.files import PICTURES
-        from lmfuzz.inputs import render as pictures  # only where it is used: it loads Pillow
-
-        seed = shrinker.seeds.row(finding.origin)
-        pictures.save_minimal(store.directory / PICTURES, number, small.row, seed, store.space)
-    return replace(finding, minimal=small)
 
 
 @options.command()

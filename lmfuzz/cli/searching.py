@@ -2,9 +2,8 @@
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from datetime import datetime
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -14,14 +13,14 @@ from lmfuzz.cli import options
 from lmfuzz.cli.console import say, tell
 from lmfuzz.cli.exit_codes import DISK, FOUND, INTERRUPTED, NOTHING, USAGE, fail
 from lmfuzz.cli.options import verbosity
-from lmfuzz.cli.signals import stop_on_signal
 from lmfuzz.errors import UsageError, printable
 from lmfuzz.text import shell_quote
 
 if TYPE_CHECKING:
+    from lmfuzz.api.running import Note, View
     from lmfuzz.campaign.campaign import Campaign
+    from lmfuzz.errors import DiskError
     from lmfuzz.spec import Spec
-    from lmfuzz.storage.store import Store, Unwritten
 
 _WHOLE = options.several(options.DIRECTORY, options.JSON)  # of every command that begins a campaign
 
@@ -136,35 +135,29 @@ def _compare(
 
 def _begin(spec: "Spec", output: Path | None, as_json: bool, images: bool | None = None) -> NoReturn:
     """Begin a campaign, run it, and exit as it ended; ``images``: what the command is for."""
-    from lmfuzz.campaign.campaign import Campaign, default_directory
+    from lmfuzz.api.running import begin, default_directory
+    from lmfuzz.campaign.build import build
+    from lmfuzz.inputs.spaces import BoxSpace
     from lmfuzz.storage.directory import require_empty
     from lmfuzz.text import plural
 
-    directory = output or default_directory(datetime.now().strftime("%Y%m%d-%H%M%S"))
+    directory = output or default_directory()
     require_empty(directory)
-    campaign = Campaign(spec)
-    if images is not None and images is not getattr(campaign.space, "image", False):
+    parts = build(spec)
+    space, target = parts.context.space, parts.evaluator.target
+    if images is not None and images is not (isinstance(space, BoxSpace) and space.image):
         takes, command = ("no images", "fuzz or diff") if images else ("images", "image diff")
         raise UsageError(f"{spec.model} takes {takes}; the command for it is lmfuzz {command}")
     model = f"model {spec.model}" if spec.model else "the bundled model"
     twin = f" and {spec.twin}" if spec.twin else ""
-    seeds = plural(len(campaign.context.seeds), "seed")
+    seeds = plural(len(parts.context.seeds), "seed")
     say(f"{model}{twin}, {seeds}, {', '.join(spec.objectives)}; seed {spec.seed}")
     for key, value in spec.model_dump(exclude_defaults=True).items():
         say(f"{key} = {value}", level=1)
-    say(
-        f"identity {campaign.target.identity}; channels {', '.join(sorted(campaign.target.channels))}",
-        level=1,
-    )
-    for note in campaign.notes:
+    say(f"identity {target.identity}; channels {', '.join(sorted(target.channels))}", level=1)
+    for note in parts.notes:
         say(note)
-    campaign.calibrate()
-    say(campaign.calibration.words())
-    for name, floor in campaign.panel.noise.items():
-        say(f"noise floor of {name}: {floor:.3g}; what differs by less is no finding")
-    with campaign.create(directory) as store, _resumable(directory):
-        _run(campaign, store, as_json)
-    raise AssertionError("a run ends with an exit")
+    _finish(directory, partial(begin, parts, directory), as_json)
 
 
 @options.command()
@@ -174,67 +167,55 @@ def _begin(spec: "Spec", output: Path | None, as_json: bool, images: bool | None
 @options.JSON
 def resume(directory: Path, budget: str | None, stop_after: int | None, as_json: bool) -> None:
     """Go on with the campaign in DIRECTORY."""
-    from lmfuzz.campaign.campaign import Campaign, spec_for_resume
-    from lmfuzz.storage.store import Store
-    from lmfuzz.text import plural
+    from lmfuzz.api.running import go_on
 
-    spec = spec_for_resume(directory, budget, stop_after)
-    with Store.resume(directory) as store, _resumable(directory):
-        campaign = Campaign(spec, store=store)
-        campaign.restore(store)
-        say(f"going on with {directory} after {plural(campaign.executor.executions, 'execution')}")
-        _run(campaign, store, as_json)
+    _finish(directory, partial(go_on, directory, budget, stop_after, {}), as_json)
 
 
-def _run(campaign: "Campaign", store: "Store", as_json: bool) -> NoReturn:
-    """Run the campaign, print its summary, and exit as it ended."""
+def _finish(directory: Path, run: "Callable[[Note, View], Campaign]", as_json: bool) -> NoReturn:
+    """Run a campaign, print its summary, and exit as it ended."""
     from lmfuzz.analysis import summary as texts
-    from lmfuzz.campaign.campaign import Silent
+    from lmfuzz.api.running import silent
     from lmfuzz.cli.progress import watch
-    from lmfuzz.storage.store import Unwritten
+    from lmfuzz.errors import DiskError
+    from lmfuzz.storage.directory import has_commit
+    from lmfuzz.storage.record import CampaignRecord
     from lmfuzz.text import resume_command, strict_json
 
-    full: Unwritten | None = None
-    quiet = nullcontext(Silent())
-    with quiet if verbosity() < 0 else watch(campaign, sys.stdout) as view, stop_on_signal(campaign.stop):
-        try:
-            campaign.run(store, view)
-        except Unwritten as error:
-            full = error
-    numbers = texts.summary(store.record(), full.findings if full else ())
+    campaign, full = None, None
+    try:
+        campaign = run(say, silent if verbosity() < 0 else partial(watch, out=sys.stdout))
+    except DiskError as error:
+        if not has_commit(directory):
+            raise
+        full = error
+    except KeyboardInterrupt:  # before the first step, or a second time
+        if not has_commit(directory):
+            raise
+        fail(f"interrupted; go on with: {resume_command(directory)}", INTERRUPTED)
+    numbers = texts.summary(CampaignRecord.read(directory), full.findings if full else ())
     if full:
         numbers["exit_reason"] = "disk full"
     tell(texts.summary_lines(numbers))
-    interrupted = campaign.reason == "interrupted"
+    interrupted = campaign is not None and campaign.reason == "interrupted"
     if interrupted or full:
         room = "make room, then " if full else ""
-        click.echo(printable(f"{room}go on with: {resume_command(store.directory)}"))
-    elif campaign.kept and verbosity() >= 0:
-        click.echo(printable(f"look at one with: lmfuzz show {shell_quote(store.directory)} 1"))
-    click.echo(printable(f"the campaign is in {store.directory}"))
+        click.echo(printable(f"{room}go on with: {resume_command(directory)}"))
+    elif campaign and campaign.kept and verbosity() >= 0:
+        click.echo(printable(f"look at one with: lmfuzz show {shell_quote(directory)} 1"))
+    click.echo(printable(f"the campaign is in {directory}"))
     if as_json:
         click.echo(strict_json(numbers))
     if full:
         _report(full)
     if interrupted:
         sys.exit(INTERRUPTED)
-    if campaign.unjudged:
+    if campaign and campaign.unjudged:
         fail(campaign.unjudged, USAGE)
-    sys.exit(FOUND if campaign.kept else NOTHING)
+    sys.exit(FOUND if campaign and campaign.kept else NOTHING)
 
 
-@contextmanager
-def _resumable(directory: Path) -> Iterator[None]:
-    """Say how to go on when Ctrl-C comes before the first step, or a second time."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        from lmfuzz.text import resume_command
-
-        fail(f"interrupted; go on with: {resume_command(directory)}", INTERRUPTED)
-
-
-def _report(full: "Unwritten") -> NoReturn:
+def _report(full: "DiskError") -> NoReturn:
     """Say that the disk is full, with the findings that would be lost otherwise."""
     from lmfuzz.analysis.summary import finding_record
     from lmfuzz.text import plural, strict_json

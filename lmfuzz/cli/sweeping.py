@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
+from lmfuzz.campaign.signals import stop_on_signal
 from lmfuzz.cli import options
 from lmfuzz.cli.console import say, tell
 from lmfuzz.cli.exit_codes import INTERRUPTED, NOTHING, fail
-from lmfuzz.cli.signals import stop_on_signal
 
 
 @options.command()

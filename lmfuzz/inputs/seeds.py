@@ -29,6 +29,15 @@ class Seeds:
     left_out: int = 0  # rows that were too short without them, or bundled ones that do not fit
     repeated: int = 0  # rows that were there already
 
+    @property
+    def notes(self) -> list[str]:
+        """Lines for a person about what was not taken over."""
+        told = {
+            "characters outside the model's alphabet, dropped from the seeds": self.dropped,
+            "seeds left out because they do not fit the model": self.left_out,
+        }
+        return [f"{what}: {count}" for what, count in told.items() if count]
+
 
 def read(paths: Sequence[str], space: TextSpace, unknown: Unknown = "error", bundled: str = BUNDLED) -> Seeds:
     r"""The distinct prompts in files and folders, in order; the ``bundled`` ones where ``paths`` is empty.

@@ -10,7 +10,7 @@ from lmfuzz.errors import INTERRUPTS, Unfit, UsageError, one_line
 from lmfuzz.inputs.spaces import BoxSpace, Space
 from lmfuzz.objectives.detectors import Detector, as_detector, distinct
 from lmfuzz.protocols import ForTexts, LooksForSecret, LooksForTokens, Objective
-from lmfuzz.types import Array, Batch, Evidence, FloatArray, State, Trace, take
+from lmfuzz.types import CRASH, Array, Batch, Evidence, FloatArray, State, Trace, take, unknown
 
 DISTINCT = 3  # tracebacks kept per objective
 OTHERS = "(other errors)"
@@ -244,6 +244,18 @@ class ObjectiveSet:
     def noise(self, floors: Mapping[str, float]) -> None:
         for name in floors.keys() & self._noisy.keys():
             self._noisy[name].noise = floors[name]
+
+    def leave_ungraded(self, channels: frozenset[str]) -> list[str]:
+        """Grade no column that a target with these channels cannot grade: it then says hit or no hit.
+
+        Returns a line for a person if there are such columns.
+        """
+        have = channels | {CRASH, "prompt"}
+        graded = tuple(frozenset[str]() if unknown(grade, have) else grade for grade in self.grades)
+        lost = sum(now != before for now, before in zip(graded, self.grades, strict=True))
+        self.grades = graded
+        of = f"{lost} of the {len(graded)} things looked for"
+        return [f"the target cannot say how near it is to {of}"] if lost else []
 
     def state(self) -> State:
         """Counts, noise floors and errors, for resume."""

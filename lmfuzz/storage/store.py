@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from lmfuzz.errors import UsageError
+from lmfuzz.errors import DiskError, UsageError
 from lmfuzz.files import DATABASE
 from lmfuzz.inputs.corpus import Corpus
 from lmfuzz.inputs.spaces import Space, described
@@ -30,14 +30,6 @@ from lmfuzz.types import Finding, Minimal, State, Step
 QUIET = 3.0  # seconds after which a commit is due although nothing was found
 SHARE = 100  # a commit waits for this many times what the last one took, so they cost 1 % at most
 SAMPLE = 1.0  # seconds between rows of the table steps
-
-
-class Unwritten(Exception):  # noqa: N818  # it is the findings that are unwritten
-    """The disk took no more; ``findings`` are those that were found but could not be written."""
-
-    def __init__(self, path: Path, reason: str, findings: Sequence[Finding]) -> None:
-        super().__init__(f"cannot write {path}: {reason}")
-        self.findings = findings
 
 
 class Store:
@@ -65,7 +57,7 @@ class Store:
         except (OSError, sqlite3.Error) as error:
             if isinstance(error, OSError) and error.errno != errno.ENOSPC:
                 raise UsageError(f"cannot make {directory}: {error.strerror}") from None
-            raise Unwritten(directory, str(error), []) from error
+            raise DiskError(directory, str(error), []) from error
         store = cls(directory, described(meta["space"]), db, held)
         with store._transaction():
             for table in TABLES:
@@ -136,7 +128,7 @@ class Store:
     def commit(self, state: State, corpus: Corpus, operators: Sequence[str]) -> list[tuple[int, Finding]]:
         """Write everything new and the whole state as one; the findings written, with their numbers.
 
-        Raises Unwritten, with the findings that are not on disk, when the disk takes no more.
+        Raises DiskError, with the findings that are not on disk, when the disk takes no more.
         """
         started = time.perf_counter()
         first = self._count("findings") + 1 if self._findings else 0
@@ -158,12 +150,12 @@ class Store:
         return numbered
 
     def minimise(self, number: int, minimal: Minimal) -> None:
-        """Keep the minimal row of finding ``number``; Unwritten when the disk takes no more."""
+        """Keep the minimal row of finding ``number``; DiskError when the disk takes no more."""
         with self._transaction():
             self._insert("minimals", [minimal_row(number, minimal, self.space)])
 
     def describe(self, meta: Mapping[str, Any]) -> None:
-        """Change entries of ``meta``; Unwritten when the disk takes no more."""
+        """Change entries of ``meta``; DiskError when the disk takes no more."""
         with self._transaction():
             self._describe(meta)
 
@@ -193,7 +185,7 @@ class Store:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        """All or nothing; Unwritten, with what was found and not written, when the disk takes no more."""
+        """All or nothing; DiskError, with what was found and not written, when the disk takes no more."""
         try:
             self._db.execute("BEGIN IMMEDIATE")
             yield
@@ -202,14 +194,14 @@ class Store:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             if isinstance(error, OSError | sqlite3.Error):
-                raise Unwritten(self.directory, str(error), self._findings) from error
+                raise DiskError(self.directory, str(error), self._findings) from error
             raise
 
     def _count(self, table: str) -> int:
         return int(self._db.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
 
     def _migrate(self) -> None:
-        """From format 4, which says nothing of the text of a minimal row; Unwritten when the disk is full."""
+        """From format 4, which says nothing of the text of a minimal row; DiskError when the disk is full."""
         if "by_text" not in [name for _, name, *_ in self._db.execute("PRAGMA table_info(minimals)")]:
             with self._transaction():
                 self._db.execute("ALTER TABLE minimals ADD COLUMN by_text INTEGER")

@@ -1,15 +1,19 @@
 """What can be a target, and how each kind of it becomes one."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lmfuzz.errors import TargetError, UsageError
 from lmfuzz.inputs.spaces import BoxSpace
 from lmfuzz.protocols import Target, TargetInfo
-from lmfuzz.spec import Spec
+from lmfuzz.spec import Own, Spec
 from lmfuzz.targets.hf.options import HFOptions
+
+if TYPE_CHECKING:
+    from lmfuzz.targets.hf.loader import CausalFolder
 
 LARGE = 256  # rows: on an H200 a batch of them takes as long as one of 64
 _PROMISED = ("space", "channels", "identity", "run")  # of a PlainTarget
@@ -54,6 +58,53 @@ def missing(found: Any) -> list[str]:
     return [name for name in _PROMISED if not hasattr(found, name)]
 
 
+@dataclass(frozen=True)
+class Given:
+    """A model that was given from Python.
+
+    tokenizer: of a Hugging Face model. alphabet: of a module whose symbol i is the character i of it.
+    """
+
+    model: Any
+    tokenizer: Any = None
+    alphabet: str | None = None
+
+
+def given(found: Any, name: str, spec: Spec) -> Target:
+    """Return a model that was given from Python as a target; TargetError when it cannot be one."""
+    one = found if isinstance(found, Given) else Given(found)
+    model, tokenizer, alphabet = one.model, one.tokenizer, one.alphabet
+    if tokenizer is not None:
+        from lmfuzz.targets.hf.loader import wrap
+
+        return _causal(wrap(model, tokenizer, name, HFOptions.of(spec)), name, spec)
+    if alphabet is not None:
+        from lmfuzz.targets.torch_module import WithAlphabet
+
+        model = WithAlphabet(model, alphabet)
+    return as_target(model, name, spec)
+
+
+@contextmanager
+def lent(own: Own) -> Iterator[None]:
+    """Use objects that were given from Python, and leave modules, and torch's threads, as they were found."""
+    import torch
+
+    models = [one.model if isinstance(one, Given) else one for one in own.values()]
+    modules = [part for model in models if isinstance(model, torch.nn.Module) for part in model.modules()]
+    modes = [(module, module.training) for module in modules]
+    weights = [(one, one.requires_grad) for module in modules for one in module.parameters(recurse=False)]
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        for module, mode in modes:
+            module.training = mode
+        for one, wanted in weights:
+            one.requires_grad_(wanted)
+
+
 def own(found: Any, spec: Spec) -> Target:
     """Return a target of the user's own as it is, or with an ``info`` if it has none.
 
@@ -79,12 +130,16 @@ def own(found: Any, spec: Spec) -> Target:
 def hugging_face(source: str, name: str, spec: Spec) -> Target:
     """Return the causal language model in a folder, or of that name on the hub, as the target ``name``."""
     from lmfuzz.targets.hf.loader import load
+
+    return _causal(load(source, HFOptions.of(spec), spec.allow_pickle), name, spec)
+
+
+def _causal(found: "CausalFolder", name: str, spec: Spec) -> Target:
     from lmfuzz.targets.hf.target import CausalLM
     from lmfuzz.targets.sampling import Decoding
 
-    options = HFOptions.of(spec)
-    found = load(source, options, spec.allow_pickle)
-    made = CausalLM(found, name, Decoding.of(spec), options, spec.min_length, spec.max_length)
+    decoding, options = Decoding.of(spec), HFOptions.of(spec)
+    made = CausalLM(found, name, decoding, options, spec.min_length, spec.max_length)
     if made.reader.device.type != "cpu" and spec.batch < LARGE:
         slow = f"a GPU is many times as fast with larger batches; --batch {spec.batch} is small"
         made.info = replace(made.info, notes=(*made.info.notes, slow))

@@ -12,9 +12,9 @@ from lmfuzz.inputs.bundled import MODELS, PREFIX, expand, resource
 from lmfuzz.plugins.grammar import parse
 from lmfuzz.plugins.modules import resolve
 from lmfuzz.protocols import Target
-from lmfuzz.spec import Spec
+from lmfuzz.spec import NOTHING, PYTHON, Own, Spec, own_object
 from lmfuzz.targets import TARGETS
-from lmfuzz.targets.kinds import as_target, hugging_face, is_function, is_module
+from lmfuzz.targets.kinds import as_target, given, hugging_face, is_function, is_module
 from lmfuzz.targets.twins.recipes import RECIPES, is_recipe
 
 BUNDLED = f"{MODELS}shakespeare"
@@ -22,15 +22,15 @@ _HUB = re.compile(r"[\w-][\w.-]*/[\w.-]+")  # OWNER/NAME
 FILES = (".pt", ".pth", ".pt2", ".ts")  # TorchScript and exported programs
 
 
-def load_target(spec: Spec) -> Target:
-    """The target that ``spec.model`` names; with ``spec.twin``, the pair of both.
+def load_target(spec: Spec, own: Own = NOTHING) -> Target:
+    """Return the target that ``spec.model`` names; with ``spec.twin``, the pair of both.
 
     '' is the bundled model; else a checkpoint folder, a TorchScript file or exported program, the name of an
     installed plug-in, or ``file.py:factory`` or ``module:factory``, which returns a Target or a torch
     module, or is a function with a ``space``. A twin is named in the same way, or is a recipe for one.
     TargetError, in one sentence, when one cannot be loaded or the two do not fit each other.
     """
-    base = _load(spec.model or BUNDLED, spec)
+    base = _load(spec.model or BUNDLED, spec, own)
     if not spec.twin:
         return base
     known_kind = is_recipe(spec.twin) or ":" in spec.twin or _HUB.fullmatch(spec.twin)
@@ -40,12 +40,14 @@ def load_target(spec: Spec) -> Target:
     from lmfuzz.targets.twins.pair import pair
 
     if not is_recipe(spec.twin) or Path(spec.twin).exists():
-        return pair(base, _load(spec.twin, spec))
+        return pair(base, _load(spec.twin, spec, own))
     return pair(base, *_compressed(base, spec))
 
 
-def _load(model: str, spec: Spec) -> Target:
+def _load(model: str, spec: Spec, own: Own) -> Target:
     """The target that a name stands for."""
+    if (found := own_object(model, own)) is not None:
+        return given(found, model.removeprefix(PYTHON), spec)
     try:
         file, python, attribute = model.partition(".py:")  # corpora:examples/broken_loss.py:broken_loss, too
         path = resource(file + ".py") if python else resource(model)

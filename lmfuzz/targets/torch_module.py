@@ -14,6 +14,19 @@ from lmfuzz.targets.sampling import CHANNELS, STEPWISE, Decoding, TokenSampler, 
 from lmfuzz.types import Batch, IntArray, Trace
 
 
+class WithAlphabet(nn.Module):
+    """A module with an alphabet that it does not have itself; symbol i is the character i of it."""
+
+    def __init__(self, module: nn.Module, alphabet: str) -> None:
+        super().__init__()
+        self.module, self.alphabet = module, alphabet
+        self.training = module.training
+
+    def forward(self, *inputs: Any) -> Any:
+        """Return what the module gives."""
+        return self.module(*inputs)
+
+
 class ModuleTarget:
     """A module from symbols int64 (B, T) to logits (B, T, V), or (logits, anything), as a target.
 

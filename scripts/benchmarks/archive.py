@@ -9,6 +9,7 @@ from benchmarks.campaigns import corpus_text, window_prompts, windows
 from benchmarks.figures import Measured, Options, Wrong, percent, spread
 from benchmarks.speed import PROMPT, ROWS, bundled
 
+from lmfuzz.campaign.build import build
 from lmfuzz.campaign.campaign import Campaign
 from lmfuzz.coverage.archive import Archive
 from lmfuzz.spec import Spec
@@ -135,8 +136,7 @@ def measure(keys: list[str], options: Options) -> dict[str, Measured]:
     """``archive_share_100k``: points of real hidden states, queries by the next ones."""
     size, chunk, chunks, tail = (2_048, 2, 2, 512) if options.quick else (100_000, 16, 8, TAIL)
     rng, target = np.random.default_rng(0), bundled()
-    campaign = Campaign(Spec(), target)
-    campaign.calibrate()
+    campaign = Campaign.begin(build(Spec()))
     stream = states(campaign, (512 if options.quick else 18_432), rng)
     # At the calibrated radius such states fill some thousand places: a radius that half of them pass.
     probe = rng.integers(size, len(stream), size=256)

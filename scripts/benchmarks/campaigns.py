@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lmfuzz.campaign.build import build
 from lmfuzz.campaign.campaign import Campaign
 from lmfuzz.inputs.seeds import read
 from lmfuzz.inputs.spaces import TextSpace
@@ -43,9 +44,9 @@ def assembled(
     with tempfile.TemporaryDirectory(prefix="lmfuzz-bench-") as folder:
         file = Path(folder) / "seeds.jsonl"
         file.write_text("".join(json.dumps({"prompt": seed}) + "\n" for seed in seeds), encoding="utf-8")
-        spec = Spec(**{"budget": ENDLESS, "seeds": [str(file)], **settings})  # type: ignore[arg-type]
-        campaign = Campaign(spec, target)
-        campaign.calibrate()
+        given = {} if target is None else {"model": "python:target"}
+        spec = Spec(**{"budget": ENDLESS, "seeds": [str(file)], **settings, **given})  # type: ignore[arg-type]
+        campaign = Campaign.begin(build(spec, {"python:target": target}))
         with campaign.create(Path(folder) / "campaign") as store:
             yield campaign, store
 

@@ -9,7 +9,7 @@ from benchmarks.campaigns import Eye
 from benchmarks.figures import Measured, Options, Wrong, noted, percent
 
 from lmfuzz.analysis.distil import distil
-from lmfuzz.campaign import build as assembly
+from lmfuzz.campaign.build import build, shrinker
 from lmfuzz.campaign.campaign import Campaign
 from lmfuzz.campaign.shrink import Shrinker
 from lmfuzz.inputs.corpus import Corpus
@@ -34,16 +34,16 @@ def measure_shrink(keys: list[str], options: Options) -> dict[str, Measured]:
             directory = Path(folder) / str(seed)
             _campaign(directory, seed, options.quick)
             record = CampaignRecord.read(directory)
-            shrinker = assembly.shrinker(record)
+            shrinks = shrinker(record)
             for finding in record.findings:
                 started = time.perf_counter()
-                small = shrinker(finding)
+                small = shrinks(finding)
                 seconds += time.perf_counter() - started
                 if small is None:
                     lost += 1
                     continue
                 shrunk.append((finding, small))
-                minimal += _is_minimal(shrinker, finding, small.row)
+                minimal += _is_minimal(shrinks, finding, small.row)
     if not shrunk:
         raise Wrong("nothing was found that could be shrunk")
     ratios = [len(small.row) / len(finding.row) for finding, small in shrunk]
@@ -65,8 +65,7 @@ def measure_shrink(keys: list[str], options: Options) -> dict[str, Measured]:
 
 def _campaign(directory: Path, seed: int, quick: bool) -> None:
     more = {"objectives": ["regex:pattern=the"]} if quick else {}
-    campaign = Campaign(Spec(budget="2000x" if quick else "60000x", seed=seed, **more))  # type: ignore[arg-type]
-    campaign.calibrate()
+    campaign = Campaign.begin(build(Spec(budget="2000x" if quick else "60000x", seed=seed, **more)))  # type: ignore[arg-type]
     with campaign.create(directory) as store:
         campaign.run(store, Eye(lambda step: None))
 

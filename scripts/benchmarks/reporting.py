@@ -13,6 +13,7 @@ import numpy as np
 from benchmarks.campaigns import Eye
 from benchmarks.figures import Measured, Options, Wrong, noted
 
+from lmfuzz.campaign.build import build
 from lmfuzz.campaign.campaign import Campaign
 from lmfuzz.coverage.archive import MANY
 from lmfuzz.spec import Spec
@@ -58,8 +59,7 @@ def _report(directory: Path, file: Path) -> float:
 
 
 def _campaign(directory: Path, quick: bool) -> None:
-    campaign = Campaign(Spec(budget="1500x" if quick else SHORT, max_new=100 if quick else 200))
-    campaign.calibrate()
+    campaign = Campaign.begin(build(Spec(budget="1500x" if quick else SHORT, max_new=100 if quick else 200)))
     with campaign.create(directory) as store:
         campaign.run(store, Eye(lambda _: None))
     if not campaign.kept:

@@ -12,7 +12,7 @@ from benchmarks.figures import Wrong
 from benchmarks.jobs import together
 
 from lmfuzz.analysis.sweep import Cell, Failure, Sweep, cells, read
-from lmfuzz.cli.signals import stop_on_signal
+from lmfuzz.campaign.signals import stop_on_signal
 from planting.faults import FAULTS, STEPS, TRAINED, fault_of
 from planting.tables import Result
 from planting.texts import Plants

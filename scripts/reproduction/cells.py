@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from lmfuzz.campaign.build import build
 from lmfuzz.campaign.campaign import Campaign
 from lmfuzz.spec import Spec
 
@@ -36,8 +37,7 @@ class Cell:
 
 def run(cell: Cell) -> Result:
     """What became of the seeds, as lists with one entry per trial, and what it took."""
-    campaign = Campaign(Spec(**cell.spec))
-    campaign.calibrate()
+    campaign = Campaign.begin(build(Spec(**cell.spec)))
     started = campaign.executor.executions
     count = {"seeds": _seeds, "first": _first, "gaps": _gaps, "hits": _hits}[cell.kind]
     found = count(campaign)
@@ -75,7 +75,7 @@ def _first(campaign: Campaign) -> Result:
 
 def _gaps(campaign: Campaign) -> Result:
     """One trial: which prompts have a row that parts, and the base's largest top-two gap at a parting."""
-    column = campaign.panel.targets.index("gap")
+    column = campaign.objectives.targets.index("gap")
     best = np.full(len(campaign.context.seeds), -np.inf)
     for step in campaign.steps():
         np.maximum.at(best, step.batch.origin, step.margins[:, column].astype(np.float64))

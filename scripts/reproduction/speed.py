@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from lmfuzz.campaign.build import build
 from lmfuzz.campaign.campaign import Campaign
 from lmfuzz.spec import Spec
 from lmfuzz.targets.image import ImageTarget
@@ -15,11 +16,11 @@ BATCH, ROUNDS, STEPS, WARM = 250, 9, 20, 150
 
 def measure(quick: bool = False) -> dict[str, Any]:
     """The ratio of the two speeds, taken in turns in one run: its median, least and most."""
-    campaign = Campaign(Spec(
+    spec = Spec(
         model="models:mnist/lenet5", twin="tflite", shape=[28, 28, 1], seeds=["mnist"], count=BATCH,
         objectives=["disagreement"], search="walk", budget="100h", batch=BATCH,
-    ))  # fmt: skip
-    campaign.calibrate()
+    )  # fmt: skip
+    campaign = Campaign.begin(build(spec))
     base, twin = campaign.target.base, campaign.target.twin  # type: ignore[attr-defined]
     assert isinstance(base, ImageTarget)
     assert isinstance(twin, ImageTarget)

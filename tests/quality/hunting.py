@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from lmfuzz import loop
 from lmfuzz.budget import Budget
-from lmfuzz.campaign.executor import LocalExecutor
+from lmfuzz.campaign.evaluator import Evaluator
 from lmfuzz.campaign.findings import Findings
 from lmfuzz.coverage import FEATURES
 from lmfuzz.coverage.archive import Archive
@@ -32,8 +32,9 @@ class Quarry:
 
 def hunt(quarry: Quarry, search: str, seed: int, executions: int) -> set[str]:
     """The bugs that ``search`` finds with so many executions; it ends early when it has found all."""
-    executor, space = LocalExecutor(quarry.target), quarry.target.space
-    panel = ObjectiveSet({text: OBJECTIVES.build(parse(text)) for text in quarry.objectives})
+    objectives = ObjectiveSet({text: OBJECTIVES.build(parse(text)) for text in quarry.objectives})
+    evaluator, space = Evaluator(quarry.target, objectives), quarry.target.space
+    executor = evaluator.executor
     operators = {
         name: OPERATORS.build(parse(name))
         for name in OPERATORS.names()
@@ -43,18 +44,18 @@ def hunt(quarry: Quarry, search: str, seed: int, executions: int) -> set[str]:
     }
     seeds = Batch.of([space.encode(text) for text in quarry.seeds])
     setting = SearchContext(
-        space, seeds, operators, panel.targets, Corpus(space), Streams(seed)["search"],
+        space, seeds, operators, objectives.targets, Corpus(space), Streams(seed)["search"],
         executor if hasattr(quarry.target, "sample") else None,
     )  # fmt: skip
     feature = FEATURES.build(parse("hidden_last"))
     feature.fit(executor.run(seeds, feature.needs))
-    findings = Findings(panel, executor, panel.needs | {"text"}, seeds, runs=1, keep=1)
+    findings = Findings(evaluator, seeds, runs=1, keep=1)
     archive = Archive(4.0, feature(executor.run(seeds[:1], feature.needs)).shape[1], approximate=False)
     strategy = SEARCHES.build(parse(search), setting)
     budget = Budget(executions=executions)
     found: set[str] = set()
-    always = feature.needs | panel.needs | {"text"}
-    for step in loop.run(strategy, executor, feature, panel, archive, findings, budget, 64, always):
+    always = feature.needs | evaluator.channels
+    for step in loop.run(strategy, executor, feature, objectives, archive, findings, budget, 64, always):
         for finding in step.findings:
             found |= {bug for bug in quarry.bugs if bug in finding.bucket and finding.label == "confirmed"}
         if len(found) == len(quarry.bugs):

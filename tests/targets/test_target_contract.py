@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import small_lms
 import torch
+from begun import MODEL, parts
 from plain import char_rnn
 from torch import nn
 
 import lmfuzz
-from lmfuzz.campaign.campaign import Campaign
 from lmfuzz.inputs.spaces import BoxSpace, TextSpace
 from lmfuzz.protocols import Classifier, Differentiable, HasLexicon, Sampler, Target, TargetInfo
 from lmfuzz.spec import Spec
@@ -309,10 +309,11 @@ def test_the_module_inside_a_plain_object_can_have_a_twin() -> None:
 def test_a_campaign_takes_a_plain_object_and_its_word(tmp_path: Path) -> None:
     seeds = tmp_path / "seeds.txt"
     seeds.write_text("abc\nca\n")
-    campaign = Campaign(Spec(objectives=["repetition"], seeds=[str(seeds)]), Talkative())
-    assert campaign.notes == ["it is slow"]
-    assert "tail" in campaign.operators
-    assert "tail" not in Campaign(campaign.spec, Plain()).operators
+    spec = Spec(model=MODEL, objectives=["repetition"], seeds=[str(seeds)])
+    talkative = parts(spec, Talkative())
+    assert talkative.notes == ("it is slow",)
+    assert "tail" in talkative.context.operators
+    assert "tail" not in parts(spec, Plain()).context.operators
 
 
 def test_nothing_but_the_door_for_plain_objects_probes_a_target() -> None:

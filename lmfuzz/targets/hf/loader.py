@@ -48,7 +48,7 @@ def load(name: str, how: HFOptions, allow_pickle: bool = False) -> CausalFolder:
     TargetError, one sentence, where there is none, or it is not a decoder-only model that can be used.
     """
     with quiet():  # what matters becomes a sentence
-        from transformers import AutoConfig
+        from transformers import AutoConfig, AutoTokenizer
         from transformers.utils.logging import disable_progress_bar
 
         disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -62,16 +62,35 @@ def load(name: str, how: HFOptions, allow_pickle: bool = False) -> CausalFolder:
         _decoder_only(name, config)
         if local.is_dir():
             _complete(local, allow_pickle)
-        tokens, tokenizer = _tokens(name, source, how, remote)
+        load_tokenizer: Any = AutoTokenizer.from_pretrained
+        tokenizer = _trying(name, "tokenizer", lambda: load_tokenizer(source, **remote))
+        tokens = _tokens(name, tokenizer, how)
         model = _model(name, source, config, device, how.dtype, weights)
+    _threads(model, how)
+    return _folder(name, _quickened(model), tokens, tokenizer)
+
+
+def wrap(model: Any, tokenizer: Any, name: str, how: HFOptions) -> CausalFolder:
+    """Return a model that is loaded already, on whatever device it is; its tokenizer belongs to it.
+
+    Raises TargetError when it is not a decoder-only language model, or the tokenizer is not its own.
+    """
+    if moved := [key for key in ("device", "dtype") if key in how.given]:
+        raise UsageError(f"{name} is loaded already; leave out {moved[0]}, and move it with its own .to(...)")
+    if getattr(model, "config", None) is None:
+        raise TargetError(f"{name} is not a Hugging Face model: it has no config; leave out the tokenizer")
+    _decoder_only(name, model.config)
+    return _folder(name, model, _tokens(name, tokenizer, how), tokenizer)
+
+
+def _folder(name: str, model: nn.Module, tokens: Tokens, tokenizer: Any) -> CausalFolder:
     ends, notes = _ends(model, tokenizer), []
     _belongs(name, model, tokens)
     if not ends:
         notes.append("the model has no end of text: every output goes on to --max-new")
     if tokenizer.pad_token_id is None:
         notes.append("the tokenizer has no padding token; none is needed, padding is masked")
-    _threads(model, how)
-    return CausalFolder(_quickened(model), tokens, ends, tuple(notes))
+    return CausalFolder(model, tokens, ends, tuple(notes))
 
 
 def _answers() -> bool:
@@ -164,10 +183,7 @@ def _complete(folder: Path, allow_pickle: bool) -> None:
         )
 
 
-def _tokens(name: str, source: str, how: HFOptions, remote: dict[str, Any]) -> tuple[Tokens, Any]:
-    from transformers import AutoTokenizer
-
-    tokenizer = _trying(name, "tokenizer", lambda: AutoTokenizer.from_pretrained(source, **remote))
+def _tokens(name: str, tokenizer: Any, how: HFOptions) -> Tokens:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise TargetError(
@@ -175,7 +191,7 @@ def _tokens(name: str, source: str, how: HFOptions, remote: dict[str, Any]) -> t
             " form with a PreTrainedTokenizerFast"
         )
     before, behind, strips, chat = _surroundings(name, tokenizer, how)
-    return Tokens(backend.to_str(), before, behind, not chat, strips), tokenizer
+    return Tokens(backend.to_str(), before, behind, not chat, strips)
 
 
 def _surroundings(name: str, tokenizer: Any, how: HFOptions) -> tuple[str, str, bool, bool]:

@@ -1,13 +1,20 @@
 """Signals that end a campaign in order: after its step, with all that it found on disk."""
 
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
 @contextmanager
 def stop_on_signal(stop: Callable[[], None]) -> Iterator[None]:
-    """The first SIGINT, SIGTERM or SIGHUP calls ``stop``, a second one does what it did before."""
+    """Call ``stop`` at the first SIGINT, SIGTERM or SIGHUP; a second one does what it did before.
+
+    Outside of the main thread, where signals cannot be handled, nothing is changed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     before = {n: signal.getsignal(n) for n in signal.Signals if n.name in ("SIGINT", "SIGTERM", "SIGHUP")}
 
     def first(number: int, frame: object) -> None:

@@ -1,0 +1,1 @@
+"""What ``import lmfuzz`` offers: campaigns from Python, and what they came to."""

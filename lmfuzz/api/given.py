@@ -1,0 +1,97 @@
+"""What may be given from Python in place of names: models, detectors and prompts."""
+
+import os
+from collections.abc import Iterable, Sequence
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from lmfuzz.errors import UsageError
+from lmfuzz.inputs.bundled import PREFIX
+from lmfuzz.inputs.datasets import FILES
+from lmfuzz.inputs.seeds import TEXT
+from lmfuzz.spec import NOTHING, PYTHON, Own, Spec
+
+_ENDINGS = (".txt", ".jsonl", ".npy", ".png", ".jpg", ".gz")
+
+
+class Objects:
+    """The objects that a campaign is given, under the names that its spec has for them."""
+
+    def __init__(self, tokenizer: Any = None, alphabet: str | None = None, own: Own = NOTHING) -> None:
+        self.own = dict(own)
+        self._tokenizer, self._alphabet = tokenizer, alphabet
+
+    def model(self, model: Any, role: str = "model") -> str:
+        """Return what a spec calls a model: a name or path as it is, an object by its type.
+
+        Raises UsageError when it is a class, or a tokenizer or an alphabet belongs to a name.
+        """
+        if isinstance(model, str | os.PathLike):
+            if (self._tokenizer, self._alphabet) != (None, None) and role == "model":
+                raise UsageError("tokenizer= and alphabet= are for a model that is an object, not for a name")
+            return os.fspath(model)
+        if isinstance(model, type):
+            raise UsageError(f"the {role} is the class {model.__name__}; give an object of it")
+        from lmfuzz.targets.kinds import Given
+
+        return self._named(model, Given(model, self._tokenizer, self._alphabet))
+
+    def objective(self, objective: Any) -> str:
+        """Return what a spec calls an objective: a text as it is, a detector by its name."""
+        if isinstance(objective, str):
+            return objective
+        if isinstance(objective, type) or not callable(objective):
+            shown = objective.__name__ if isinstance(objective, type) else repr(objective)
+            raise UsageError(f"{shown} is not an objective: give a text, a function, or an object to call")
+        return self._named(objective, objective)
+
+    def _named(self, thing: Any, kept: Any) -> str:
+        """A name that is not taken, under which ``kept`` is found."""
+        said = thing.__name__ if isinstance(getattr(thing, "__name__", None), str) else type(thing).__name__
+        plain = "".join(c for c in said if c.isalnum() or c == "_")
+        free = (f"{PYTHON}{plain}" + (f"_{n}" if n > 1 else "") for n in range(1, len(self.own) + 2))
+        name = next(name for name in free if name not in self.own)
+        self.own[name] = kept
+        return name
+
+
+def seed_names(seeds: Any) -> list[str]:
+    """Return what a spec calls seeds: files, folders and data sets as they are, other texts as prompts.
+
+    Raises UsageError for anything else, and for a name that looks like a file and is none.
+    """
+    several = [seeds] if isinstance(seeds, str | os.PathLike) else seeds
+    if not isinstance(several, Iterable):
+        raise UsageError(f"seeds are prompts, or paths of files and folders, not {type(seeds).__name__}")
+    return [_seed_name(seed) for seed in several]
+
+
+def _seed_name(seed: Any) -> str:
+    if isinstance(seed, os.PathLike):
+        return str(os.fspath(seed))
+    if not isinstance(seed, str):
+        raise UsageError(f"a seed is a prompt or a path, not {seed!r}")
+    named = seed.startswith((PREFIX, TEXT)) or seed in FILES
+    if not named and seed.endswith(_ENDINGS) and not any(map(str.isspace, seed)) and not Path(seed).exists():
+        raise UsageError(f"there is no file {seed}; if it is a prompt, write {TEXT}{seed}")
+    return seed if named or (seed and len(seed) < 256 and Path(seed).exists()) else TEXT + seed
+
+
+def objects_of(spec: Spec, model: Any, twin: Any, objectives: Sequence[Any], objects: Objects) -> Own:
+    """Return the objects that a campaign was given, under the names that its spec has for them.
+
+    Raises UsageError for what the campaign was not given as an object.
+    """
+    found: dict[str, Any] = {}
+    for role, name, thing in (("model", spec.model, model), ("twin", spec.twin, twin)):
+        if thing is not None:
+            found[name] = objects.own.get(objects.model(thing, role))
+    named = [text for text in spec.objectives if text.startswith(PYTHON)]
+    for name, objective in zip_longest(named[: len(objectives)], objectives, fillvalue=""):
+        found[name] = objects.own.get(objects.objective(objective))
+    if any(thing is None or not name.startswith(PYTHON) for name, thing in found.items()):
+        kept = [name for name in (spec.model, spec.twin, *spec.objectives) if name.startswith(PYTHON)]
+        had = ", ".join(name.removeprefix(PYTHON) for name in kept) or "none"
+        raise UsageError(f"give only the objects that the campaign was given when it began: {had}")
+    return found

@@ -1,0 +1,199 @@
+"""What a campaign came to, with all that can be done with it afterwards."""
+
+from collections.abc import Sequence
+from html import escape as html
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from lmfuzz import files
+from lmfuzz.analysis.replay import Recorded, Replay, Verdict
+from lmfuzz.analysis.shrink import shrink
+from lmfuzz.analysis.summary import finding_record, summary, summary_lines
+from lmfuzz.api.given import Objects
+from lmfuzz.api.progress import bar
+from lmfuzz.api.running import go_on, silent
+from lmfuzz.errors import extra
+from lmfuzz.exports import formats
+from lmfuzz.exports.export_model import campaign as exported
+from lmfuzz.report import page
+from lmfuzz.spec import NOTHING, Own, Spec
+from lmfuzz.storage.record import CampaignRecord
+from lmfuzz.targets.kinds import lent
+from lmfuzz.text import WIDTH, bucket_title, escape, plural, quote_output, shorten
+from lmfuzz.types import Finding
+
+if TYPE_CHECKING:
+    import pandas
+
+SHOWN = 20  # findings that a notebook shows
+
+
+class Result:
+    """A campaign that was run or opened.
+
+    Attributes:
+        directory: where the campaign is; a temporary one goes when the result does.
+        notes: lines about the campaign that a person should know.
+        unjudged: why it says nothing that nothing was found, or ''.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        own: Own = NOTHING,
+        notes: Sequence[str] = (),
+        unjudged: str = "",
+        temporary: TemporaryDirectory[str] | None = None,
+    ) -> None:
+        self.directory, self.notes, self.unjudged = directory, list(notes), unjudged
+        self._own, self._temporary = own, temporary
+        self._record = CampaignRecord.read(directory)
+
+    @property
+    def spec(self) -> Spec:
+        """Every setting of the campaign."""
+        return self._record.spec
+
+    @property
+    def findings(self) -> list[Finding]:
+        """The findings, in the order they were found; number n is at place n - 1."""
+        return self._record.findings
+
+    @property
+    def buckets(self) -> dict[str, list[Finding]]:
+        """The findings of each bucket, the buckets in the order they were found."""
+        found: dict[str, list[Finding]] = {}
+        for finding in self.findings:
+            found.setdefault(finding.bucket, []).append(finding)
+        return found
+
+    @property
+    def executions(self) -> int:
+        """How many inputs the model ran, for whatever reason."""
+        return self._record.executions
+
+    @property
+    def reason(self) -> str:
+        """Why the campaign ended: executions, seconds, findings, done or interrupted; '' if it was killed."""
+        return self._record.reason
+
+    def summary(self) -> dict[str, Any]:
+        """Return the numbers of the campaign, as ``lmfuzz show --json`` prints them."""
+        return summary(self._record)
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """Return the findings as a table, a row each, with the columns of ``lmfuzz show --json``.
+
+        Raises UsageError when pandas is not installed.
+        """
+        with extra("pandas"):
+            import pandas
+        records = [finding_record(finding, n) for n, finding in enumerate(self.findings, start=1)]
+        return pandas.DataFrame(records)
+
+    def report(self, file: str | Path | None = None) -> Path:
+        """Write the campaign as one HTML file that opens offline, and return its path.
+
+        Args:
+            file: the file to write; report.html in the campaign's directory if it is None.
+
+        Raises:
+            UsageError: the file cannot be written to.
+        """
+        place = self.directory / "report.html" if file is None else Path(file)
+        files.check(place, makes_folder=True)
+        page.write([self.directory], place)
+        return place
+
+    def export(self, format: str, file: str | Path | None = None) -> str:
+        """Return the findings as text for other programs, and write them to ``file`` if there is one.
+
+        Args:
+            format: jsonl, csv, pytest, junit, sarif or markdown.
+            file: where to write them too.
+
+        Raises:
+            UsageError: there is no such format, or the file cannot be written to.
+        """
+        text = formats.known(format)(exported(self.directory))
+        if file is not None:
+            files.check(Path(file))
+            files.write(text, Path(file))
+        return text
+
+    def replay(
+        self, model: Any = None, *, seeds: bool = False, tokenizer: Any = None, alphabet: str | None = None
+    ) -> list[Verdict]:
+        """Run every finding again, alone, and return what became of each.
+
+        Args:
+            model: another version of the model, as ``fuzz`` takes it; the campaign's own if it is None.
+            seeds: whether seeds that fail now are looked for too.
+            tokenizer: of a Hugging Face model that is an object.
+            alphabet: of a module.
+
+        Raises:
+            UsageError: no input fits the model, or an objective cannot be had any more.
+            TargetError: the model cannot be loaded, or raises on everything.
+        """
+        objects = Objects(tokenizer, alphabet, self._own)
+        name = None if model is None else objects.model(model)
+        with lent(objects.own):
+            again = Replay(Recorded.of(self._record), name, objects.own)
+            return [*again, *(again.seeds() if seeds else ())]
+
+    def shrink(self, number: int | None = None) -> "Result":
+        """Shrink the findings, or the one with this number, and return the result itself.
+
+        Afterwards ``finding.minimal`` is the smallest input found that still fails, None if it did not fail
+        again.
+
+        Raises:
+            UsageError: there is no such finding, or the model is another now.
+            DiskError: the disk takes no more.
+        """
+        with lent(self._own):
+            for _ in shrink(self.directory, number, self._own):
+                pass
+        self._record = CampaignRecord.read(self.directory)
+        return self
+
+    def resume(
+        self, budget: str | None = None, *, stop_after: int | None = None, progress: bool = True
+    ) -> "Result":
+        """Go on with the search, with a larger budget if one is given, and return the result itself.
+
+        Raises:
+            UsageError: nothing is left to spend, or the campaign or an objective is another now.
+            TargetError: the model cannot be loaded.
+            DiskError: the disk takes no more.
+        """
+        with lent(self._own):
+            view = bar if progress else silent
+            campaign = go_on(self.directory, budget, stop_after, self._own, str, view)
+        self.unjudged, self._record = campaign.unjudged, CampaignRecord.read(self.directory)
+        return self
+
+    def __repr__(self) -> str:
+        found = [f"{plural(len(self.findings), 'finding')} in {plural(len(self.buckets), 'bucket')}"]
+        buckets = [
+            f"  {len(of)}  {bucket_title(bucket)}: {shorten(of[0].prompt)} -> {quote_output(of[0], WIDTH)}"
+            for bucket, of in self.buckets.items()
+        ]
+        more = [f"  and {len(buckets) - SHOWN} more buckets"] if len(buckets) > SHOWN else []
+        head = next(iter(summary_lines(self.summary())))
+        notes = [self.unjudged] if self.unjudged else []
+        return "\n".join([f"lmfuzz: {head}", *found, *buckets[:SHOWN], *more, *map(escape, notes)])
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the summary, and a table of the first findings."""
+        rows = [
+            (str(n), bucket_title(one.bucket), one.label, shorten(one.prompt), quote_output(one, WIDTH))
+            for n, one in enumerate(self.findings[:SHOWN], start=1)
+        ]
+        cells = ["".join(f"<td>{html(cell)}</td>" for cell in row) for row in rows]
+        heads = "".join(f"<th>{head}</th>" for head in ("", "bucket", "label", "prompt", "output"))
+        table = f"<table><tr>{heads}</tr>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"
+        head = html(next(iter(summary_lines(self.summary()))))
+        return f"<p>{head}</p><p>{html(repr(self).splitlines()[1])}</p>{table if rows else ''}"

@@ -1,0 +1,51 @@
+"""A target with the objectives that judge it: rows are run, judged, and confirmed alone."""
+
+import numpy as np
+
+from lmfuzz.campaign.executor import LocalExecutor
+from lmfuzz.inputs.spaces import TextSpace
+from lmfuzz.protocols import Objective, Target
+from lmfuzz.types import Batch, Reruns, Trace
+
+
+class Evaluator:
+    """Run rows on a target and judge them.
+
+    Args:
+        target: the model under test.
+        objectives: what counts as misbehaviour, with N columns.
+
+    Attributes:
+        executor: runs the target, and counts its executions.
+        channels: what it asks of the target for every row.
+    """
+
+    def __init__(self, target: Target, objectives: Objective) -> None:
+        self.target, self.objectives = target, objectives
+        self.executor = LocalExecutor(target)
+        self.channels = objectives.needs | {"text"}
+
+    def run(self, batch: Batch) -> Trace:
+        """Return what the objectives judge by, and the texts, of B rows."""
+        return self.executor.run(batch, self.channels)
+
+    def confirm(self, row: Batch, column: int, runs: int) -> Reruns:
+        """Return what ``runs`` re-runs of one row, alone and unpadded, came to in a column of the margins."""
+        alone = row.alone(0)
+        margins = np.array([self.objectives(alone, self.run(alone))[0, column] for _ in range(runs)])
+        failed, unscored = int((margins > 0).sum()), int(np.isnan(margins).sum())
+        return Reruns(failed, runs - failed - unscored, unscored)
+
+    def fails_by_text(self, row: Batch, column: int) -> bool | None:
+        """Return whether the text of a bad row of tokens, tokenized again, is bad too.
+
+        None if rows are not tokens.
+        """
+        space = self.target.space
+        if not (isinstance(space, TextSpace) and space.tokens is not None):
+            return None
+        spelled = space.respelled(row.row(0))
+        if spelled is None:
+            return True
+        again = Batch.of([spelled])
+        return bool(space.legal(again)[0]) and self.confirm(again, column, 1).failed > 0
