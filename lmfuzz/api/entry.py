@@ -1,9 +1,12 @@
 """What Python programs call: ``lmfuzz.fuzz``, ``lmfuzz.diff`` and ``lmfuzz.open``."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from shutil import rmtree
+from tempfile import mkdtemp
 from typing import Any
+from weakref import finalize
 
 from lmfuzz import spec as specs
 from lmfuzz.api.given import Objects, objects_of, seed_names
@@ -139,10 +142,16 @@ def _several(objectives: Any) -> list[Any]:
 def _run(given: Mapping[str, Any], own: Own, output: str | Path | None, progress: bool, call: str) -> Result:
     """Begin a campaign and run it; ``call``: what it was asked for with, for sentences."""
     spec = specs.resolve(given, {}, call)
-    temporary = TemporaryDirectory(prefix="lmfuzz-") if output is None else None
-    directory = Path(temporary.name) / "campaign" if temporary else Path(output or "")
-    require_empty(directory)
-    with lent(own):
-        parts = build(spec, own)
-        campaign = begin(parts, directory, note=str, view=bar if progress else silent)
-    return Result(directory, own, parts.notes, campaign.unjudged, temporary)
+    with ExitStack() as cleanup:
+        if output is None:
+            folder = mkdtemp(prefix="lmfuzz-")
+            cleanup.callback(rmtree, folder, ignore_errors=True)
+            output = f"{folder}/campaign"
+        directory = Path(output)
+        require_empty(directory)
+        with lent(own):
+            parts = build(spec, own)
+            campaign = begin(parts, directory, note=str, view=bar if progress else silent)
+        result = Result(directory, own, parts.notes, campaign.unjudged)
+        finalize(result, cleanup.pop_all().close)
+    return result

@@ -64,7 +64,9 @@ def seed_names(seeds: Any) -> list[str]:
     several = [seeds] if isinstance(seeds, str | os.PathLike) else seeds
     if not isinstance(several, Iterable):
         raise UsageError(f"seeds are prompts, or paths of files and folders, not {type(seeds).__name__}")
-    return [_seed_name(seed) for seed in several]
+    if not (names := [_seed_name(seed) for seed in several]):
+        raise UsageError("seeds is empty; leave it out for the bundled seeds")
+    return names
 
 
 def _seed_name(seed: Any) -> str:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from html import escape as html
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from lmfuzz import files
@@ -39,16 +38,10 @@ class Result:
     """
 
     def __init__(
-        self,
-        directory: Path,
-        own: Own = NOTHING,
-        notes: Sequence[str] = (),
-        unjudged: str = "",
-        temporary: TemporaryDirectory[str] | None = None,
+        self, directory: Path, own: Own = NOTHING, notes: Sequence[str] = (), unjudged: str = ""
     ) -> None:
         self.directory, self.notes, self.unjudged = directory, list(notes), unjudged
-        self._own, self._temporary = own, temporary
-        self._record = CampaignRecord.read(directory)
+        self._own, self._record = own, CampaignRecord.read(directory)
 
     @property
     def spec(self) -> Spec:

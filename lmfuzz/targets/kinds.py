@@ -38,8 +38,8 @@ def as_target(found: Any, model: str, spec: Spec) -> Target:
     if is_module(found):
         return _module(found, model, spec)
     raise TargetError(
-        f"{model} makes a {type(found).__name__}, which is neither a torch module nor a target: it lacks"
-        f" {', '.join(lacks)}"
+        f"{model}: a {type(found).__name__} is neither a torch module, nor a function with a box of legal"
+        f" values (lmfuzz.on), nor a target: it lacks {', '.join(lacks)}"
     )
 
 
@@ -78,6 +78,8 @@ def given(found: Any, name: str, spec: Spec) -> Target:
         from lmfuzz.targets.hf.loader import wrap
 
         return _causal(wrap(model, tokenizer, name, HFOptions.of(spec)), name, spec)
+    if isinstance(getattr(getattr(model, "config", None), "model_type", None), str):
+        raise TargetError(f"{name} is a Hugging Face model; give its tokenizer too: tokenizer=...")
     if alphabet is not None:
         from lmfuzz.targets.torch_module import WithAlphabet
 

@@ -46,7 +46,9 @@ class ModuleTarget:
     ) -> None:
         alphabet = getattr(module, "alphabet", getattr(getattr(module, "config", None), "alphabet", None))
         if alphabet is None:
-            raise TargetError(f"{name}: the module must have its alphabet, a text, as .alphabet")
+            raise TargetError(
+                f"{name}: the module has no alphabet; give it one, a text, as .alphabet, or say alphabet=..."
+            )
         symbols = tuple(alphabet)
         if len(symbols) < 2 or len(set(symbols)) < len(symbols) or any(len(s) != 1 for s in symbols):
             raise TargetError(f"{name}: the alphabet must be two or more characters, each of them once")
