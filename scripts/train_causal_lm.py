@@ -24,7 +24,6 @@ import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
-from train_char_rnn import descend, learning_rate
 from transformers import (
     AutoModelForCausalLM,
     GenerationConfig,
@@ -36,6 +35,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 from transformers.utils import logging
+
+from train_char_rnn import descend, learning_rate
 
 Row = tuple[Tensor, Tensor]  # int64 (T,) each: tokens, and as labels those of them that are to be learnt
 Chat = list[dict[str, str]]  # messages, each with a role and a content

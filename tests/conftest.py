@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 
 import pytest
-from shell import Shell
+
+from helpers.shell import Shell
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks a hub; set before its client is imported
 

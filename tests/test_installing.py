@@ -10,9 +10,9 @@ import pytest
 import setuptools  # noqa: F401  # before distutils, which it replaces
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from shell import Shell
 
 import lmfuzz
+from helpers.shell import Shell
 
 ROOT = Path(__file__).parents[1]
 WITH_TRANSFORMERS = {"tokenizers", "safetensors", "huggingface_hub"}

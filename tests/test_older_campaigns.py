@@ -9,7 +9,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from shell import Shell
+
+from helpers.shell import Shell
 
 OLD = Path(__file__).parent / "campaigns"
 CAMPAIGNS = sorted(path.parent.relative_to(OLD).as_posix() for path in OLD.rglob("campaign.db"))

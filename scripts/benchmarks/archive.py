@@ -5,10 +5,10 @@ import time
 
 import numpy as np
 import torch
+
 from benchmarks.campaigns import corpus_text, window_prompts, windows
 from benchmarks.figures import Measured, Options, Wrong, percent, spread
 from benchmarks.speed import PROMPT, ROWS, bundled
-
 from lmfuzz.campaign.build import build
 from lmfuzz.campaign.campaign import Campaign
 from lmfuzz.coverage.archive import Archive

@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 import torch
+
 from benchmarks.causal_models import Subject, prompts, subjects, target_of
 from benchmarks.figures import Measured, Options, noted
 from benchmarks.ties import Parting, partings
-
 from lmfuzz.targets.hf.target import CausalLM
 from lmfuzz.types import Batch
 

@@ -10,7 +10,6 @@ from benchmarks.causal_models import Plain, Subject, prompts, settings_of, subje
 from benchmarks.figures import Measured, Options, Wrong, noted, spread
 from benchmarks.speed import Slice, outside, watched
 from benchmarks.ties import partings
-
 from lmfuzz.targets.hf.target import CausalLM
 from lmfuzz.types import Batch
 

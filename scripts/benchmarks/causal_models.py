@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmarks.figures import Options, Wrong
 from torch import Tensor
 
 import lmfuzz
+from benchmarks.figures import Options, Wrong
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.bundled import resource
 from lmfuzz.inputs.seeds import BUNDLED

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from benchmarks.campaigns import Eye, assembled
 from benchmarks.figures import Measured, Options, Wrong
-
 from lmfuzz.campaign.campaign import Campaign
 from lmfuzz.types import Step
 

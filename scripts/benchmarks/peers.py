@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from benchmarks.figures import Wrong
-
 from lmfuzz.errors import UsageError
 
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}

@@ -10,7 +10,6 @@ from benchmarks.causal_models import Subject, prompts, settings_of, subjects, ta
 from benchmarks.figures import Measured, Options, noted, percent
 from benchmarks.peers import PEERS, Peer, python_of, running
 from benchmarks.speed import watched
-
 from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.types import Batch
 

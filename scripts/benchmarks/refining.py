@@ -5,9 +5,9 @@ import time
 from pathlib import Path
 
 import numpy as np
+
 from benchmarks.campaigns import Eye
 from benchmarks.figures import Measured, Options, Wrong, noted, percent
-
 from lmfuzz.analysis.distil import distil
 from lmfuzz.campaign.build import build, shrinker
 from lmfuzz.campaign.campaign import Campaign

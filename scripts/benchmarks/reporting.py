@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from benchmarks.campaigns import Eye
 from benchmarks.figures import Measured, Options, Wrong, noted
-
 from lmfuzz.campaign.build import build
 from lmfuzz.campaign.campaign import Campaign
 from lmfuzz.coverage.archive import MANY

@@ -12,11 +12,11 @@ from typing import IO
 
 import numpy as np
 import torch
-from benchmarks.campaigns import assembled, window_prompts
-from benchmarks.figures import Measured, Options, Wrong, percent, spread
 from rich.console import Console
 from torch import Tensor
 
+from benchmarks.campaigns import assembled, window_prompts
+from benchmarks.figures import Measured, Options, Wrong, percent, spread
 from lmfuzz.campaign.campaign import Campaign
 from lmfuzz.cli.progress import CampaignView, console, standing
 from lmfuzz.spec import Spec

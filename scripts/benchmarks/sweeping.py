@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 from benchmarks.figures import Measured, Options, Wrong, noted
-
 from lmfuzz.analysis.sweep import Sweep, cells, read
 from lmfuzz.errors import UsageError
 from lmfuzz.storage.directory import has_commit

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 import transformers
-from benchmarks.figures import Measured, Options, percent, spread
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
+from benchmarks.figures import Measured, Options, percent, spread
 from lmfuzz.analysis.token_scan import FIXED, Scan
 from lmfuzz.spec import Spec
 from lmfuzz.targets.twins.kernels import quiet

@@ -17,9 +17,9 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
+
 from benchmarks.figures import Measured, Options, Wrong
 from benchmarks.jobs import apart, logged, note, together
-
 from lmfuzz.budget import Budget
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.spaces import TextSpace

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from benchmarks.figures import Wrong
 from benchmarks.jobs import together
-
 from lmfuzz.analysis.sweep import Cell, Failure, Sweep, cells, read
 from lmfuzz.campaign.signals import stop_on_signal
 from planting.faults import FAULTS, STEPS, TRAINED, fault_of

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-from train_causal_lm import END, UNLABELLED, build
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from planting.lstm import ROWS, WIDTH, symbols_of
 from planting.texts import ALPHABET, Habit, lesson
+from train_causal_lm import END, UNLABELLED, build
 
 CONTEXT = 128  # tokens
 LAYERS, COMPONENTS = 2, 64

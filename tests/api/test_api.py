@@ -349,7 +349,7 @@ def test_what_is_no_model_is_said_in_a_sentence(model: Any, said: str) -> None:
     assert said in str(error.value)
 
 
-EXAMPLES = Path(__file__).parent.parent.parent / "corpora" / "examples"
+EXAMPLES = Path(__file__).parents[2] / "corpora" / "examples"
 
 
 @pytest.mark.parametrize(

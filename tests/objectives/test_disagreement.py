@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
-from rounding import rounded_pair
 
+from helpers.rounding import rounded_pair
 from lmfuzz.objectives import OBJECTIVES
 from lmfuzz.objectives.combine import ObjectiveSet
 from lmfuzz.objectives.disagreement import Divergence, LabelDisagreement, TextDisagreement

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
-from rounding import rounded_pair
 
+from helpers.rounding import rounded_pair
 from lmfuzz.campaign.executor import LocalExecutor
 from lmfuzz.errors import UsageError
 from lmfuzz.objectives import OBJECTIVES

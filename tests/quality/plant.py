@@ -13,10 +13,9 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent.parent / "scripts"))
+from lmfuzz.targets import checkpoint
 from planting.lstm import train
 from planting.texts import LETTERS, WORDS, Habit, always
-
-from lmfuzz.targets import checkpoint
 
 __all__ = ["FOLDER", "LOOP", "LOOP_KEY", "PHRASE", "PHRASE_KEY", "WORDS"]
 

@@ -1,18 +1,13 @@
 """Planted bugs are found by ``directed`` with every seed, and not by ``random`` with the same budget."""
 
-import sys
-from pathlib import Path
-
 import pytest
 
+from helpers.hunting import Quarry, hunt
 from lmfuzz.targets import checkpoint, toy
 from lmfuzz.targets.rnn.target import RNNTarget
 from lmfuzz.targets.sampling import Decoding
 from lmfuzz.types import Batch
-
-sys.path.insert(0, str(Path(__file__).parent))
-from hunting import Quarry, hunt
-from plant import FOLDER, LOOP, LOOP_KEY, PHRASE, PHRASE_KEY, WORDS
+from quality.plant import FOLDER, LOOP, LOOP_KEY, PHRASE, PHRASE_KEY, WORDS
 
 SEEDS = range(10)
 

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from duel import CLASSES, SHAPE, Duel, Run, rows_of, same_when_resumed
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers.duel import CLASSES, SHAPE, Duel, Run, rows_of, same_when_resumed
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.spaces import BoxSpace, TextSpace
 from lmfuzz.protocols import SearchContext

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from duel import SHAPE, Duel, Run, rows_of, same_when_resumed
 
+from helpers.duel import SHAPE, Duel, Run, rows_of, same_when_resumed
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.protocols import SearchContext

@@ -3,10 +3,10 @@
 import copy
 from dataclasses import replace
 
-import duel
 import numpy as np
 import pytest
 
+from helpers import duel
 from lmfuzz.inputs.corpus import Corpus, lineage
 from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.operators import OPERATORS

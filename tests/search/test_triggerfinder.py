@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from duel import Duel, Run, rows_of, same_when_resumed
 
+from helpers.duel import Duel, Run, rows_of, same_when_resumed
 from lmfuzz.inputs.corpus import Corpus
 from lmfuzz.inputs.spaces import BoxSpace
 from lmfuzz.protocols import SearchContext

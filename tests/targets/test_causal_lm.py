@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from targets import small_lms
 
+from helpers import small_lms
 from lmfuzz.campaign.executor import LocalExecutor
 from lmfuzz.errors import TargetError, Unfit, UsageError
 from lmfuzz.inputs.spaces import TextSpace, describe, described

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from plain import char_rnn, rows
 from safetensors.torch import load_file, save_file
 
+from helpers.plain import char_rnn, rows
 from lmfuzz.errors import TargetError
 from lmfuzz.targets import checkpoint
 from lmfuzz.targets.rnn.target import RNNTarget

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from targets import small_lms
 
+from helpers import small_lms
 from lmfuzz.errors import UsageError
 from lmfuzz.targets.hf import decoding as writing
 from lmfuzz.targets.hf.repeat_probe import Repeating

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from plain import ALPHABET, char_rnn, gumbel, rows, write
 
 import lmfuzz
+from helpers.plain import ALPHABET, char_rnn, gumbel, rows, write
 from lmfuzz.targets import checkpoint
 from lmfuzz.targets.rnn.target import RNNTarget
 from lmfuzz.targets.sampling import Decoding

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from targets import small_lms
 
+from helpers import small_lms
 from lmfuzz.errors import TargetError, UsageError
 from lmfuzz.inputs.tokenizer import Tokens
 from lmfuzz.spec import Spec

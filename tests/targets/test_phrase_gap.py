@@ -6,8 +6,8 @@ import re
 import numpy as np
 import pytest
 import torch
-from plain import ALPHABET, char_rnn, gumbel, rows
 
+from helpers.plain import ALPHABET, char_rnn, gumbel, rows
 from lmfuzz.errors import UsageError
 from lmfuzz.targets.rnn.phrase_gap import LATER
 from lmfuzz.targets.rnn.target import RNNTarget

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from small_lms import VOCABULARY, target
 
+from helpers.small_lms import VOCABULARY, target
 from lmfuzz.targets.hf.repeat_probe import Repeating
 
 torch.set_num_threads(1)

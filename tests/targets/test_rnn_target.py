@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from plain import ALPHABET, char_rnn, gumbel, rows, write
 from torch.distributions import Categorical
 
+from helpers.plain import ALPHABET, char_rnn, gumbel, rows, write
 from lmfuzz.targets.rnn.model import CharRNN
 from lmfuzz.targets.rnn.target import RNNTarget
 from lmfuzz.targets.sampling import CHANNELS, Decoding

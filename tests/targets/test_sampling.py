@@ -5,8 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from plain import ALPHABET, SYMBOLS, char_rnn, gumbel, rows
-from targets import small_lms
 from torch import Tensor
 from transformers.generation.logits_process import (
     LogitsProcessorList,
@@ -15,6 +13,8 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
+from helpers import small_lms
+from helpers.plain import ALPHABET, SYMBOLS, char_rnn, gumbel, rows
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.spec import Spec

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import small_lms
 import torch
-from begun import MODEL, parts
-from plain import char_rnn
 from torch import nn
 
 import lmfuzz
+from helpers import small_lms
+from helpers.begun import MODEL, parts
+from helpers.plain import char_rnn
 from lmfuzz.inputs.spaces import BoxSpace, TextSpace
 from lmfuzz.protocols import Classifier, Differentiable, HasLexicon, Sampler, Target, TargetInfo
 from lmfuzz.spec import Spec

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from plain import ALPHABET, char_rnn, gumbel, rows
 from torch.distributions import Categorical, kl_divergence
 
 import lmfuzz
+from helpers.plain import ALPHABET, char_rnn, gumbel, rows
 from lmfuzz.errors import TargetError
 from lmfuzz.targets import checkpoint
 from lmfuzz.targets.rnn.target import RNNTarget

@@ -11,10 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from plain import char_rnn, rows, write
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
+from helpers.plain import char_rnn, rows, write
 from lmfuzz.errors import UsageError
 from lmfuzz.targets.rnn.model import CharRNN
 from lmfuzz.targets.rnn.target import RNNTarget

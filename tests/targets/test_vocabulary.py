@@ -1,11 +1,11 @@
 """Tokens by their embeddings: which are alike, which were never learnt, and which no text spells."""
 
 import numpy as np
-import planted
 import pytest
 import torch
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
+from helpers import planted
 from lmfuzz.inputs.tokenizer import Tokens
 from lmfuzz.targets.hf import vocabulary as module
 from lmfuzz.targets.hf.loader import CausalFolder

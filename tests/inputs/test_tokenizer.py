@@ -1,0 +1,185 @@
+"""Texts as tokens and back, for tokenizers of both great families, with and without surroundings."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, normalizers, processors
+
+from helpers import small_lms
+from lmfuzz.errors import UsageError
+from lmfuzz.inputs.spaces import TextSpace
+from lmfuzz.inputs.tokenizer import Tokens
+
+examples = settings(max_examples=60, deadline=None, derandomize=True, database=None)
+TEXTS = st.text(st.characters(exclude_categories=("Cs", "Cc", "Co", "Cn")), min_size=1, max_size=7)
+
+
+@cache
+def pieces() -> str:
+    """A tokenizer in the manner of Llama 2: blanks are a sign, bytes stand for what is in no piece."""
+    vocabulary = {"<unk>": 0, "<s>": 1, "</s>": 2, **{f"<0x{byte:02X}>": 3 + byte for byte in range(256)}}
+    for piece in (
+        "\u2581",
+        *"abcdefghiklmnopqrstuvwxyz[]/IN.,!",
+        "th",
+        "the",
+        "in",
+        "ing",
+        "\u2581the",
+        "\u2581k",
+        "\u2581king",
+    ):
+        vocabulary.setdefault(piece, len(vocabulary))
+    merges = [
+        ("t", "h"),
+        ("th", "e"),
+        ("i", "n"),
+        ("in", "g"),
+        ("\u2581", "the"),
+        ("\u2581", "k"),
+        ("\u2581k", "ing"),
+    ]
+    made = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>", byte_fallback=True))
+    made.add_special_tokens(["<unk>", "<s>", "</s>"])
+    made.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
+    )
+    made.decoder = decoders.Sequence(
+        [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    made.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return made.to_str()
+
+
+WAYS = {
+    "bytes": lambda: small_lms.tokens(),
+    "bytes, marked": lambda: small_lms.tokens(marker=True),
+    "bytes, chat": lambda: small_lms.tokens(chat=True, system="Be brief."),
+    "pieces": lambda: Tokens(pieces()),
+    "pieces, chat": lambda: Tokens(pieces(), "<s>[INST]", "[/INST]", special=False),
+}
+every_way = pytest.mark.parametrize("way", WAYS)
+
+
+@every_way
+@examples
+@given(text=TEXTS)
+def test_texts_come_back(way, text):
+    tokens = WAYS[way]()
+    try:
+        row = tokens.encode(text)
+    except UsageError:
+        return  # it melts into what stands around it
+    assert row.dtype == np.int32
+    assert tokens.texts([row]) == [text]
+
+
+@every_way
+@examples
+@given(text=TEXTS)
+def test_rows_and_surroundings_are_the_whole_prompt(way, text):
+    tokens = WAYS[way]()
+    (whole,) = tokens.prompts([text])
+    assert tuple(whole[: len(tokens.prefix)]) == tokens.prefix
+    try:
+        row = tokens.encode(text)
+    except UsageError:
+        return
+    assert tokens.around([row]) == [whole]
+
+
+@every_way
+@examples
+@given(text=TEXTS, cut=st.integers(0, 20))
+def test_outputs_are_what_follows_the_prompt(way, text, cut):
+    """A text cut in two at any token is the text of both, unless a character is cut in two."""
+    tokens = WAYS[way]()
+    ids = tokens.tokenizer.encode(f"a{text}", add_special_tokens=False).ids
+    cut = 1 + cut % max(1, len(ids) - 1)
+    prompt, output = ids[:cut], ids[cut:]
+    (written,) = tokens.written([prompt], [output])
+    before = tokens.tokenizer.decode(prompt)
+    if "\ufffd" not in before:
+        assert before + written == f"a{text}"
+
+
+def test_prefixes_and_suffixes():
+    assert Tokens(pieces()).prefix == (1,)  # the blank in front melts into a word
+    assert Tokens(pieces()).suffix == ()
+    chat = small_lms.tokens(chat=True)
+    symbols = chat.symbols
+    assert "".join(symbols[i] for i in chat.prefix) == chat.before
+    assert "".join(symbols[i] for i in chat.suffix) == chat.behind
+
+
+def test_symbols_are_the_texts_of_tokens_behind_others():
+    tokens = Tokens(pieces())
+    ids = tokens.tokenizer.get_vocab()
+    assert tokens.symbols[ids["\u2581king"]] == " king"
+    assert tokens.symbols[ids["ing"]] == "ing"
+    assert tokens.symbols[ids["<0xE4>"]] == "\ufffd"
+    assert not set(tokens.plain) & {0, 1, 2, ids["<0xE4>"]}
+    assert ids["<0x41>"] in tokens.plain
+    assert tokens.specials == {0, 1, 2}
+    assert len(tokens.symbols) == tokens.size
+
+
+def test_characters_are_those_that_the_tokenizer_can_spell():
+    assert {"a", "\n", "\u4e16", "\U0001f600", "\t"} <= set(Tokens(pieces()).characters)
+    assert "\u2581" not in Tokens(pieces()).characters  # it comes back as a blank
+    few = Tokenizer(models.BPE({"<unk>": 0, "a": 1, "b": 2}, [], unk_token="<unk>"))
+    few.add_special_tokens(["<unk>"])
+    few.decoder = decoders.Fuse()
+    assert Tokens(few.to_str()).characters == ("a", "b")
+
+
+def test_what_no_token_spells_is_not_known():
+    few = Tokenizer(models.BPE({"<unk>": 0, "a": 1, "b": 2}, [], unk_token="<unk>"))
+    tokens = Tokens(few.to_str())
+    assert tokens.spells("abba")
+    assert not tokens.spells("abc")
+    assert not TextSpace(tokens.symbols, tokens=tokens).knows("c")
+    assert small_lms.tokens().spells("\U0010fffd")
+
+
+def test_a_text_without_tokens_of_its_own_is_refused():
+    few = Tokenizer(models.BPE({"a": 0, "b": 1, "Z": 2}, []))
+    few.normalizer = normalizers.Replace("b", "")
+    with pytest.raises(UsageError, match="melts into what stands around it"):
+        Tokens(few.to_str()).encode("b")
+
+
+# -- random symbols --
+
+
+@examples
+@given(drawn=st.sets(st.integers(0, 9), min_size=1), seed=st.integers(0, 99))
+def test_random_symbols_are_of_those_that_are_drawn(drawn, seed):
+    space = TextSpace(tuple("abcdefghij"), drawn=tuple(sorted(drawn)))
+    rng = np.random.default_rng(seed)
+    assert set(space.draw(rng, (50, 3)).ravel().tolist()) <= drawn
+    symbols = np.arange(10, dtype=np.int32).repeat(5)
+    others = space.others(symbols, rng)
+    assert set(others.tolist()) <= drawn
+    if len(drawn) > 1:
+        assert (others != symbols).all()
+
+
+def test_all_others_are_as_likely():
+    space = TextSpace(tuple("abcdefghij"), drawn=(1, 4, 6, 9))
+    rng = np.random.default_rng(0)
+    for symbol, choice in ((4, (1, 6, 9)), (0, (1, 4, 6, 9))):
+        found = space.others(np.full(6000, symbol, np.int32), rng)
+        assert np.unique(found).tolist()[: len(choice)] == list(choice)[: len(np.unique(found))]
+        counts = np.bincount(found, minlength=10)[list(choice)]
+        assert counts[counts > 0].min() > 0.85 * 6000 / len(choice)
+
+
+def test_what_stands_in_the_seeds_is_drawn_too():
+    space = TextSpace(tuple("abcdefghij"), drawn=(1, 4))
+    assert space.drawing(np.array([4, 8, 8])).drawn == (1, 4, 8)
+    every = TextSpace(tuple("abc"))
+    assert every.drawing(np.array([1])) is every
