@@ -139,10 +139,10 @@ def test_characters_are_those_that_the_tokenizer_can_spell():
 def test_what_no_token_spells_is_not_known():
     few = Tokenizer(models.BPE({"<unk>": 0, "a": 1, "b": 2}, [], unk_token="<unk>"))
     tokens = Tokens(few.to_str())
-    assert tokens.spells("abba")
-    assert not tokens.spells("abc")
+    assert tokens.knows("abba")
+    assert not tokens.knows("abc")
     assert not TextSpace(tokens.symbols, tokens=tokens).knows("c")
-    assert small_lms.tokens().spells("\U0010fffd")
+    assert small_lms.tokens().knows("\U0010fffd")
 
 
 def test_a_text_without_tokens_of_its_own_is_refused():

@@ -72,7 +72,7 @@ class Tokens:
         found = self.tokenizer.encode_batch_fast(whole, add_special_tokens=self.special)
         return [encoding.ids for encoding in found]
 
-    def spells(self, text: str) -> bool:
+    def knows(self, text: str) -> bool:
         """Whether ``text`` has tokens, none of which stands for something unknown."""
         (ids,) = self.prompts([text])
         return self._unknown not in ids
