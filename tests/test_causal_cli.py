@@ -115,7 +115,7 @@ def test_crossing_words_with_a_model_of_another_kind(sh, folder, seeds, tmp_path
         (("fuzz", "owner/absent", "--budget", "1s"), "there is no folder owner/absent"),
         (
             ("fuzz", str(folder), "--seeds", str(tmp_path / "long.txt"), "--level", "token"),
-            "tokens, the limit is 64",
+            "tokens, more than --max-length allows (64)",
         ),
         (("fuzz", str(folder), "--objective", "memorised"), "memorised needs folder"),
         (

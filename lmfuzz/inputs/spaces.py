@@ -204,9 +204,7 @@ class BoxSpace:
 
     def settle(self, data: FloatArray) -> FloatArray:
         """Return the nearest legal values to ``data``: in range, and on the grid if there is one."""
-        data = np.asarray(
-            data, np.float32
-        )  # always the same precision, so that a place on the grid has one value
+        data = np.asarray(data, np.float32)  # of one precision, so that a place on the grid has one value
         if self.step:
             data = self.low + self.step * np.rint((data - self.low) / self.step)
         return np.clip(data, self.low, self.high).astype(np.float32, copy=False)
