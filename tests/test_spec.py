@@ -113,7 +113,7 @@ def test_a_spec_is_frozen_and_complete() -> None:
         ({"objectives": []}, "objectives in campaign.toml must have at least 1 item, not []"),
         ({"objectives": ["a", " a"]}, "objectives in campaign.toml must not name a twice"),
         ({"objectives": ["a:"]}, "cannot read 'a:': a parameter is missing"),
-        ({"search": "walk("}, "cannot read 'walk(': '(' is never closed; put text with it in JSON quotes"),
+        ({"search": "walk("}, "cannot read 'walk(': '(' is never closed; put text with it in quotes: \"(\""),
         ({"stop": [""]}, "stop in campaign.toml must be a list of texts that are not empty"),
         ({"unknown": "keep"}, "unknown in campaign.toml must be 'error' or 'drop', not \"keep\""),
         ({"budget": "soon"}, "budget 'soon' is neither a time (90s, 5m, 1.5h) nor executions (200000x)"),
