@@ -105,7 +105,7 @@ def test_reading(text: str, call: Call) -> None:
         ("a, b", "it names a and b"),
         ("a,x=1", "as in a:x=1"),
         ("a(b)c", "follow a colon"),
-        ("a:", "a parameter is missing"),
+        ("a:", "a value is missing"),
         ("a:x=1,", "a name is missing"),
         ("a:x=", 'write x="" for empty text'),
         ("a:x=1,x=2", "x is given twice"),

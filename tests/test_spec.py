@@ -112,7 +112,7 @@ def test_a_spec_is_frozen_and_complete() -> None:
         ({"seeds": ["a", 3]}, 'seeds in campaign.toml must be a list of texts, not ["a", 3]'),
         ({"objectives": []}, "objectives in campaign.toml must have at least 1 item, not []"),
         ({"objectives": ["a", " a"]}, "objectives in campaign.toml must not name a twice"),
-        ({"objectives": ["a:"]}, "cannot read 'a:': a parameter is missing"),
+        ({"objectives": ["a:"]}, "cannot read 'a:': a value is missing"),
         ({"search": "walk("}, "cannot read 'walk(': '(' is never closed; put text with it in quotes: \"(\""),
         ({"stop": [""]}, "stop in campaign.toml must be a list of texts that are not empty"),
         ({"unknown": "keep"}, "unknown in campaign.toml must be 'error' or 'drop', not \"keep\""),

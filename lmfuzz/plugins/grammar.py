@@ -109,10 +109,8 @@ def _parameters(pieces: list[str], whole: str) -> tuple[tuple[str, Value], ...]:
         name = named[1] if named else ""
         text = (piece[named.end() :] if named else piece).strip()
         if not text:
-            missing = (
-                f'{name} has no value; write {name}="" for empty text' if name else "a parameter is missing"
-            )
-            _wrong(whole, missing)
+            why = f'{name} has no value; write {name}="" for empty text' if name else "a value is missing"
+            _wrong(whole, why)
         value = _value(text, whole)
         if not named and value == text:
             _wrong(whole, f"{text} needs the name of its parameter before it, or quotes: {_json(text)}")

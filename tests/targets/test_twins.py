@@ -788,7 +788,7 @@ def test_how_recipes_are_spelled_stays_since_identities_hold_it():
         ("int8:per=row", "int8: per must be 'channel' or 'tensor', not \"row\""),
         ("round:4,bits=5", "round: bits is given twice, first without its name"),
         ("int8(fp16)", "int8 does not combine others; leave out the parentheses"),
-        ("int8:", "cannot read 'int8:': a parameter is missing"),
+        ("int8:", "cannot read 'int8:': a value is missing"),
     ],
 )
 def test_a_wrong_recipe_is_one_clear_sentence(text, said):
