@@ -1,4 +1,4 @@
-"""The errors a user can cause; each carries one sentence that says what would be right."""
+"""Errors that a user can cause; each is one sentence that says what would be right."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -7,11 +7,11 @@ from typing import Any
 
 
 class UsageError(Exception):
-    """Wrong input: an option, a file, a name, a parameter (exit code 2)."""
+    """Report a wrong option, file, name or parameter (exit code 2)."""
 
 
 class TargetError(Exception):
-    """The model could not be loaded (exit code 3)."""
+    """Report that the model could not be loaded (exit code 3)."""
 
 
 class DiskError(Exception):
@@ -22,8 +22,8 @@ class DiskError(Exception):
         self.findings = findings
 
 
-class Unfit(Exception):  # noqa: N818  # it is the row that is unfit, not the model that errs
-    """A row that the target cannot be given, such as one longer than its window: unscored, no crash."""
+class Unfit(Exception):  # noqa: N818  # the row is unfit; nothing went wrong
+    """Report a row that the target cannot take, such as one longer than its window: unscored, not a crash."""
 
 
 EXTRAS = {
@@ -31,12 +31,12 @@ EXTRAS = {
     "format": "the objective format needs jsonschema and regex",
     "pandas": "to_pandas() needs pandas",
 }
-INTERRUPTS = (KeyboardInterrupt, GeneratorExit)  # end a campaign; all else is the affair of who raised it
+INTERRUPTS = (KeyboardInterrupt, GeneratorExit)  # these end a campaign; what else a plug-in raises does not
 
 
 @contextmanager
 def extra(name: str) -> Iterator[None]:
-    """Import packages of an extra within this; raises UsageError, which says how to install them."""
+    """Turn a failed import of an extra's packages into UsageError, which says how to install them."""
     try:
         yield
     except ModuleNotFoundError:
@@ -44,16 +44,16 @@ def extra(name: str) -> Iterator[None]:
 
 
 def one_line(error: BaseException) -> str:
-    """What was raised: its type and the first line of what it says, 200 characters at most."""
+    """Return the type of an error and the first line of its message, at most 200 characters."""
     return f"{type(error).__name__}: {error}".splitlines()[0][:200]
 
 
 def printable(text: str) -> str:
-    """``text`` on one line, what a terminal would obey written as an escape; twice is as once."""
+    """Return ``text`` on one line, with escapes for what a terminal would obey; applying it twice is safe."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """``; did you mean 'X'?`` with the known word nearest to ``word``, or nothing."""
+    """Return ``; did you mean 'X'?`` with the known word nearest to ``word``, or '' if none is near."""
     close = get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""

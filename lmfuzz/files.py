@@ -1,4 +1,4 @@
-"""Files that are written whole, or not at all, and never over a campaign."""
+"""Files that are written whole or not at all, and never over a campaign."""
 
 import errno
 import os
@@ -12,9 +12,9 @@ _OWN = {DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", CAMPAIGN, LOCK}
 
 
 def write(content: str | bytes, file: Path) -> None:
-    """Write a whole file, or leave what was there; OSError, which names it, where that cannot be.
+    """Write a whole file, or leave what was there and raise OSError with the file's name.
 
-    A link stays one. What is there and no file, such as a pipe, is written to as it is.
+    A link stays a link. Something other than a regular file, such as a pipe, is written to directly.
     """
     place = file.resolve()
     if place.is_dir():
@@ -30,9 +30,9 @@ def write(content: str | bytes, file: Path) -> None:
 
 
 def check(file: Path, makes_folder: bool = False) -> None:
-    """UsageError where nothing can, or shall, be written to ``file``.
+    """Raise UsageError if ``file`` is a folder, a campaign's own file, or in a folder that does not exist.
 
-    That is a folder, what a campaign is made of, and, unless its folder is made, where there is none.
+    With ``makes_folder`` the folder need not exist yet.
     """
     place = file.resolve()
     if place.name in _OWN and (place.parent / DATABASE).exists():

@@ -1,4 +1,4 @@
-"""How far a row may be from the seed it descends from: a bound moves it back within reach."""
+"""Bounds on how far a row may be from the seed it descends from."""
 
 import math
 
@@ -10,42 +10,40 @@ from lmfuzz.types import Batch
 
 
 class Linf:
-    """No value of a box differs from the seed's by more than ``most`` (L-infinity).
+    """Bound how much any value of a box differs from the seed's (L-infinity).
 
-    UsageError where that is less than the space's step, so that no value could change, or all there is.
+    Raises UsageError if the bound is less than the space's step, so that no value could change, or not less
+    than the whole range.
     """
 
     def __init__(self, most: float, space: BoxSpace, seeds: Batch) -> None:
         if space.step and most < space.step * 0.999:
-            raise UsageError(
-                f"a bound of {most:g} is below the pixel step of {space.step:.4g} (1/{1 / space.step:.0f}): "
-                "nothing may change; give --linf at least that, or --resolution float"
-            )
+            wrong = f"a bound of {most:g} is below the pixel step, {space.step:.4g} (1/{1 / space.step:.0f})"
+            raise UsageError(f"{wrong}: nothing may change; give a larger --linf, or --resolution float")
         if most >= space.high - space.low:
-            raise UsageError(
-                f"a bound of {most:g} bounds nothing: values go from {space.low:g} to {space.high:g}"
-            )
+            wrong = f"a bound of {most:g} bounds nothing: values go from {space.low:g} to {space.high:g}"
+            raise UsageError(f"{wrong}; give a smaller --linf")
         whole = math.floor(most / space.step + 1e-3) * space.step if space.step else most
         self.most, self._space, self._seeds = np.float32(whole), space, seeds.data
 
     def hold(self, rows: Batch, rng: np.random.Generator) -> Batch:
-        """The rows with every value clipped to what is allowed around its seed's."""
+        """Return the rows with every value clipped to what is allowed around its seed's."""
         seeds = self._seeds[rows.origin]
         return rows.changed(self._space.settle(np.clip(rows.data, seeds - self.most, seeds + self.most)))
 
 
 class Edits:
-    """No text is more than ``most`` edits (Levenshtein: insert, delete, substitute) from its seed.
+    """Bound how many edits a text is from its seed (Levenshtein: insert, delete, substitute).
 
-    Of a row that has more, as many edits as are allowed are kept, drawn at random, and the others undone.
+    Of a row that has more, as many edits as are allowed are kept, drawn at random; the others are undone.
     """
 
     def __init__(self, most: int, space: TextSpace, seeds: Batch) -> None:
         self.most, self._space, self._seeds = most, space, seeds
 
     def hold(self, rows: Batch, rng: np.random.Generator) -> Batch:
-        """The rows, those too far away with some of their edits undone."""
-        from rapidfuzz.distance import Levenshtein  # only where it is used
+        """Return the rows; those too far away have some of their edits undone."""
+        from rapidfuzz.distance import Levenshtein  # only here: most campaigns do without
 
         data, lengths = rows.data.copy(), rows.lengths.copy()
         for i, origin in enumerate(rows.origin.tolist()):
@@ -63,7 +61,7 @@ class Edits:
 
 
 def _edited(seed: list[int], row: list[int], edits: list[tuple[str, int, int]]) -> list[int]:
-    """The seed with some of the edits that lead from it to ``row``: (kind, place in seed, place in row)."""
+    """Return the seed with some edits that lead from it to ``row``: (kind, place in seed, place in row)."""
     text, done = [], 0
     for kind, at, there in edits:
         text += seed[done:at]

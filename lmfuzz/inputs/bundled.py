@@ -1,4 +1,4 @@
-"""Where bundled files lie: ``corpora:words/blacklist.txt`` and ``models:mnist/lenet1`` are two of them."""
+"""Bundled files, such as ``corpora:words/blacklist.txt`` and ``models:mnist/lenet1``."""
 
 from pathlib import Path
 
@@ -9,10 +9,10 @@ PREFIX, MODELS = "corpora:", "models:"
 
 
 def resource(text: str) -> Path:
-    """The path that ``text`` names; ``corpora:`` and ``models:`` in front stand for what is bundled.
+    """Return the path that ``text`` names, which may begin with ``corpora:`` or ``models:``.
 
-    The corpora are the installed package lmfuzz.corpora, or the folder corpora/ of a checkout. UsageError
-    when there is no such bundled file; other paths are not looked at.
+    The corpora are the installed package lmfuzz.corpora, or the folder corpora/ of a checkout. Raises
+    UsageError if there is no such bundled file; other paths are not looked at.
     """
     prefix = next((p for p in (PREFIX, MODELS) if text.startswith(p)), None)
     if prefix is None:
@@ -20,7 +20,7 @@ def resource(text: str) -> Path:
     package, kind = Path(lmfuzz.__file__).parent, prefix.removesuffix(":")
     root = next((r for r in (package / kind, package.parent / kind) if r.is_dir()), None)
     if root is None:
-        raise UsageError(f"{text} is not there: this installation of lmfuzz has no bundled {kind}")
+        raise UsageError(f"cannot find {text}: this installation of lmfuzz has no bundled {kind}")
     name = text.removeprefix(prefix).strip("/")
     path = root / name
     if ".." in path.parts or not path.exists():
@@ -30,5 +30,5 @@ def resource(text: str) -> Path:
 
 
 def expand(text: str) -> str:
-    """Return the path of the bundled file that ``text`` names with ``corpora:``, any other text as it is."""
+    """Return the path of a bundled file for a text that begins with ``corpora:``, any other text as it is."""
     return str(resource(text)) if text.startswith(PREFIX) else text

@@ -1,20 +1,20 @@
-"""The data sets that are known by name: where their files lie, and how they are fetched."""
+"""The data sets that are known by name: where their files are, and how they are fetched."""
 
-import hashlib
+import io
 import os
 import tarfile
 import zlib
+from hashlib import sha256
 from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
-from lmfuzz import files
 from lmfuzz.errors import UsageError, one_line
 from lmfuzz.inputs.bundled import resource
 
-DATA = "LMFUZZ_DATA"  # the environment variable that names the folder of the data sets
-LARGEST = 1 << 30  # bytes of a file: what promises or sends more is no file of images
+DATA = "LMFUZZ_DATA"  # the environment variable with the folder of the data sets
+LARGEST = 1 << 30  # bytes of a file of images at most
 BATCHES = "cifar-10-batches-bin"
 CIFAR = [f"{BATCHES}/test_batch.bin", *(f"{BATCHES}/data_batch_{i}.bin" for i in range(1, 6))]
 FILES = {  # below that folder
@@ -41,10 +41,10 @@ SUMS = {  # sha256
 
 
 def locate(source: str) -> list[Path]:
-    """Return the files of images of a data set: a key of FILES.
+    """Return the image files of a data set, a key of FILES.
 
-    Files of MNIST may be unpacked, and those of CIFAR-10 in a folder ``cifar10``. Raises UsageError for
-    what is not below the folder LMFUZZ_DATA.
+    Files of MNIST may be unpacked, and those of CIFAR-10 may be in a folder ``cifar10``. Raises UsageError
+    for files that are not below the folder LMFUZZ_DATA.
     """
     if source == "digits":
         return [resource(place) for place in FILES[source]]
@@ -54,20 +54,24 @@ def locate(source: str) -> list[Path]:
         there = [path for name in places if root and (path := Path(root, name).expanduser()).exists()]
         if not there:
             why = f"{root} has no {place}" if root else f"{DATA} is not set"
-            raise UsageError(
-                f"{source} is not there, {why}: set {DATA} to the folder that has {place}, fetch it with"
-                " --download, or take digits, which needs no files"
-            )
+            so = f"set {DATA} to the folder with {place}, use --download, or take digits"
+            raise UsageError(f"cannot find {source}: {why}; {so}")
         found.append(there[0])
     return found
 
 
 def download(name: str, folder: Path, base: str | None = None) -> Path:
-    """The folder below ``folder`` that has MNIST's or CIFAR-10's files, fetched where they are not there.
+    """Fetch the files of MNIST or CIFAR-10 that are missing, and return the folder that has them.
 
-    ``name`` is a source, such as ``mnist:train``; ``base`` the address of the folder to fetch from, in
-    place of the data set's public host. What is fetched has the published sha256 sum, or it is not kept.
-    Raises UsageError for another name, without a network, for a wrong sum and when writing fails.
+    What is fetched must have the published sha256 sum, or it is not kept.
+
+    Args:
+        name: a source, such as ``mnist:train``.
+        folder: where the folder of the data set goes.
+        base: the address of the folder to fetch from, in place of the data set's public host.
+
+    Raises:
+        UsageError: for another name, without a network, for a wrong sum, and if the files cannot be written.
     """
     name = name.partition(":")[0]
     if name not in SUMS:
@@ -78,42 +82,38 @@ def download(name: str, folder: Path, base: str | None = None) -> Path:
         place.mkdir(parents=True, exist_ok=True)
         if name == "mnist":
             for file, right in SUMS[name].items():
-                _fetch(f"{base}/{file}", place / file, right)
+                if not ((place / file).exists() and _sum((place / file).read_bytes()) == right):
+                    _keep(_fetch(f"{base}/{file}", right), place / file)
         elif not all((folder / file).exists() for file in CIFAR):
-            archive = folder / ARCHIVE
-            _fetch(f"{base}/{ARCHIVE}", archive, SUMS[name][ARCHIVE])
-            with tarfile.open(archive) as tar:
+            archive = io.BytesIO(_fetch(f"{base}/{ARCHIVE}", SUMS[name][ARCHIVE]))
+            with tarfile.open(fileobj=archive) as tar:
                 for file in CIFAR:
-                    files.write(tar.extractfile(file).read(), folder / file)  # type: ignore[union-attr]
-            archive.unlink()
+                    _keep(tar.extractfile(file).read(), folder / file)  # type: ignore[union-attr]
     except (OSError, HTTPException, ValueError, tarfile.TarError, EOFError, zlib.error) as error:
-        raise UsageError(
-            f"cannot download {name} from {base} to {folder}: {one_line(error)};"
-            f" put its files into {place} yourself, or take digits"
-        ) from None
+        why, so = one_line(error), f"put its files into {place} yourself, or take digits"
+        raise UsageError(f"cannot download {name} from {base} to {folder}: {why}; {so}") from None
     return place
 
 
-def _fetch(url: str, file: Path, right: str) -> None:
-    """The file at ``url``, unless it is there and right; it has its name only once its sum was checked."""
-    if file.exists() and _sum(file) == right:
-        return
-    part = file.with_name(file.name + ".part")
+def _fetch(url: str, right: str) -> bytes:
+    """Return what is at ``url``; raise UsageError if its sha256 sum is not ``right``."""
     try:
-        with urlopen(url, timeout=30) as answer, part.open("wb") as out:
-            while out.tell() <= LARGEST and (chunk := answer.read(1 << 20)):
-                out.write(chunk)
-        found = _sum(part)
-        if found != right:
-            raise UsageError(f"{url} has the sha256 sum {found}, but {right} is right; it was not kept")
-        part.replace(file)
+        with urlopen(url, timeout=30) as answer:
+            content: bytes = answer.read(LARGEST)
     except HTTPError as error:
         error.close()  # the connection is still open
         raise
-    finally:
-        part.unlink(missing_ok=True)
+    if (found := _sum(content)) != right:
+        raise UsageError(f"{url} has the sha256 sum {found}, but {right} is right; it was not kept")
+    return content
 
 
-def _sum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _keep(content: bytes, file: Path) -> None:
+    """Write a whole file, or leave what was there."""
+    draft = file.with_name(f"{file.name}.part")
+    draft.write_bytes(content)
+    draft.replace(file)
+
+
+def _sum(content: bytes) -> str:
+    return sha256(content).hexdigest()

@@ -1,4 +1,4 @@
-"""The images that campaigns start from: data sets, files and folders, checked as they are read."""
+"""The images that campaigns start from: data sets, files and folders, checked while they are read."""
 
 import gzip
 import math
@@ -27,11 +27,12 @@ RECORD = 1 + 3 * 32 * 32  # bytes of a CIFAR-10 image with its label
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """N images of one size, at least one.
+    """Hold N images of one size, at least one.
 
-    values: uint8 (N, H, W, C), C 1 (grey) or 3 (red, green, blue).
-    labels: int64 (N,) classes, or None where they are not known of all images.
-    name: what was read.
+    Attributes:
+        values: uint8 (N, H, W, C) with C = 1 (grey) or 3 (red, green, blue).
+        labels: int64 (N,) classes, or None if some are not known.
+        name: what was read.
     """
 
     values: Bytes
@@ -43,37 +44,42 @@ class Images:
 
     @property
     def size(self) -> str:
-        """Height and width, ``28x28``."""
+        """Height and width, as ``28x28``."""
         return "{}x{}".format(*self.values.shape[1:3])
 
     def first(self, count: int | None) -> "Images":
-        """The first ``count`` images, or all where there are fewer or it is None."""
+        """Return the first ``count`` images, or all if there are fewer or it is None."""
         labels = None if self.labels is None else self.labels[:count]
         return replace(self, values=self.values[:count], labels=labels)
 
 
 def read_images(sources: Sequence[str], count: int | None = None) -> Images:
-    """The first ``count`` images of the sources, joined in order; ``digits`` where there are no sources.
+    """Return the images of the sources, joined in order.
 
-    A source is ``digits`` (bundled, 8x8), ``mnist``, ``mnist:train``, ``cifar10``, ``cifar10:train``
-    (below the folder LMFUZZ_DATA), or a path: an IDX file of images (its labels are found beside it),
-    a CIFAR-10 ``.bin`` file, a PNG or JPEG file, or a folder of these. Where a folder has them in
-    subfolders, the subfolders are the classes and one image of each comes in turn; its label is the
-    subfolder's name where all are numbers, else its place in the order of names.
+    A source is ``digits`` (bundled, 8x8), ``mnist``, ``mnist:train``, ``cifar10``, ``cifar10:train`` (below
+    the folder LMFUZZ_DATA), or a path: an IDX file of images (labels are found beside it), a CIFAR-10
+    ``.bin`` file, a PNG or JPEG file, or a folder of these. If a folder has them in subfolders, then the
+    subfolders are the classes, and one image of each comes in turn. Its label is the subfolder's name if
+    all are numbers, otherwise its place in the order of names.
 
-    Raises UsageError for what cannot be read, for images of several sizes, for a count below 1.
+    Args:
+        sources: what to read; ``digits`` if there is none.
+        count: how many images to return at most.
+
+    Raises:
+        UsageError: for what cannot be read, for images of several sizes, and for a count below 1.
     """
     if count is not None and count < 1:
-        raise UsageError(f"{count} images are none to start from; at least 1 is right")
+        raise UsageError(f"{count} images are too few to start from; ask for at least 1")
     parts = [_read(source, count) for source in sources or ["digits"]]
     return _join(parts, ", ".join(dict.fromkeys(part.name for part in parts))).first(count)
 
 
 def fitted(images: Images, shape: tuple[int, int, int]) -> Images:
-    """The images as a model takes them: of ``shape`` (H, W, C), grey or in colour.
+    """Return the images as a model takes them: of ``shape`` (H, W, C), grey or in colour.
 
-    Only ``digits`` is resized, as MNIST's digits are: 20 of 28 pixels high, the centre of mass in the
-    middle. Raises UsageError for other images of another size, and when C is not 1 or 3.
+    Only ``digits`` is resized, as MNIST's digits are: to 20 of 28 pixels, with the centre of mass in the
+    middle. Raises UsageError for other images of another size, and if C is not 1 or 3.
     """
     height, width, channels = shape
     if channels not in (1, 3):
@@ -81,16 +87,14 @@ def fitted(images: Images, shape: tuple[int, int, int]) -> Images:
     values = images.values
     if values.shape[1:3] != (height, width):
         if images.name != "digits":
-            raise UsageError(
-                f"the images of {images.name} are {images.size}, the model takes {height}x{width};"
-                " give it images of its size (only digits is resized without being asked)"
-            )
+            wrong = f"the images of {images.name} are {images.size}, but the model takes {height}x{width}"
+            raise UsageError(f"{wrong}; resize them (only digits is resized automatically)")
         values = _framed(values[..., 0], height, width)
     return replace(images, values=_coloured(values, channels))
 
 
 def _read(source: str, count: int | None) -> Images:
-    """The images of one source, at most ``count``."""
+    """Return the images of one source, at most ``count``."""
     try:
         if source in datasets.FILES:
             images = _join([_file(path, count) for path in datasets.locate(source)], source)
@@ -105,16 +109,14 @@ def _file(path: Path, count: int | None) -> Images:
     if path.is_dir():
         return _folder(path, count)
     if not path.exists():
-        raise UsageError(
-            f"there is no file or folder of images {path}{nearest(str(path), datasets.FILES)};"
-            f" {', '.join(datasets.FILES)} are known by name"
-        )
+        known = f"{nearest(str(path), datasets.FILES)}; known by name are {', '.join(datasets.FILES)}"
+        raise UsageError(f"there is no file or folder of images {path}{known}")
     suffix = path.suffix.lower()
     return _cifar(path) if suffix == ".bin" else _picture(path) if suffix in PICTURES else _idx(path)
 
 
 def _idx(path: Path) -> Images:
-    """An IDX file of images with the labels beside it, where there are any."""
+    """Return the images of an IDX file, with the labels beside it if there are any."""
     values = _array(path, 3, "images")
     beside = re.sub(r"images([.-])idx3", r"labels\1idx1", path.name)
     names = {beside, f"{beside}.gz", beside.removesuffix(".gz")} if beside != path.name else set()
@@ -126,42 +128,39 @@ def _idx(path: Path) -> Images:
 
 
 def _array(path: Path, axes: int, what: str) -> Bytes:
-    """The bytes of an IDX file with so many axes; no more is unpacked than its header promises."""
+    """Return the bytes of an IDX file with so many axes; unpack no more than its header promises."""
     magic, length = bytes([0, 0, 8, axes]), 4 + 4 * axes
     header = _start(path, length)
-    if header[:4] != magic:
-        found = header[:4].hex() or "nothing"
-        raise UsageError(f"{path} is no IDX file of {what}: it starts with {found}, not with {magic.hex()}")
-    if len(header) < length:
-        raise UsageError(f"{path} is cut off: an IDX file of {what} has a header of {length} bytes")
+    if header[:4] != magic or len(header) < length:
+        wrong, right = header.hex() or "empty", f"{length} bytes from {magic.hex()} on"
+        raise UsageError(f"{path} is not an IDX file of {what}: its header is {wrong}, not {right}")
     shape = [int(n) for n in np.frombuffer(header, ">u4", offset=4)]
     promised = math.prod(shape)
     if not 0 < promised <= datasets.LARGEST:
-        raise UsageError(f"{path} promises {promised} bytes of {what}; 1 to {datasets.LARGEST} are right")
+        raise UsageError(f"{path} promises {promised} bytes of {what}; it must be 1 to {datasets.LARGEST}")
     body = _start(path, length + promised + 1)[length:]
     if len(body) != promised:
-        found = "more than that" if len(body) > promised else f"only {len(body)}"
-        sizes = "x".join(map(str, shape))
-        raise UsageError(f"{path} promises {promised} bytes of {what} ({sizes}) but has {found}")
+        found = "more" if len(body) > promised else f"only {len(body)}"
+        raise UsageError(f"{path} promises {promised} bytes of {what} but has {found}; get it again")
     return np.frombuffer(body, np.uint8).reshape(shape)
 
 
 def _start(path: Path, length: int) -> bytes:
-    """The first bytes of a file, unpacked where it is gzip."""
+    """Return the first bytes of a file, unpacked if it is gzip."""
     with path.open("rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
     try:
         with gzip.open(path) if packed else path.open("rb") as file:
             return file.read(length)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UsageError(f"{path} is a broken gzip file, get it again: {one_line(error)}") from None
+        raise UsageError(f"{path} is a broken gzip file; get it again: {one_line(error)}") from None
 
 
 def _cifar(path: Path) -> Images:
-    """A file of CIFAR-10's binary format: of each image the label, then its red, green and blue values."""
+    """Return the images of CIFAR-10's binary format: a label, then all red, green and blue values."""
     values = np.fromfile(path, np.uint8, datasets.LARGEST)
     if not len(values) or len(values) % RECORD or values[::RECORD].max() > 9:
-        right = f"{RECORD} bytes for each image, the first its label, 0 to 9"
+        right = f"{RECORD} bytes per image, of which the first is its label, 0 to 9"
         raise UsageError(f"{path} is not a CIFAR-10 file, which has {right}")
     records = values.reshape(-1, RECORD)
     planes = records[:, 1:].reshape(-1, 3, 32, 32)
@@ -179,7 +178,7 @@ def _folder(path: Path, count: int | None) -> Images:
             for turn, file in enumerate(_pictures(p))
         )
     if not files:
-        raise UsageError(f"the folder {path} holds no PNG or JPEG files, nor subfolders that do")
+        raise UsageError(f"the folder {path} has no PNG or JPEG files, nor subfolders with some")
     return _join([_picture(file, label) for _, label, file in files[:count]], str(path))
 
 
@@ -188,33 +187,31 @@ def _pictures(folder: Path) -> list[Path]:
 
 
 def _picture(path: Path, label: int | None = None) -> Images:
-    """One PNG or JPEG file; an alpha channel may be there when nothing shows through."""
+    """Return one PNG or JPEG file; an alpha channel is allowed if nothing shows through."""
     try:
         with Image.open(path, formats=("PNG", "JPEG")) as image:
             clear = image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255
             mode = image.mode
-            if mode.startswith("I"):  # 16 bits; Pillow itself would clip them
+            if mode.startswith("I"):  # 16 bits, which Pillow would clip
                 values = np.rint(np.asarray(image) / 257).astype(np.uint8)
             else:
                 values = np.asarray(image.convert("L" if mode in ("1", "L", "LA") else "RGB"))
-    except Exception as error:  # Pillow raises whatever a broken file leads it to
+    except Exception as error:  # a broken file can make Pillow raise anything
         raise UsageError(f"{path} cannot be read as a PNG or JPEG file: {one_line(error)}") from None
     if clear:
         raise UsageError(f"{path} has transparent pixels; save it without an alpha channel")
     if mode == "CMYK":
-        raise UsageError(f"{path} has the inks of print (CMYK); save it in grey or RGB")
+        raise UsageError(f"{path} is in CMYK; save it in grey or RGB")
     labels = None if label is None else np.array([label], np.int64)
     return Images(values.reshape(1, *values.shape[:2], -1), labels, str(path))
 
 
 def _join(parts: Sequence[Images], name: str) -> Images:
-    """All images of the parts, in colour where one part is; labels where all parts have them."""
+    """Return all images of the parts, in colour if one part is, with labels if all parts have them."""
     for part in parts:
         if part.size != parts[0].size:
-            raise UsageError(
-                f"the images of {part.name} are {part.size}, those of {parts[0].name} {parts[0].size};"
-                " images of one size are right"
-            )
+            wrong = f"the images of {part.name} are {part.size}, those of {parts[0].name} {parts[0].size}"
+            raise UsageError(f"{wrong}; give images of one size")
     channels = max(part.values.shape[3] for part in parts)
     values = np.concatenate([_coloured(part.values, channels) for part in parts])
     known = [part.labels for part in parts if part.labels is not None]
@@ -222,17 +219,17 @@ def _join(parts: Sequence[Images], name: str) -> Images:
 
 
 def _coloured(values: Bytes, channels: int) -> Bytes:
-    """(N, H, W, 1) as (N, H, W, 3), or the other way."""
+    """Return (N, H, W, 1) as (N, H, W, 3), or the other way round."""
     if channels == values.shape[3]:
         return values
     if channels == 3:
         return np.repeat(values, 3, axis=3)
-    column = Image.fromarray(values.reshape(-1, *values.shape[2:]))  # one below the other: one call
+    column = Image.fromarray(values.reshape(-1, *values.shape[2:]))  # all in one call
     return np.array(column.convert("L")).reshape(*values.shape[:3], 1)
 
 
 def _framed(values: Bytes, height: int, width: int) -> Bytes:
-    """(N, 8, 8) as (N, height, width, 1), black around the digit, whose centre of mass is the middle."""
+    """Return (N, 8, 8) as (N, height, width, 1): digits on black, with the centre of mass in the middle."""
     side = max(1, round(min(height, width) * 20 / 28))
     size, smooth = (side, side), Image.Resampling.BILINEAR
     scaled = np.stack([np.asarray(Image.fromarray(image).resize(size, smooth)) for image in values])

@@ -1,4 +1,4 @@
-"""Text files that a person names."""
+"""Text files that a user names."""
 
 from pathlib import Path
 
@@ -6,9 +6,9 @@ from lmfuzz.errors import UsageError
 
 
 def read_text(file: Path, what: str) -> str:
-    """Return what a UTF-8 file holds, without a byte order mark.
+    """Return the text of a UTF-8 file, without a byte order mark.
 
-    Raises UsageError, which calls the file ``what``, when it is not there, cannot be read or is not UTF-8.
+    Raises UsageError, which calls the file ``what``, if it does not exist, cannot be read or is not UTF-8.
     """
     try:
         data = file.read_bytes()

@@ -1,4 +1,4 @@
-"""Findings that are images, as PNG files: the seed, the input, and what was changed."""
+"""PNG files of findings that are images: the seed, the input, and their difference."""
 
 from pathlib import Path
 
@@ -11,14 +11,14 @@ from lmfuzz.types import Array, FloatArray
 with extra("image"):
     from PIL import Image
 
-_SMALL = 160  # pixels that the shorter side of the picture of all three has at least
-_GAP = 2  # pixels of the model's between them
+_SMALL = 160  # pixels of the height of the three side by side, at least
+_GAP = 2  # pixels of the model between them
 
 
 def save(folder: Path, number: int, row: FloatArray, seed: FloatArray, space: BoxSpace) -> Path:
-    """Write N-seed.png, N-input.png and N-difference.png as the model takes them, and N.png for a person.
+    """Write N-seed.png, N-input.png and N-difference.png in the model's size, and N.png with all three.
 
-    The difference is grey where nothing changed, lighter where a value rose, darker where it fell.
+    The difference is grey if a pixel did not change, lighter if its value rose, and darker if it fell.
     """
     folder.mkdir(exist_ok=True)
     for name, pixels in _parts(row, seed, space).items():
@@ -35,7 +35,7 @@ def save_minimal(folder: Path, number: int, row: FloatArray, seed: FloatArray, s
 
 
 def beside(row: FloatArray, seed: FloatArray, space: BoxSpace) -> Image.Image:
-    """The seed, the input and the difference side by side, small ones enlarged."""
+    """Return the seed, the input and the difference side by side, enlarged if they are small."""
     blank = np.full((space.shape[0], _GAP, space.shape[2]), 255, np.uint8)
     first, second, third = _parts(row, seed, space).values()
     picture = _image(np.concatenate([first, blank, second, blank, third], axis=1))

@@ -1,4 +1,4 @@
-"""Seeds from files and folders, checked against the space they must be legal in."""
+"""Seeds from files and folders, checked against the space in which they must be legal."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,19 +15,26 @@ from lmfuzz.inputs.spaces import BoxSpace, TextSpace
 from lmfuzz.types import Batch, FloatArray
 
 BUNDLED = f"{PREFIX}seeds"
-TEXT = "text:"  # begins a seed that is a prompt itself, not a file
-SAMPLES = 64  # random rows that a function of numbers is started from
+TEXT = "text:"  # what follows is a prompt, not a file
+SAMPLES = 64  # random rows to start from
 Unknown = Literal["error", "drop"]
 
 
 @dataclass(frozen=True, slots=True)
 class Seeds:
-    """The seed rows, and what was not taken over on the way."""
+    """Hold the seed rows, and count what was not taken over.
+
+    Attributes:
+        batch: the rows.
+        dropped: characters outside the alphabet.
+        left_out: rows that were too short without these characters, or bundled ones that do not fit.
+        repeated: rows that were there already.
+    """
 
     batch: Batch
-    dropped: int = 0  # characters outside the alphabet
-    left_out: int = 0  # rows that were too short without them, or bundled ones that do not fit
-    repeated: int = 0  # rows that were there already
+    dropped: int = 0
+    left_out: int = 0
+    repeated: int = 0
 
     @property
     def notes(self) -> list[str]:
@@ -40,16 +47,22 @@ class Seeds:
 
 
 def read(paths: Sequence[str], space: TextSpace, unknown: Unknown = "error", bundled: str = BUNDLED) -> Seeds:
-    r"""The distinct prompts in files and folders, in order; the ``bundled`` ones where ``paths`` is empty.
+    r"""Return the distinct prompts in files and folders, in order.
 
-    A file holds one prompt per line, exactly as it stands (``\n`` is a backslash and an n); blank
-    lines are skipped. In a .jsonl file every line is an object whose ``prompt`` is the text, which
-    may then hold newlines. Of a folder its .txt and .jsonl files are read, in the order of names.
-    ``text:Who goes`` is the prompt itself.
+    A file has one prompt per line, exactly as it is (``\n`` is a backslash and an n); blank lines are
+    skipped. In a .jsonl file every line is an object whose ``prompt`` is the text, which may then contain
+    line ends. Of a folder its .txt and .jsonl files are read, in the order of their names. ``text:Who
+    goes`` is a prompt itself.
 
-    Characters outside the alphabet are an error, or dropped where ``unknown`` is "drop"; a row that
-    is too short without them is left out. Bundled rows which do not fit the space are left out.
-    Raises UsageError with file and line for whatever else cannot be a seed.
+    Args:
+        paths: what to read.
+        space: what the prompts must fit.
+        unknown: whether characters outside the alphabet are an error, or dropped; rows that are too
+            short without them are left out.
+        bundled: what to read if there are no ``paths``; prompts that do not fit are then left out.
+
+    Raises:
+        UsageError: for anything that cannot be a seed, with file and line.
     """
     rows: dict[str, None] = {}
     dropped = left_out = repeated = 0
@@ -65,21 +78,26 @@ def read(paths: Sequence[str], space: TextSpace, unknown: Unknown = "error", bun
         if not wrong:
             rows[kept] = None
     if not rows:
-        raise UsageError(
-            f"none of the prompts in {', '.join(paths) or bundled} fits {space.min_length} to "
-            f"{space.max_length} {_unit(space)}; give others with --seeds"
-        )
+        where, size = ", ".join(paths) or bundled, f"{space.min_length} to {space.max_length} {_unit(space)}"
+        raise UsageError(f"no prompt in {where} has {size}; give others with --seeds")
     return Seeds(Batch.of([space.encode(row) for row in rows]), dropped, left_out, repeated)
 
 
 def read_box(paths: Sequence[str], space: BoxSpace, count: int | None, seed: int) -> Seeds:
-    """Images (``digits`` where ``paths`` is empty), or rows of numbers from .npy files.
+    """Return images as seeds, or rows of numbers from .npy files.
 
-    Where a space that is no image has no files: ``count`` (64) random rows, drawn with ``seed``, the
-    middle of the box the first. UsageError for whatever does not fit the space.
+    Args:
+        paths: what to read. Without it, images are ``digits``, and other rows are drawn at random,
+            except that the first is the middle of the box.
+        space: what the rows must fit.
+        count: how many rows to return at most, or to draw (64 if None).
+        seed: of the random rows.
+
+    Raises:
+        UsageError: for anything that does not fit the space.
     """
     if space.image:
-        from lmfuzz.inputs.images import fitted, read_images  # findings need Pillow, too: know it at once
+        from lmfuzz.inputs.images import fitted, read_images  # findings need Pillow, too, so fail now
 
     if paths and all(path.endswith(".npy") for path in paths):
         return Seeds(space.batch(space.settle(np.concatenate([_rows(path, space) for path in paths]))))
@@ -88,7 +106,7 @@ def read_box(paths: Sequence[str], space: BoxSpace, count: int | None, seed: int
         values = space.low + (space.high - space.low) * (images.values / np.float32(255))
         return Seeds(space.batch(space.settle(values)))
     if paths:
-        raise UsageError(f"{paths[0]} is no .npy file; seeds of a function are arrays (N, *{space.shape})")
+        raise UsageError(f"{paths[0]} is not a .npy file of an array of shape {('N', *space.shape)}")
     rng = np.random.Generator(np.random.PCG64(seed))
     drawn = rng.uniform(space.low, space.high, size=(count or SAMPLES, *space.shape))
     drawn[0] = (space.low + space.high) / 2
@@ -101,17 +119,17 @@ def _rows(path: str, space: BoxSpace) -> FloatArray:
     except FileNotFoundError:
         raise UsageError(f"there is no file {path}") from None
     except (OSError, ValueError) as error:
-        raise UsageError(f"{path} is not an array as numpy.save writes it: {error}") from None
+        raise UsageError(f"{path} is not an array that numpy.save wrote: {error}") from None
     if rows.shape[1:] != space.shape or not len(rows) or rows.dtype.kind not in "fiu":
-        raise UsageError(f"{path} holds {rows.dtype} {rows.shape}; seeds are numbers {('N', *space.shape)}")
+        found, right = f"{rows.dtype} {rows.shape}", f"numbers {('N', *space.shape)}"
+        raise UsageError(f"{path} holds {found}; seeds must be {right}")
     if not space.legal(space.batch(rows)).all() and not space.step:
-        raise UsageError(f"{path} holds values outside {space.low:g} to {space.high:g}, or not finite")
-    found: FloatArray = rows.astype(np.float32)
-    return found
+        raise UsageError(f"{path} has values that are not from {space.low:g} to {space.high:g}")
+    return np.asarray(rows, np.float32)
 
 
 def _wrong(text: str, space: TextSpace) -> str:
-    """Why ``text`` is not legal in the space, or ''."""
+    """Return why ``text`` is not legal in the space, or ''."""
     if not space.knows(text):
         odd = sorted({c for c in text if not space.knows(c)})
         shown = ", ".join(map(repr, odd[:5])) + (f" and {len(odd) - 5} more" if len(odd) > 5 else "")
@@ -121,11 +139,11 @@ def _wrong(text: str, space: TextSpace) -> str:
         length = len(space.encode(text))
     except UsageError as error:
         return str(error)
-    unit = "characters" if space.tokens is None else "tokens"
+    unit = ("character" if space.tokens is None else "token") + "s" * (length != 1)
     if length > space.max_length:
-        return f"the prompt has {length} {unit}, the limit is {space.max_length} (--max-length)"
+        return f"the prompt has {length} {unit}, more than --max-length allows ({space.max_length})"
     if length < space.min_length:
-        return f"the prompt has {length} {unit}, at least {space.min_length} are needed (--min-length)"
+        return f"the prompt has {length} {unit}, fewer than --min-length asks for ({space.min_length})"
     return ""
 
 
@@ -134,7 +152,7 @@ def _unit(space: TextSpace) -> str:
 
 
 def _prompts(paths: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Every prompt with the place it stands at, ``file, line N``."""
+    """Yield every prompt after its place, ``file, line N``."""
     for text in paths:
         if text.startswith(TEXT):
             yield f"the seed {text.removeprefix(TEXT)!r}", text.removeprefix(TEXT)
@@ -147,7 +165,7 @@ def _prompts(paths: Iterable[str]) -> Iterator[tuple[str, str]]:
                     yield place, _prompt(place, line) if file.suffix == ".jsonl" else line
                     empty = False
             if empty:
-                raise UsageError(f"{file} holds no prompts; one per line is right")
+                raise UsageError(f"{file} is empty; give it one prompt per line")
 
 
 def _files(path: Path) -> list[Path]:
@@ -155,12 +173,12 @@ def _files(path: Path) -> list[Path]:
         return [path]
     files = [p for p in path.iterdir() if p.suffix in (".txt", ".jsonl") and p.name[0] != "."]
     if not files:
-        raise UsageError(f"the folder {path} holds no .txt or .jsonl files to take seeds from")
+        raise UsageError(f"the folder {path} has no .txt or .jsonl files to read prompts from")
     return sorted(files)
 
 
 def _lines(file: Path) -> list[str]:
-    """The lines of a file without their ends, which are LF or CRLF and nothing else."""
+    """Return the lines of a file without their ends, which are LF or CRLF and nothing else."""
     return [line.removesuffix("\r") for line in read_text(file, "seed file or folder").split("\n")]
 
 

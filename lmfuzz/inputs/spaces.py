@@ -1,4 +1,4 @@
-"""What a legal row is: a text of known symbols, or numbers in a box."""
+"""Spaces of legal rows: texts of known symbols, or numbers in a box."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -10,17 +10,21 @@ import numpy as np
 
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.tokenizer import Tokens
-from lmfuzz.types import PAD, SEED, Array, Batch, BoolArray, FloatArray, IntArray
+from lmfuzz.types import PAD, Array, Batch, BoolArray, FloatArray, IntArray
 
-Rows = Literal["text", "tokens", "box", "image"]  # tokens are texts, too, and images are boxes
+Rows = Literal["text", "tokens", "box", "image"]  # tokens are also texts, and images are also boxes
 
 
 @dataclass(frozen=True)
 class TextSpace:
-    """Legal rows of a text model: ``min_length`` to ``max_length`` symbols out of ``symbols``.
+    """Describe the legal rows of a text model: from ``min_length`` to ``max_length`` of its symbols.
 
-    ``symbols[i]`` is the text of symbol i: one character each, unless they are ``tokens`` of a tokenizer,
-    which then spells texts. drawn: the symbols that random choices are made from; () is all of them.
+    Attributes:
+        symbols: the text of every symbol: one character each, or of tokens any text.
+        min_length: the symbols of the shortest row.
+        max_length: the symbols of the longest row.
+        drawn: the symbols that random choices are made from; () is all of them.
+        tokens: the tokenizer, if the symbols are its tokens.
     """
 
     symbols: tuple[str, ...]
@@ -31,7 +35,7 @@ class TextSpace:
 
     @property
     def rows(self) -> frozenset[Rows]:
-        """What kinds of rows these are."""
+        """The kinds of rows these are."""
         return frozenset({"text"} if self.tokens is None else {"text", "tokens"})
 
     @cached_property
@@ -39,46 +43,40 @@ class TextSpace:
         return {text: i for i, text in enumerate(self.symbols)}
 
     @cached_property
-    def _texts(self) -> Array:
-        return np.array(self.symbols, dtype=object)
-
-    @cached_property
     def _letters(self) -> Array | None:
-        """The code points uint32 (V,) of symbols that are one character each; None where some are not."""
+        """The code points uint32 (V,) of symbols that are one character each, or None if some are not."""
         single = all(len(text) == 1 for text in self.symbols)
         return np.array([ord(text) for text in self.symbols], np.uint32) if single else None
 
     @cached_property
     def _choice(self) -> IntArray:
-        """What random choices are made from, int32."""
+        """The symbols int32 that random choices are made from."""
         return np.array(self.drawn or range(len(self.symbols)), np.int32)
 
     def draw(self, rng: np.random.Generator, size: tuple[int, ...]) -> IntArray:
-        """Random symbols int32, each of those that are drawn as often."""
+        """Return random symbols int32, each of those that are drawn with the same probability."""
         if not self.drawn:
             return rng.integers(len(self.symbols), size=size, dtype=np.int32)
-        found: IntArray = self._choice[rng.integers(len(self._choice), size=size)]
-        return found
+        return np.asarray(self._choice[rng.integers(len(self._choice), size=size)])
 
     def others(self, symbols: IntArray, rng: np.random.Generator) -> IntArray:
-        """For each of ``symbols`` (B,) another random one, itself where there is no other."""
+        """Return another random symbol for each of ``symbols`` (B,), or the same if there is no other."""
         known = len(self._choice)
         offsets = rng.integers(1, max(known, 2), size=len(symbols))
         if not self.drawn:
             return ((symbols + offsets) % known).astype(np.int32)
         places = np.searchsorted(self._choice, symbols).clip(max=known - 1)
-        inside = self._choice[places] == symbols  # else any will do
-        found: IntArray = self._choice[np.where(inside, (places + offsets) % known, offsets - 1)]
-        return found
+        inside = self._choice[places] == symbols  # otherwise any will do
+        return np.asarray(self._choice[np.where(inside, (places + offsets) % known, offsets - 1)])
 
     def drawing(self, symbols: IntArray) -> "TextSpace":
-        """The same space in which ``symbols`` are drawn, too."""
+        """Return the same space, in which ``symbols`` are drawn as well."""
         if not self.drawn:
             return self
         return replace(self, drawn=tuple(np.union1d(self._choice, symbols).tolist()))
 
     def encode(self, text: str) -> IntArray:
-        """The symbols int32 (N,) of ``text``; UsageError when a character is not in the alphabet."""
+        """Return the symbols int32 (N,) of ``text``; raise UsageError for a character that is not one."""
         if self.tokens is not None:
             return self.tokens.encode(text)
         try:
@@ -87,19 +85,17 @@ class TextSpace:
             raise UsageError(f"character {error.args[0]!r} is not in the model's alphabet") from None
 
     def knows(self, text: str) -> bool:
-        """Whether every character of ``text`` is a symbol, or has tokens."""
-        if self.tokens is not None:
-            return self.tokens.spells(text)
-        return all(c in self._ids for c in text)
+        """Return whether every character of ``text`` is a symbol, or has tokens."""
+        return self.tokens.knows(text) if self.tokens else all(c in self._ids for c in text)
 
     def decode(self, symbols: IntArray) -> str:
-        """The text of symbols (N,); PAD and all behind it is left out."""
-        stop = np.flatnonzero(symbols == PAD)
-        shown = symbols[: stop[0]] if len(stop) else symbols
-        return self.tokens.texts([shown])[0] if self.tokens is not None else "".join(self._texts[shown])
+        """Return the text of symbols (N,) up to the first PAD."""
+        padding = np.flatnonzero(symbols == PAD)
+        stop = padding[0] if len(padding) else len(symbols)
+        return self.decode_rows(symbols[None], np.array([stop]))[0]
 
     def respelled(self, row: IntArray) -> IntArray | None:
-        """How the text of ``row`` by itself is spelled, where that is another row; None where it is not."""
+        """Return the row that the tokenizer makes of the text of ``row``, or None if it is the same."""
         if self.tokens is None:
             return None
         try:
@@ -109,67 +105,68 @@ class TextSpace:
         return None if np.array_equal(spelled, row) else spelled
 
     def texts(self, batch: Batch) -> list[str]:
-        """The text of every row."""
+        """Return the text of every row."""
         return self.decode_rows(batch.data, batch.lengths)
 
     def decode_rows(self, data: IntArray, lengths: IntArray) -> list[str]:
-        """The texts of rows of symbols (B, T), of which ``lengths`` (B,) are valid."""
+        """Return the texts of rows of symbols (B, T), of which ``lengths`` (B,) are valid."""
+        rows = [row[:n] for row, n in zip(data, lengths.tolist(), strict=True)]
         if self.tokens is not None:
-            return self.tokens.texts([row[:n] for row, n in zip(data, lengths.tolist(), strict=True)])
+            return self.tokens.texts(rows)
         if self._letters is None:
-            return [self.decode(row[:n]) for row, n in zip(data, lengths.tolist(), strict=True)]
-        width = data.shape[1]
-        inside = np.where(np.arange(width) < lengths[:, None], data, 0)
-        whole = (
-            self._letters[inside].astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
-        )  # all rows at once: 10 times as fast
+            return ["".join(self.symbols[i] for i in row.tolist()) for row in rows]
+        inside = np.where(np.arange(data.shape[1]) < lengths[:, None], data, 0)
+        codes = self._letters[inside].astype("<u4")  # all rows at once, which is 10 times as fast
+        whole, width = codes.tobytes().decode("utf-32-le", "surrogatepass"), data.shape[1]
         return [whole[i * width : i * width + n] for i, n in enumerate(lengths.tolist())]
 
     def name(self, row: IntArray, origin: int, distance: float) -> str:
-        """What a person calls a row: its text."""
+        """Return what a person calls a row: its text."""
         return self.decode(row)
 
-    def batch(self, rows: Sequence[Array]) -> Batch:
-        """Rows of symbols as seeds."""
-        return Batch.of(rows)
+    def batch(self, rows: Sequence[Array] | Array) -> Batch:
+        """Return rows of symbols as seeds."""
+        return Batch.of(list(rows))
 
     def empty(self, rows: int) -> Array:
-        """Make room for the content of ``rows`` rows."""
+        """Return zeros for the content of ``rows`` rows."""
         return np.zeros((rows, self.max_length), np.int32)
 
     def pack(self, row: IntArray) -> bytes:
-        """A row's symbols as bytes."""
+        """Return a row's symbols as bytes."""
         return row.astype("<i4").tobytes()
 
     def unpack(self, data: bytes) -> IntArray:
-        """What ``pack`` was given; ValueError for symbols that there are not."""
+        """Return what ``pack`` was given; raise ValueError for symbols that do not exist."""
         row = np.frombuffer(data, "<i4").astype(np.int32)
-        known = len(self.symbols)  # 0 where a damaged campaign does not say which there are
+        known = len(self.symbols)  # 0 if a damaged campaign does not say which there are
         if known and not ((row >= 0) & (row < known)).all():
-            raise ValueError("a row holds symbols that there are not")
+            raise ValueError("a row holds symbols that do not exist")
         return row
 
     def distance(self, a: IntArray, b: IntArray) -> float:
-        """How many symbols have to be put in, taken out or changed (Levenshtein)."""
-        from rapidfuzz.distance import Levenshtein  # only where it is used
+        """Return the Levenshtein distance: the symbols to insert, delete or substitute."""
+        from rapidfuzz.distance import Levenshtein  # only here: most campaigns do without
 
         return float(Levenshtein.distance(a.tolist(), b.tolist()))
 
     def legal(self, batch: Batch) -> BoolArray:
-        """Which rows (B,) are inside the space."""
+        """Return which rows (B,) are inside the space."""
         fits = (batch.lengths >= self.min_length) & (batch.lengths <= self.max_length)
         valid = np.arange(batch.data.shape[1]) < batch.lengths[:, None]
         known = (batch.data >= 0) & (batch.data < len(self.symbols))
-        legal: BoolArray = fits & (known | ~valid).all(axis=1)
-        return legal
+        return np.asarray(fits & (known | ~valid).all(axis=1))
 
 
 @dataclass(frozen=True)
 class BoxSpace:
-    """Legal rows of a function of tensors: arrays of one ``shape`` with values from ``low`` to ``high``.
+    """Describe the legal rows of a function of tensors: arrays of numbers. An empty box is a UsageError.
 
-    Images are (H, W, C) with one or three channels. step: the distance between neighbouring legal
-    values, 1/255 for images of 8 bits; 0 is any float32. UsageError for a box that holds nothing.
+    Attributes:
+        shape: of a row; images are (H, W, C) with one or three channels.
+        low: the smallest legal value.
+        high: the largest legal value.
+        step: the distance between neighbouring legal values, 1/255 for images of 8 bits; 0 allows all floats.
     """
 
     shape: tuple[int, ...]
@@ -179,60 +176,53 @@ class BoxSpace:
 
     def __post_init__(self) -> None:
         if not self.shape or min(self.shape) < 1:
-            raise UsageError(
-                f"the shape of a box must have one axis or more, each at least 1, not {self.shape}"
-            )
+            raise UsageError(f"the shape of a box needs axes of at least 1, not {self.shape}")
         if not (np.isfinite([self.low, self.high]).all() and self.low < self.high):
-            raise UsageError(
-                f"a box goes from a finite number to a larger one, not {self.low} to {self.high}"
-            )
+            raise UsageError(f"a box needs finite bounds, low < high, not {self.low} and {self.high}")
         if not 0 <= self.step <= self.high - self.low:
             raise UsageError(f"the step of a box must be between 0 and its width, not {self.step}")
 
     @property
     def rows(self) -> frozenset[Rows]:
-        """What kinds of rows these are."""
+        """The kinds of rows these are."""
         return frozenset({"box", "image"} if self.image else {"box"})
 
     @property
     def image(self) -> bool:
-        """Whether a row can be looked at: (H, W, 1) or (H, W, 3)."""
+        """Whether a row is an image: (H, W, 1) or (H, W, 3)."""
         return len(self.shape) == 3 and self.shape[2] in (1, 3)
 
     def batch(self, rows: Sequence[Array] | Array) -> Batch:
-        """Rows of values as seeds."""
+        """Return rows of values as seeds."""
         data = np.asarray(rows, np.float32).reshape(len(rows), *self.shape)
-        many = len(data)
-        return Batch(
-            data, np.full(many, prod(self.shape), np.int32), np.full(many, SEED, np.int64),
-            np.full(many, SEED, np.int32), np.arange(many),
-        )  # fmt: skip
+        lengths = np.full(len(data), prod(self.shape), np.int32)
+        return Batch.of([np.empty(0, np.int32)] * len(data)).changed(data, lengths)
 
     def empty(self, rows: int) -> FloatArray:
-        """Make room for the content of ``rows`` rows."""
+        """Return zeros for the content of ``rows`` rows."""
         return np.zeros((rows, *self.shape), np.float32)
 
     def settle(self, data: FloatArray) -> FloatArray:
-        """The legal values nearest to ``data``: in range, and on the grid where there is one."""
-        data = np.asarray(data, np.float32)  # in one precision, so that a place has one value
+        """Return the nearest legal values to ``data``: in range, and on the grid if there is one."""
+        data = np.asarray(data, np.float32)  # of one precision, so that a place on the grid has one value
         if self.step:
             data = self.low + self.step * np.rint((data - self.low) / self.step)
         return np.clip(data, self.low, self.high).astype(np.float32, copy=False)
 
     def decode(self, row: FloatArray) -> str:
-        """A row in a few words: its numbers where they are few."""
+        """Return a row in a few words, or its numbers if they are few."""
         if row.size <= 8:
             return " ".join(f"{value:.6g}" for value in row.ravel().tolist())
         return "x".join(map(str, self.shape)) + f" mean {row.mean():.3f}"
 
     def name(self, row: FloatArray, origin: int, distance: float) -> str:
-        """What a person calls a row: its numbers where they are few, else how it came from its seed."""
+        """Return what a person calls a row: its numbers if they are few, or how it came from its seed."""
         if row.size <= 8:
             return self.decode(row)
         return f"seed {origin} changed by {distance:.3g}" if distance else f"seed {origin}"
 
     def texts(self, batch: Batch) -> list[str]:
-        """The words for every row."""
+        """Return every row in a few words."""
         return [self.decode(row) for row in batch.data]
 
     @property
@@ -241,37 +231,35 @@ class BoxSpace:
         return self.step > 0 and round((self.high - self.low) / self.step) <= 255
 
     def pack(self, row: FloatArray) -> bytes:
-        """A legal row's values as bytes: places on the grid where it has at most 256."""
+        """Return a legal row's values as bytes: places on the grid if it has at most 256."""
         if self._bytes:
-            places: Array = np.rint((row - self.low) / self.step).astype(np.uint8)
-            return places.tobytes()
+            return np.asarray(np.rint((row - self.low) / self.step).astype(np.uint8)).tobytes()
         return np.ascontiguousarray(row, "<f4").tobytes()
 
     def unpack(self, data: bytes) -> FloatArray:
-        """What ``pack`` was given."""
+        """Return what ``pack`` was given."""
         if self._bytes:
             found = np.frombuffer(data, np.uint8).astype(np.float32)
             return self.settle(self.low + self.step * found).reshape(self.shape)
         return np.frombuffer(data, "<f4").astype(np.float32).reshape(self.shape)
 
     def distance(self, a: FloatArray, b: FloatArray) -> float:
-        """The largest change of a value (L-infinity)."""
+        """Return the largest change of a value (L-infinity)."""
         return float(np.abs(a.astype(np.float64) - b).max())
 
     def legal(self, batch: Batch) -> BoolArray:
-        """Which rows (B,) are inside the space."""
+        """Return which rows (B,) are inside the space."""
         values = batch.data.reshape(len(batch), prod(self.shape))
         inside = np.logical_and(values >= self.low, values <= self.high)
         on_grid = np.equal(self.settle(values), values) if self.step else inside
-        legal: BoolArray = np.logical_and.reduce(inside & on_grid, axis=1)
-        return legal
+        return np.asarray(np.logical_and.reduce(inside & on_grid, axis=1))
 
 
 Space = TextSpace | BoxSpace
 
 
 def describe(space: Space) -> dict[str, Any]:
-    """The space as plain data, for ``described``; ``symbols`` is a text's alphabet, ``drawn`` left out."""
+    """Return the space as plain data for ``described``, without ``drawn``."""
     if isinstance(space, BoxSpace):
         return asdict(space)
     tokens, single = space.tokens, all(len(symbol) == 1 for symbol in space.symbols)
@@ -283,7 +271,7 @@ def describe(space: Space) -> dict[str, Any]:
 
 
 def described(data: Mapping[str, Any]) -> Space:
-    """What ``describe`` was given."""
+    """Return what ``describe`` was given."""
     if "symbols" in data:
         tokens = None if data["tokens"] is None else Tokens.unpack(data["tokens"])
         symbols = tuple(data["symbols"]) if tokens is None else tokens.symbols

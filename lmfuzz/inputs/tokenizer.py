@@ -1,9 +1,9 @@
-"""Texts as tokens and back: a tokenizer, and what stands before and behind every prompt."""
+"""A tokenizer, and the text before and after every prompt."""
 
 import base64
 import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
@@ -17,17 +17,21 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 _PROBES = ("a", "Z", "7", " x", "\nq", "~", "(", "\u00e9", "the")  # begin and end in many ways
-_CONTEXT = 32  # tokens before an output that are read with it: more than a character, or a run of a few, has
+_CONTEXT = 32  # tokens before an output that are decoded with it, since a character may have several
 _CHARACTERS = (range(0x09, 0xD800), range(0xF900, 0xFFFE), range(0x1F300, 0x1FB00))  # BMP and emoji
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """A tokenizer of the tokenizers library, as its own JSON, and the surroundings of a prompt.
+    """Hold a tokenizer of the tokenizers library, and the text around every prompt.
 
-    before, behind: text around each prompt, a chat template's and the system prompt. special: whether the
-    tokenizer adds its special tokens, such as a beginning of text (chat templates hold their own). strips:
-    whether the template takes white space off the ends of a prompt.
+    Attributes:
+        json: the tokenizer as its library writes it.
+        before: the text before every prompt, such as a system prompt and the beginning of a chat template.
+        behind: the text after every prompt.
+        special: whether the tokenizer adds its special tokens, such as a beginning of text. Chat templates
+            have their own.
+        strips: whether the template takes white space off both ends of a prompt.
     """
 
     json: str
@@ -38,8 +42,8 @@ class Tokens:
 
     @cached_property
     def tokenizer(self) -> "Tokenizer":
-        """The tokenizer itself."""
-        from tokenizers import Tokenizer  # only where it is used: it is no part of a list or of --help
+        """Return the tokenizer, which neither truncates nor pads."""
+        from tokenizers import Tokenizer  # only here: --help and lists do without
 
         made: Tokenizer = Tokenizer.from_str(self.json)
         made.no_truncation()
@@ -48,17 +52,17 @@ class Tokens:
 
     @property
     def size(self) -> int:
-        """How many tokens there are, those included that were added later."""
+        """Return the number of tokens, with those that were added to the vocabulary."""
         return int(self.tokenizer.get_vocab_size(with_added_tokens=True))
 
     @cached_property
     def prefix(self) -> tuple[int, ...]:
-        """The tokens with which every prompt begins, whatever is put in."""
+        """Return the tokens with which every prompt begins, whatever its text."""
         return _common(self._probes)
 
     @cached_property
     def suffix(self) -> tuple[int, ...]:
-        """The tokens with which every prompt ends, whatever is put in."""
+        """Return the tokens with which every prompt ends, whatever its text."""
         rest = [ids[len(self.prefix) :][::-1] for ids in self._probes]
         return _common(rest)[::-1]
 
@@ -67,46 +71,44 @@ class Tokens:
         return self.prompts(_PROBES)
 
     def prompts(self, texts: Iterable[str]) -> list[list[int]]:
-        """The tokens of whole prompts, surroundings included, as the model's makers would spell them."""
+        """Return the tokens of whole prompts, with the text around them."""
         whole = [f"{self.before}{text.strip() if self.strips else text}{self.behind}" for text in texts]
         found = self.tokenizer.encode_batch_fast(whole, add_special_tokens=self.special)
         return [encoding.ids for encoding in found]
 
-    def spells(self, text: str) -> bool:
-        """Whether ``text`` has tokens, none of which stands for something unknown."""
+    def knows(self, text: str) -> bool:
+        """Return whether ``text`` has tokens, none of them the unknown token."""
         (ids,) = self.prompts([text])
         return self._unknown not in ids
 
     @cached_property
     def _unknown(self) -> int | None:
-        """The token that stands for what no token spells."""
+        """The id of the unknown token, if there is one."""
         token = getattr(self.tokenizer.model, "unk_token", None)
         return None if token is None else self.tokenizer.token_to_id(token)
 
     def around(self, rows: Iterable[IntArray]) -> list[list[int]]:
-        """The tokens of whole prompts, of which ``rows`` are what is put in."""
+        """Return the tokens of whole prompts: ``rows`` between the prefix and the suffix."""
         return [[*self.prefix, *row.tolist(), *self.suffix] for row in rows]
 
     def encode(self, text: str) -> IntArray:
-        """The tokens int32 (N,) of ``text`` where it is put in; UsageError where there are none."""
+        """Return the tokens int32 (N,) of ``text`` in a prompt; raise UsageError if there are none."""
         (ids,) = self.prompts([text])
         first, last = len(self.prefix), len(ids) - len(self.suffix)
         if ids[:first] != [*self.prefix] or ids[last:] != [*self.suffix] or first >= last:
-            raise UsageError(
-                f"the text {text!r:.80} has no tokens of its own: it melts into what stands around it"
-            )
+            raise UsageError(f"the text {text!r:.80} has no tokens of its own; give another")
         return np.array(ids[first:last], np.int32)
 
     def texts(self, rows: Sequence[IntArray]) -> list[str]:
-        """The texts of what is put in as ``rows`` of tokens."""
+        """Return the text of each row of tokens, as it is in a prompt."""
         lead = [token for token in self.prefix if token not in self.specials]
-        return self._behind([lead] * len(rows), [row.tolist() for row in rows])
+        return self._after([lead] * len(rows), [row.tolist() for row in rows])
 
     def written(self, prompts: Sequence[Sequence[int]], outputs: Sequence[Sequence[int]]) -> list[str]:
-        """The texts of ``outputs`` behind their ``prompts``: a character may begin there and end here."""
-        return self._behind([list(prompt[-_CONTEXT:]) for prompt in prompts], outputs)
+        """Return the texts of ``outputs`` after ``prompts``, which may end in the middle of a character."""
+        return self._after([list(prompt[-_CONTEXT:]) for prompt in prompts], outputs)
 
-    def _behind(self, leads: Sequence[list[int]], rows: Sequence[Sequence[int]]) -> list[str]:
+    def _after(self, leads: Sequence[list[int]], rows: Sequence[Sequence[int]]) -> list[str]:
         decode: Any = self.tokenizer.decode_batch
         pairs = list(zip(leads, rows, strict=True))
         whole = decode([[*lead, *row] for lead, row in pairs], skip_special_tokens=False)
@@ -118,55 +120,49 @@ class Tokens:
 
     @cached_property
     def specials(self) -> frozenset[int]:
-        """The ids of special tokens: those that steer, such as an end of text."""
+        """Return the ids of special tokens, such as an end of text."""
         added = self.tokenizer.get_added_tokens_decoder()
         return frozenset(i for i, token in added.items() if token.special)
 
     @cached_property
     def symbols(self) -> tuple[str, ...]:
-        """The text of each token by itself behind others; a part of a character is U+FFFD."""
+        """Return the text of each token after another one; part of a character is U+FFFD."""
         anchor = self.tokenizer.encode("a", add_special_tokens=False).ids[-1:]
         ids = range(self.size)
-        return tuple(self._behind([anchor] * len(ids), [[i] for i in ids]))
+        return tuple(self._after([anchor] * len(ids), [[i] for i in ids]))
 
     @cached_property
     def plain(self) -> tuple[int, ...]:
-        """The tokens that are whole text: no special ones, no parts of characters, none without a text."""
-        return tuple(
-            i
-            for i, text in enumerate(self.symbols)
-            if i not in self.specials and text and "\ufffd" not in text
-        )
+        """Return the tokens that are whole text: not special, not part of a character, and not empty."""
+        texts = enumerate(self.symbols)
+        return tuple(i for i, text in texts if i not in self.specials and text and "\ufffd" not in text)
 
     @property
     def characters(self) -> tuple[str, ...]:
-        """The characters that are themselves again after a way through the tokenizer; not of rare scripts."""
+        """Return the characters that encoding and decoding keep, except those of rare scripts."""
         return _characters(self)
 
     def pack(self) -> dict[str, Any]:
-        """Plain data for ``unpack``: the JSON compressed, since it can have megabytes."""
+        """Return plain data for ``unpack``, with the JSON compressed, since it can have megabytes."""
         packed = base64.b64encode(zlib.compress(self.json.encode("utf-8", "surrogatepass"))).decode("ascii")
-        return {
-            "json": packed, "before": self.before, "behind": self.behind, "special": self.special,
-            "strips": self.strips,
-        }  # fmt: skip
+        return {**asdict(self), "json": packed}
 
     @classmethod
     def unpack(cls, data: dict[str, Any]) -> "Tokens":
-        """What ``pack`` gave."""
+        """Return the tokens that ``pack`` was called on."""
         text = zlib.decompress(base64.b64decode(data["json"])).decode("utf-8", "surrogatepass")
         return cls(**{**data, "json": text})
 
 
 def _common(rows: Sequence[Sequence[int]]) -> tuple[int, ...]:
-    """What all ``rows`` begin with."""
+    """Return the beginning that all ``rows`` share."""
     columns = takewhile(lambda column: len(set(column)) == 1, zip(*rows, strict=False))
     return tuple(column[0] for column in columns)
 
 
 @lru_cache(maxsize=8)
 def _characters(tokens: Tokens) -> tuple[str, ...]:
-    """As Tokens.characters, which takes a second."""
+    """Return Tokens.characters; kept because it takes a second."""
     candidates = [chr(code) for codes in _CHARACTERS for code in codes]
     spelled = [f"a{character}" for character in candidates]
     ids = [e.ids for e in tokens.tokenizer.encode_batch_fast(spelled, add_special_tokens=False)]

@@ -1,137 +1,144 @@
-"""Objectives made of objectives: all of some, any of some, and the panel of a campaign."""
+"""Objectives made of objectives: all of several, any of several, and the whole set of a campaign."""
 
 import re
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
 from lmfuzz.errors import INTERRUPTS, Unfit, UsageError, one_line
 from lmfuzz.inputs.spaces import BoxSpace, Space
 from lmfuzz.objectives.detectors import Detector, as_detector, distinct
-from lmfuzz.protocols import ForTexts, LooksForSecret, LooksForTokens, Objective
+from lmfuzz.protocols import ForTexts, LooksForSecret, LooksForTokens
 from lmfuzz.types import CRASH, Array, Batch, Evidence, FloatArray, State, Trace, take, unknown
 
 DISTINCT = 3  # tracebacks kept per objective
 OTHERS = "(other errors)"
-_UNFIT = f"{Unfit.__name__}: "  # how the executor begins what it says of a row that the target cannot take
+_UNFIT = f"{Unfit.__name__}: "  # the executor's error for a row that the target cannot take begins with it
 
 
 def either(margins: FloatArray) -> FloatArray:
-    """The margin (B,) of "one of the columns": their largest; margins are (B, N).
+    """Return the margin (B,) of "one of the columns", the largest of margins (B, N).
 
-    Three-valued: a hit is a hit whatever else could not be scored; else one NaN makes NaN.
+    The logic is three-valued: a hit is a hit even if other columns could not be scored; otherwise one NaN
+    makes NaN.
     """
     best = np.fmax.reduce(margins, axis=1)
     return np.where(np.isnan(margins).any(axis=1) & ~(best > 0), np.nan, best)
 
 
 def both(margins: FloatArray) -> FloatArray:
-    """The margin (B,) of "all of the columns": their smallest; margins are (B, N).
+    """Return the margin (B,) of "all of the columns", the smallest of margins (B, N).
 
-    Three-valued: where one column is surely no hit, neither are all, and the smallest of those scored
-    says how far away; else one NaN makes NaN.
+    The logic is three-valued: if one column is surely not a hit, then neither is the whole, and the smallest
+    scored margin says how far away it is; otherwise one NaN makes NaN.
     """
     worst = np.fmin.reduce(margins, axis=1)
     return np.where(np.isnan(margins).any(axis=1) & ~(worst <= 0), np.nan, worst)
 
 
 class _Combination:
-    """Parts joined to one column, ``NAME(a,b)``, by the best column of each."""
+    """Join parts into one column, ``NAME(a,b)``, by the best column of each."""
 
-    def __init__(self, parts: Sequence[Objective]) -> None:
+    join = staticmethod(either)
+
+    def __init__(self, parts: Sequence[object]) -> None:
         name = type(self).__name__.lower()
         if not parts:
-            raise UsageError(f"{name}() has no parts, must have at least one objective")
+            raise UsageError(f"{name}() is empty; name at least one objective in the parentheses")
         self.parts = [as_detector(part) for part in parts]
-        # What grades the parts, too: a combination is graded whenever it is judged.
+        # A combination is judged by what its parts are graded by, too.
         self.needs = frozenset[str]().union(*(part.needs.union(*part.grades) for part in self.parts))
         self.targets = (f"{name}({','.join(map(_label, self.parts))})",)
-        self.grades = (frozenset[str](),)
 
-    def _best(self, batch: Batch, trace: Trace) -> FloatArray:
-        """Every part's margin (B, parts) in its best column."""
-        return np.stack([either(part(batch, trace)) for part in self.parts], axis=1)
+    def __call__(self, batch: Batch, trace: Trace) -> FloatArray:
+        """Return margins float32 (B, 1)."""
+        best = np.stack([either(part(batch, trace)) for part in self.parts], axis=1)
+        return self.join(best)[:, None]
+
+    def _evidence(self, batch: Batch, trace: Trace, row: int) -> list[Evidence]:
+        """Return the evidence of the best column of every part that hits, signed with that column's name."""
+        batch, trace = batch[row : row + 1], take(trace, slice(row, row + 1))
+        found = []
+        for part in self.parts:
+            margins = part(batch, trace)[0]
+            if (margins > 0).any():
+                column = int(np.nanargmax(margins))
+                why = part.evidence(batch, trace, 0, column)
+                found.append(Evidence(f"{part.targets[column]}: {why.signature}", why.words, why.span))
+        return found
 
 
 class All(_Combination):
-    """A hit where every part hits, in whichever of its columns; one column, ``all(a,b)``.
+    """Hit when every part hits, in any of its columns: ``all(a, b)``.
 
-    Margins: the smallest of the parts' largest (see both and either). Evidence: all signatures.
+    The margin is the smallest of the parts' largest margins (see ``both`` and ``either``). The signature
+    joins those of all parts.
     """
 
-    def __call__(self, batch: Batch, trace: Trace) -> FloatArray:
-        """Margins float32 (B, 1)."""
-        return both(self._best(batch, trace))[:, None]
+    join = staticmethod(both)
 
     def evidence(self, batch: Batch, trace: Trace, row: int, column: int) -> Evidence:
-        """The parts' signatures and words joined; the first span there is."""
-        found = [e for part in self.parts if (e := _why(part, batch, trace, row))]
-        spans = [e.span for e in found if e.span]
-        return Evidence(
-            " + ".join(e.signature for e in found), "; ".join(e.words for e in found), next(iter(spans), None)
-        )
+        """Return the parts' signatures and words, joined, with the first span that a part gives."""
+        found = self._evidence(batch, trace, row)
+        span = next((part.span for part in found if part.span), None)
+        signatures, words = [part.signature for part in found], [part.words for part in found]
+        return Evidence(" + ".join(signatures), "; ".join(words), span)
 
 
 class Any(_Combination):
-    """A hit where some part hits, in whichever of its columns; one column, ``any(a,b)``.
+    """Hit when at least one part hits, in any of its columns: ``any(a, b)``.
 
-    Margins: the largest of all (see either). Evidence: the first part's that hits.
+    The margin is the largest of all (see ``either``). The signature is that of the first part that hits.
     """
 
-    def __call__(self, batch: Batch, trace: Trace) -> FloatArray:
-        """Margins float32 (B, 1)."""
-        return either(self._best(batch, trace))[:, None]
-
     def evidence(self, batch: Batch, trace: Trace, row: int, column: int) -> Evidence:
-        """Why the first part hits that does; ValueError when none does."""
-        for part in self.parts:
-            if found := _why(part, batch, trace, row):
-                return found
-        raise ValueError("no part hits")
+        """Return the evidence of the first part that hits; raise ValueError when none does."""
+        if not (found := self._evidence(batch, trace, row)):
+            raise ValueError("no part hits")
+        return found[0]
 
 
 class Crash:
-    """The target raised on the row, and not because it was unfit for it. Margins: 1, else -inf.
+    """Hit when the target raised an error on the input, unless it could not take the input at all.
 
-    The signature is the error's type and message with every number as N.
+    The margin is 1, otherwise -inf. The signature is the error's type and message, with every number as N.
     """
 
-    needs = frozenset[str]()  # the channel ``crash`` comes from the executor, always
     targets = ("crash",)
-    grades = (frozenset[str](),)
 
     def __call__(self, batch: Batch, trace: Trace) -> FloatArray:
-        """Margins float32 (B, 1)."""
+        """Return margins float32 (B, 1)."""
         raised = np.array([bool(text) and not text.startswith(_UNFIT) for text in trace["crash"]], bool)
         return np.where(raised, np.float32(1), np.float32(-np.inf))[:, None]
 
     def evidence(self, batch: Batch, trace: Trace, row: int, column: int) -> Evidence:
-        """What was raised."""
+        """Return what was raised."""
         error = str(trace["crash"][row])
         return Evidence(re.sub(r"0x[0-9a-fA-F]+|\d+", "N", error), error)
 
 
 class ObjectiveSet:
-    """All objectives of a campaign as one, their columns side by side, ``crash`` the last.
+    """Join all objectives of a campaign, their columns side by side; the last column is ``crash``.
 
     Objectives see only the rows that ran; a row that crashed is NaN in every column but the last. An
-    objective that raises, or returns another shape than it should, leaves NaN in its columns for
-    that batch, and the campaign goes on. Of two columns with one name the later becomes ``name#2``.
+    objective that raises, or returns a wrong shape, leaves NaN in its columns for that batch, and the
+    campaign goes on. If two columns have the same name, the later one becomes ``name#2``.
 
-    errors: objective's name -> traceback -> how often; at most 3 tracebacks each, then OTHERS.
-    unscored: objective's name -> rows so far with a column that it could not score, those that crashed and
-    re-runs of findings included.
+    Attributes:
+        objectives: the objectives by name, as they were given.
+        errors: objective's name -> traceback -> how often, at most 3 tracebacks each, then OTHERS.
+        unscored: objective's name -> rows so far with a column that it could not score; this counts rows that
+            crashed and re-runs of findings.
     """
 
     def __init__(self, objectives: Mapping[str, object]) -> None:
-        self.objectives = objectives  # as they were given
+        self.objectives = objectives
         self._parts: list[tuple[Detector, slice]] = []
         names: list[str] = []
         self._crash = Crash()
         for name, objective in objectives.items():
-            if isinstance(objective, Crash):
-                continue
             part = as_detector(objective, name)
             self._parts.append((part, slice(len(names), len(names) + len(part.targets))))
             names += (distinct(target, [*names, *self._crash.targets]) for target in part.targets)
@@ -142,21 +149,17 @@ class ObjectiveSet:
         self.errors: dict[str, dict[str, int]] = {}
         self.unscored: dict[str, int] = {part.name: 0 for part, _ in self._parts}
         self._scored = np.zeros(len(self.targets), np.int64)
-        self._raised: dict[str, str] = {}  # objective's name -> what it raised when last called
+        self._raised: dict[str, str] = {}  # objective's name -> what its last call raised
 
     def __call__(self, batch: Batch, trace: Trace) -> FloatArray:
-        """Margins float32 (B, N)."""
+        """Return margins float32 (B, N)."""
         margins = np.full((len(batch), len(self.targets)), np.nan, np.float32)
         margins[:, -1:] = self._crash(batch, trace)
         rows, batch, trace = _ran(batch, trace)
         for part, columns in self._parts if len(batch) else ():
-            try:
+            with self._noting(part):
                 margins[rows, columns] = part(batch, trace)
                 self._raised.pop(part.name, None)
-            except INTERRUPTS:
-                raise
-            except BaseException as error:  # SystemExit, too, is the detector's own affair
-                self._note(part, error)
         scored = ~np.isnan(margins)
         self._scored += scored.sum(axis=0)
         for part, columns in self._parts:
@@ -164,12 +167,12 @@ class ObjectiveSet:
         return margins
 
     def why(self, column: int) -> str:
-        """Why the objective whose column it is left NaN when last called."""
+        """Return why the objective of this column left NaN in its last call."""
         return self._raised.get(self._part(column)[0].name, "NaN")
 
     @property
     def blind(self) -> dict[str, str]:
-        """Objectives with a column that scored none of the rows so far, and why."""
+        """The objectives with a column that has scored no row so far, and why."""
         return {
             part.name: self.why(columns.start)
             for part, columns in self._parts
@@ -177,61 +180,61 @@ class ObjectiveSet:
         }
 
     def evidence(self, batch: Batch, trace: Trace, row: int, column: int) -> Evidence:
-        """The evidence of the objective whose column it is; its name alone where that raises."""
+        """Return the evidence of the objective of this column, or only its name if it raises."""
         if column == len(self.targets) - 1:
             return self._crash.evidence(batch, trace, row, 0)
         part, columns = self._part(column)
-        try:
-            return part.evidence(batch, trace, row, column - columns.start)
-        except INTERRUPTS:
-            raise
-        except BaseException as error:
-            self._note(part, error)
-            words = f"{part.about} (its evidence raised {type(error).__name__})"
-            return Evidence(self.targets[column], words)
+        found = None
+        with self._noting(part):
+            found = part.evidence(batch, trace, row, column - columns.start)
+        words = f"{part.about} (its evidence raised {self._raised.get(part.name)})"
+        return found or Evidence(self.targets[column], words)
 
     def check(self, batch: Batch, trace: Trace) -> None:
         """Try every objective on a few rows, and on the first of them alone, before a campaign.
 
-        Raises UsageError when one returns a wrong shape or no numbers. One that raises anything else is
-        noted in ``errors``: it may still score other rows.
+        Anything else that an objective raises is noted in ``errors``: it may still score other rows.
+
+        Raises:
+            UsageError: an objective returns a wrong shape, or no numbers.
         """
         _, batch, trace = _ran(batch, trace)
         for rows in (slice(None), slice(0, 1)):
             for part, _ in self._parts if len(batch) else ():
-                try:
+                with self._noting(part, (UsageError, *INTERRUPTS)):
                     part(batch[rows], take(trace, rows))
-                except (UsageError, *INTERRUPTS):
-                    raise
-                except BaseException as error:
-                    self._note(part, error)
 
     def must_fit(self, space: Space, told: str | None, steps: int) -> None:
-        """Raise UsageError when an objective could never hit.
+        """Check that every objective can hit.
 
-        It looks at texts and the ``space`` has none, or for a secret that is not in what the target is
-        ``told`` (None: nobody knows), or for more tokens than the ``steps`` of an output.
+        Args:
+            space: what the model takes; an objective on texts needs a space of texts.
+            told: what the target was told, which must hold a secret to look for; None if nobody knows.
+            steps: the tokens of an output, which must be as many as an objective looks for.
+
+        Raises:
+            UsageError: an objective can never hit.
         """
         for name, part in self.objectives.items():
             why = ""
             if told is not None and isinstance(part, LooksForSecret) and part.secret not in told:
-                why = f"looks for {part.secret!r}, which --system does not hold; put it there"
+                why = f"looks for {part.secret!r}, which the system prompt lacks; put it into --system"
             elif isinstance(part, LooksForTokens) and part.tokens > steps:
-                why = f"looks for {part.tokens} tokens in a row, and an output has {steps}; give it fewer"
-                why += " (tokens=...), or a larger --max-new"
+                why = f"looks for {part.tokens} tokens in a row, but an output has {steps}; raise --max-new"
+                why += " or lower its parameter tokens"
             elif isinstance(part, ForTexts) and isinstance(space, BoxSpace):
-                why = "looks at texts, and this model takes numbers; name what to look for with --objective,"
-                why += " such as nonfinite or a detector of your own"
+                why = "looks at texts, but this model takes numbers; choose another, such as"
+                why += " --objective nonfinite or a detector of your own"
             if why:
                 raise UsageError(f"{name} {why}")
 
     @property
     def noise_needs(self) -> frozenset[str]:
-        """The channels of the objectives that must know the noise floor."""
+        """The channels of the objectives that need the noise floor."""
         return frozenset[str]().union(*(part.needs for part, _ in self._parts if part.name in self._noisy))
 
     def measure_noise(self, one: Trace, other: Trace) -> None:
-        """Show those objectives what the same rows led to in two batchings."""
+        """Show these objectives the traces of the same rows in two different batches."""
         for part in self._noisy.values():
             part.measure_noise(one, other)
 
@@ -258,7 +261,7 @@ class ObjectiveSet:
         return [f"the target cannot say how near it is to {of}"] if lost else []
 
     def state(self) -> State:
-        """Counts, noise floors and errors, for resume."""
+        """Return counts, noise floors and errors, for ``restore``."""
         return {
             "noise": self.noise,
             "unscored": dict(self.unscored), "scored": self._scored.tolist(), "raised": dict(self._raised),
@@ -266,7 +269,7 @@ class ObjectiveSet:
         }  # fmt: skip
 
     def restore(self, state: State) -> None:
-        """Go on from ``state``."""
+        """Go on from what ``state`` returned."""
         self.noise = state["noise"]
         self.unscored, self._raised = dict(state["unscored"]), dict(state["raised"])
         self._scored = np.array(state["scored"], np.int64)
@@ -275,18 +278,27 @@ class ObjectiveSet:
     def _part(self, column: int) -> tuple[Detector, slice]:
         return next(found for found in self._parts if found[1].start <= column < found[1].stop)
 
-    def _note(self, part: Detector, error: BaseException) -> None:
-        self._raised[part.name] = one_line(error)
-        kept = self.errors.setdefault(part.name, {})
-        inside = error.__traceback__.tb_next if error.__traceback__ else None  # without the panel's frame
-        text = "".join(traceback.format_exception(type(error), error, inside))
-        if text not in kept and len(kept) >= DISTINCT:
-            text = OTHERS
-        kept[text] = kept.get(text, 0) + 1
+    @contextmanager
+    def _noting(self, part: Detector, passed: tuple[type[BaseException], ...] = INTERRUPTS) -> Iterator[None]:
+        """Note what a part raises and go on, but let errors of the types ``passed`` through."""
+        try:
+            yield
+        except passed:
+            raise
+        except BaseException as error:  # SystemExit, too, is the detector's own affair
+            self._raised[part.name] = one_line(error)
+            kept = self.errors.setdefault(part.name, {})
+            inside = error.__traceback__
+            for _ in range(2):  # without this frame and the caller's
+                inside = inside and inside.tb_next
+            text = "".join(traceback.format_exception(type(error), error, inside))
+            if text not in kept and len(kept) >= DISTINCT:
+                text = OTHERS
+            kept[text] = kept.get(text, 0) + 1
 
 
 def _ran(batch: Batch, trace: Trace) -> tuple[Array | slice, Batch, Trace]:
-    """The rows that did not crash, and what was shown of them."""
+    """Return which rows did not crash, these rows, and their trace."""
     ran = trace["crash"] == ""
     if ran.all():
         return slice(None), batch, trace
@@ -294,16 +306,5 @@ def _ran(batch: Batch, trace: Trace) -> tuple[Array | slice, Batch, Trace]:
 
 
 def _label(part: Detector) -> str:
-    """A part's name: its only column's, or what is common to its columns."""
+    """Return a part's name: that of its only column, or what its columns have in common."""
     return part.targets[0] if len(part.targets) == 1 else part.targets[0].partition("/")[0]
-
-
-def _why(part: Detector, batch: Batch, trace: Trace, row: int) -> Evidence | None:
-    """The evidence of a part's best column, with that column's name; None when it does not hit."""
-    batch, trace = batch[row : row + 1], take(trace, slice(row, row + 1))
-    margins = part(batch, trace)[0]
-    if not (margins > 0).any():
-        return None
-    column = int(np.nanargmax(margins))
-    found = part.evidence(batch, trace, 0, column)
-    return Evidence(f"{part.targets[column]}: {found.signature}", found.words, found.span)

@@ -1,4 +1,4 @@
-"""Detectors that users write, as objectives: whatever they leave out or return loosely is made good."""
+"""Detectors that users write, completed to objectives."""
 
 import inspect
 from collections.abc import Collection, Iterable
@@ -15,38 +15,38 @@ from lmfuzz.types import Array, Batch, Evidence, FloatArray, Trace, take
 TINY = float(np.finfo(np.float32).tiny)
 
 
-class UndeclaredChannel(KeyError):  # noqa: N818  # what the user reads should say what it is
-    """A detector reads a channel that it does not name in its ``needs``."""
-
-    def __str__(self) -> str:
-        return str(self.args[0])
-
-
-class _Shown(dict[str, Array]):
-    """A trace that says what to do where a channel is missing."""
+class _DeclaredTrace(dict[str, Array]):
+    """Hold a trace whose missing channels say what to do about them."""
 
     def __init__(self, name: str, trace: Trace) -> None:
         super().__init__(trace)
         self._name = name
 
     def __missing__(self, channel: str) -> Array:
-        raise UndeclaredChannel(f"{self._name} reads the channel {channel!r}; name it in its needs")
+        raise KeyError(f"{self._name} reads the channel {channel!r}; name it in its needs")
 
 
 class Detector:
-    """Anything callable as ``detect(batch, trace)`` or ``detect(text)``, made an Objective.
+    """Make an Objective of anything that can be called as ``detect(batch, trace)`` or ``detect(text)``.
 
-    needs: as it says, else ``text``. targets: as it says, else one column with ``name``.
-    Margins may come as (B,), where there is one column, or (B, N), as any array or list of numbers or
-    booleans: True is 1, False is -inf (no, and nobody knows how far), None is NaN. What needs exactly one
-    argument is called with the output text of one row after the other, and returns one of these for it.
-    Evidence: its own, else a signature that is the column's name, and in words its docstring's first
-    line, with the margin unless it only saw a text.
+    What needs exactly one argument is called with the output text of one row after the other. Margins may
+    come as any array or list of numbers or booleans, (B, N), or (B,) if there is one column: True is 1,
+    False is -inf (no hit, at an unknown distance), and None is NaN.
+
+    Evidence is the detector's own, or else the name of the column as the signature and the first line of
+    the docstring as words, followed by the margin unless the detector sees only a text.
+
+    Attributes:
+        name: what the campaign calls it.
+        needs: its channels, ``text`` if it does not say.
+        targets: its columns, one column called ``name`` if it does not say.
+        grades: per column, channels that only say how far away a row is; none if it does not say.
+        noisy: the detector itself if it needs the noise floor, else None.
     """
 
     def __init__(self, name: str, detect: Any) -> None:
         if not callable(detect):
-            raise UsageError(f"objective {name!r}: {detect!r} is not callable as detect(batch, trace)")
+            raise UsageError(f"objective {name!r}: {detect!r} cannot be called as detect(batch, trace)")
         self.name, self._detect = name, detect
         self._by_text = len(needed(signature(detect))) == 1
         self.needs = frozenset(_words(getattr(detect, "needs", "text")))
@@ -55,13 +55,13 @@ class Detector:
         self.grades = tuple(frozenset(_words(grade)) for grade in grades)
         self.noisy = detect if isinstance(detect, NeedsNoiseFloor) else None
         if len(self.grades) != len(self.targets):
-            raise UsageError(f"objective {name!r}: grades must name channels for each of its targets")
+            raise UsageError(f"objective {name!r}: grades must have one entry for each of its targets")
         if not self.targets:
-            raise UsageError(f"objective {name!r}: targets is empty, must name one column or more")
+            raise UsageError(f"objective {name!r}: targets is empty; name at least one column")
 
     def __call__(self, batch: Batch, trace: Trace) -> FloatArray:
-        """Margins float32 (B, N); UsageError when what came has not that shape, or is no numbers."""
-        shown = _Shown(self.name, trace)
+        """Return margins float32 (B, N); raise UsageError for another shape, or for no numbers."""
+        shown = _DeclaredTrace(self.name, trace)
         if self._by_text:
             found = np.array([self._detect(text) for text in map(str, shown["text"])], object)
         else:
@@ -73,72 +73,68 @@ class Detector:
         if margins.shape != (rows, columns):
             right = f"({rows},) or ({rows}, 1)" if columns == 1 else f"({rows}, {columns})"
             raise UsageError(
-                f"objective {self.name!r}: returned shape {margins.shape} for {rows} rows, must be {right},"
-                f" a column for each of its targets: {', '.join(self.targets)}"
+                f"objective {self.name!r} returned shape {margins.shape} for {rows} rows; it must be {right},"
+                f" with a column for each of its targets: {', '.join(self.targets)}"
             )
         return margins
 
     def evidence(self, batch: Batch, trace: Trace, row: int, column: int) -> Evidence:
-        """Its own evidence, else the margin's; TypeError when its own is not an Evidence of strings."""
+        """Return its own evidence, else the margin's; raise TypeError if its own is not made of strings."""
         if not hasattr(self._detect, "evidence"):
             margin = self(batch[row : row + 1], take(trace, slice(row, row + 1)))[0, column]
             said = self.about if self._by_text else f"{self.about} (margin {margin:.3g})"
             return Evidence(self.targets[column], said)
-        evidence = self._detect.evidence(batch, _Shown(self.name, trace), row, column)
-        if not isinstance(evidence, Evidence) or not (
-            isinstance(evidence.signature, str) and isinstance(evidence.words, str)
-        ):
-            raise TypeError(f"evidence returned {evidence!r}, must be Evidence(signature, words)")
-        if evidence.span is None:
-            return evidence
-        start, stop = evidence.span
-        return replace(evidence, span=(int(start), int(stop)))  # numpy's integers are no JSON
+        evidence = self._detect.evidence(batch, _DeclaredTrace(self.name, trace), row, column)
+        match evidence:
+            case Evidence(str(), str(), None):
+                return evidence
+            case Evidence(str(), str(), (start, stop)):
+                return replace(evidence, span=(int(start), int(stop)))  # JSON has no integers of numpy
+        raise TypeError(f"evidence returned {evidence!r}; it must be Evidence(signature, words)")
 
     @property
     def about(self) -> str:
-        """The first line of its docstring, else its name."""
+        """The first line of its docstring, or its name if it has none."""
         return (inspect.getdoc(self._detect) or self.name).partition("\n")[0]
 
     def _numbers(self, margins: Array) -> FloatArray:
         if margins.dtype == np.float32:
             return margins
         if margins.dtype == object:  # None among numbers or booleans
-            margins = np.array([_number(x) for x in margins.flat], object).reshape(margins.shape)
+            truth = {True: 1.0, False: -np.inf}
+            numbers = [truth[bool(x)] if isinstance(x, bool | np.bool_) else x for x in margins.flat]
+            margins = np.array(numbers, object).reshape(margins.shape)
         elif margins.dtype == np.bool_:
             margins = np.where(margins, 1.0, -np.inf)
         elif margins.dtype.kind not in "fiu":
-            raise UsageError(
-                f"objective {self.name!r}: returned {margins.dtype} values, must be numbers or booleans"
-            )
+            raise UsageError(f"objective {self.name!r} returned {margins.dtype}; return numbers or booleans")
         try:
             exact = margins.astype(np.float64)
         except (TypeError, ValueError):
-            raise UsageError(
-                f"objective {self.name!r}: returned {margins.ravel()[:3].tolist()} ..., must be numbers"
-            ) from None
-        with np.errstate(over="ignore", under="ignore"):  # and no hit may vanish on the way to 32 bits
+            first = margins.ravel()[:3].tolist()
+            raise UsageError(f"objective {self.name!r} returned {first} ...; return numbers") from None
+        with np.errstate(over="ignore", under="ignore"):  # a hit must not vanish on the way to 32 bits
             return np.where(exact > 0, np.maximum(exact, TINY), exact).astype(np.float32)
 
 
 def as_detector(detect: object, name: str = "") -> Detector:
-    """Return ``detect`` as a Detector, once; ``name`` is its own unless given."""
+    """Return ``detect`` as a Detector, or itself if it is one; without ``name`` it has its own name."""
     return detect if isinstance(detect, Detector) else Detector(name or own_name(detect), detect)
 
 
 def own_name(detect: object) -> str:
-    """Return what a function or class calls itself, in lower case; a lambda is ``lambda``."""
+    """Return the name of a function, or that of an object's class in lower case; a lambda is ``lambda``."""
     return str(getattr(detect, "__name__", type(detect).__name__.lower())).strip("<>")
 
 
 def distinct(name: str, taken: Collection[str]) -> str:
-    """Return ``name``, or if that is taken the first of ``name#2``, ``name#3`` ... that is not."""
-    if name not in taken:
-        return name
-    return next(other for k in range(2, len(taken) + 3) if (other := f"{name}#{k}") not in taken)
+    """Return ``name``, or the first of ``name#2``, ``name#3`` ... that is not taken."""
+    numbered = (f"{name}#{k}" for k in range(2, len(taken) + 3))
+    return next(other for other in (name, *numbered) if other not in taken)
 
 
 def named(objectives: Iterable[tuple[str, object]]) -> dict[str, object]:
-    """Return objectives by name, in order; '' stands for their own, and one given twice gets a number."""
+    """Return objectives by name, in order: '' stands for their own name, and repeated names are numbered."""
     found: dict[str, object] = {}
     for name, objective in objectives:
         found[distinct(name or own_name(objective), found)] = objective
@@ -147,9 +143,3 @@ def named(objectives: Iterable[tuple[str, object]]) -> dict[str, object]:
 
 def _words(value: Any) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else tuple(value)
-
-
-def _number(value: Any) -> Any:
-    if isinstance(value, bool | np.bool_):
-        return 1.0 if value else -np.inf
-    return value

@@ -1,10 +1,11 @@
-"""A model and its twin that do not do the same: other labels, other texts, other distributions.
+"""A model and its twin that disagree: other labels, other texts, other distributions.
 
-In a pair's trace base/NAME is what the base shows, and twin/NAME, or NAME alone, what the twin does. The
-noise floor of each objective, ``noise``, is the largest difference of what it judges between two batchings
-of the same rows; a disagreement that is not larger is no finding.
+In the trace of a pair, base/NAME is what the base shows; twin/NAME, or NAME alone, is what the twin shows.
+The noise floor of each objective, ``noise``, is the largest difference of what it judges between two
+batchings of the same rows. A disagreement that is not larger is not a finding.
 """
 
+from os.path import commonprefix
 from typing import Literal
 
 import numpy as np
@@ -13,19 +14,22 @@ from lmfuzz.plugins.bounds import Positive
 from lmfuzz.protocols import ForTexts
 from lmfuzz.types import PAD, Array, Batch, BoolArray, Evidence, FloatArray, Trace
 
+Measure = Literal["js", "kl"]
+Over = Literal["max", "mean"]
+Of = Literal["text", "labels"]
 LOGITS = ("base/logits", "twin/logits")
-AROUND = 16  # characters of a text shown on each side of a parting
-_NEARLY = -1e-6  # margin of a row that is no finding, however near
-_LEAST = 1e-6  # nats; a smaller loss counts as this
+AROUND = 16  # characters of a text shown on each side of the first difference
+_NEARLY = -1e-6  # the largest margin of a row that is not a finding
+_LEAST = 1e-6  # nats; smaller losses count as this
 
 
 class LabelDisagreement:
-    """The base and its twin give an input different labels; graded by how near they are to that.
+    """Find inputs that the base and its twin label differently, graded by how near they are to that.
 
-    With a the base's label and b the twin's: where they differ, the margin is the smaller of log p(a) -
-    log p(b) of the base and log p(b) - log p(a) of the twin, less the noise floor. Where they agree it is
-    minus the smaller of both models' gaps to their second class, 0 where one is about to change its
-    label. NaN where a label's logit is not finite. The signature is "a -> b".
+    Let a be the base's label and b the twin's. If they differ, the margin is the smaller of log p(a) - log
+    p(b) of the base and log p(b) - log p(a) of the twin, less the noise floor. If they agree, it is minus
+    the smaller of both models' gaps to their second class, so 0 if one of them is about to change its
+    label. NaN if a label's logit is not finite. The signature is "a -> b".
     """
 
     needs = frozenset(LOGITS)
@@ -35,40 +39,40 @@ class LabelDisagreement:
         self.noise = 0.0
 
     def __call__(self, batch: Batch, trace: Trace) -> FloatArray:
-        """Margins float32 (B, 1)."""
+        """Return margins float32 (B, 1)."""
         base, twin = (trace[name].astype(np.float64) for name in LOGITS)
         rows, a, b = np.arange(len(base)), base.argmax(axis=1), twin.argmax(axis=1)
         with np.errstate(invalid="ignore"):  # inf - inf
             apart = np.minimum(base[rows, a] - base[rows, b], twin[rows, b] - twin[rows, a]) - self.noise
-            margins = np.where(a == b, np.fmax(_behind_second(base), _behind_second(twin)), apart)
+            margins = np.where(a == b, np.fmax(_below_second(base), _below_second(twin)), apart)
         scored = np.isfinite(base[rows, a]) & np.isfinite(twin[rows, b])
         return np.where(scored, margins, np.nan)[:, None]
 
     def measure_noise(self, one: Trace, other: Trace) -> None:
-        """Learn how much the gap between a label and any class changes, in either model."""
+        """Learn how much the gap between the label and any other class changes, in either model."""
         self.noise = max(_change(*_gaps(one[name], other[name])) for name in LOGITS)
 
     def evidence(self, batch: Batch, trace: Trace, row: int, column: int) -> Evidence:
-        """Both labels, with what both models think of them."""
+        """Return both labels, with their probabilities in both models."""
         return Evidence(*_labels(trace, row))
 
 
 class TextDisagreement(ForTexts):
-    """The twin parts from what its base writes where the base is sure: a confident parting.
+    """Find prompts at which the twin leaves the base's output although the base is sure of itself.
 
-    The margin at a parting, the first step at which the two would write different symbols, is the lead of
+    The parting is the first step at which the two would write different symbols. Its margin is the lead of
     the base's symbol over its second there (its top-two gap, in nats), less ``gap`` and the noise floor:
-    nearly every prompt leads to some parting, and an unsure one is no finding. Other rows are graded by how
-    much of its lead the base's symbol loses in the twin, at the step up to the parting where that is most:
-    all of it at an unsure parting, elsewhere the base's lead less the twin's. For m nats lost the margin is
-    gap log(m / gap): twice as much is the same step up, whether a twin is coarse or fine. NaN where a step
-    up to the parting has no numbers. The signature is what the base writes and what the twin does, such as
-    "'e' -> ' '".
+    nearly every prompt leads to some parting, and an unsure one is not a finding. Other rows are graded by
+    how much of its lead the base's symbol loses in the twin, at the step up to the parting at which that is
+    most: all of it at an unsure parting, otherwise the base's lead less the twin's. For m nats lost the
+    margin is gap log(m / gap): twice as much is always the same step up, whether a twin is coarse or fine.
+    NaN if a step up to the parting has no numbers. The signature is what the base writes and what the twin
+    writes, such as "'e' -> ' '".
 
     Measured with ``directed``, 8 000 executions, at most 3 edits of 200 natural prompts, gap=3, on the
-    bundled model: the largest gap at a parting from an int4 twin was 4.8 to 5.2 nats in three trials, 2.2
-    to 2.9 where rows that part were graded by their gap and the others by the twin's lead, and 2.3 to 3.7
-    for ``walk``.
+    bundled model: the largest gap at a parting from an int4 twin was 4.8 to 5.2 nats in three trials; it
+    was 2.2 to 2.9 when rows that part were graded by their gap and the others by the twin's lead, and 2.3
+    to 3.7 for ``walk``.
     """
 
     needs = frozenset({
@@ -81,7 +85,7 @@ class TextDisagreement(ForTexts):
         self.gap, self.noise = gap, 0.0
 
     def __call__(self, batch: Batch, trace: Trace) -> FloatArray:
-        """Margins float32 (B, 1)."""
+        """Return margins float32 (B, 1)."""
         gaps, leads, parting = trace["base_gap"], trace["twin_lead"], trace["parting"]
         rows, steps = np.arange(len(gaps)), np.arange(gaps.shape[1])
         parted, at = parting >= 0, np.maximum(parting, 0)
@@ -90,7 +94,7 @@ class TextDisagreement(ForTexts):
         most = np.max(losses, axis=1, where=upto & ~np.isnan(losses), initial=_LEAST)
         near = np.minimum(self.gap * np.log(most / self.gap), _NEARLY)
         sure = gaps[rows, at] - self.gap - self.noise
-        # A twin that is torn between two symbols to within the noise has not parted for certain.
+        # If the twin's own lead is within the noise, it has not parted for certain.
         hit = parted & (leads[rows, at] < -self.noise) & (sure > 0)
         lost = np.isnan(losses) & upto & (trace["base/tokens"] != PAD)
         return np.where(lost.any(axis=1), np.nan, np.where(hit, sure, near))[:, None]
@@ -100,11 +104,11 @@ class TextDisagreement(ForTexts):
         self.noise = max(_change_along(one, other, name) for name in ("base_gap", "twin_lead"))
 
     def evidence(self, batch: Batch, trace: Trace, row: int, column: int) -> Evidence:
-        """Both symbols, how sure either model is of its own, and both texts; the span is in the twin's."""
+        """Return both symbols, how sure each model is of its own, and both texts; the span is the twin's."""
         step = int(trace["parting"][row])
         base, twin = (str(symbol) for symbol in trace["parting_symbols"][row])
         texts = str(trace["base/text"][row]), str(trace["text"][row])
-        place = _common(*texts)
+        place = len(commonprefix(texts))  # noqa: RUF071
         shown = [text[max(0, place - AROUND) : place + AROUND] for text in texts]
         words = (
             f"at step {step + 1} the base writes '{base}', ahead by {trace['base_gap'][row, step]:.2f} nats:"
@@ -116,28 +120,31 @@ class TextDisagreement(ForTexts):
 
 
 class Divergence:
-    """The distributions of the base and its twin differ by more than ``threshold`` nats.
+    """Find inputs for which the distributions of base and twin differ by more than ``threshold`` nats.
 
-    of: "text" compares those of every step along the base's own output, and takes the largest or the
-    mean over them, as ``over`` says; "labels" those of the classes. measure: "js" is the Jensen-Shannon
-    divergence, at most ln 2 = 0.69 nats; "kl" is KL(base || twin), which has no limit.
+    The margin is (d - threshold) / (d + threshold) for the divergence d less the noise floor, so it is
+    between -1 and 1. NaN if a step, or a class, has no number, unless another step hits.
 
-    Margins: (d - threshold) / (d + threshold) for the divergence d less the noise floor, so between -1 and
-    1. NaN where a step, or a class, has no number, unless another step hits.
+    Args:
+        threshold: the divergence that is not a finding yet, in nats.
+        measure: "js", the Jensen-Shannon divergence, which is at most ln 2 = 0.69 nats; or "kl",
+            KL(base || twin), which has no limit.
+        over: "max", the largest divergence of the steps, or "mean", their average.
+        of: "text" compares the distributions of every step along the base's own output; "labels" compares
+            those of the classes.
     """
 
     targets = ("divergence",)
 
     def __init__(
-        self, threshold: Positive = 0.1, measure: Literal["js", "kl"] = "js",
-        over: Literal["max", "mean"] = "max", of: Literal["text", "labels"] = "text",
-    ) -> None:  # fmt: skip
+        self, threshold: Positive = 0.1, measure: Measure = "js", over: Over = "max", of: Of = "text"
+    ) -> None:
         self.threshold, self.measure, self.over, self.of = threshold, measure, over, of
         self.needs = frozenset({measure, "base/text", "base/tokens"} if of == "text" else LOGITS)
         self.noise = 0.0
 
     def __call__(self, batch: Batch, trace: Trace) -> FloatArray:
-        """Margins float32 (B, 1)."""
+        """Return margins float32 (B, 1)."""
         distance = np.maximum(self._distance(trace).astype(np.float64) - self.noise, 0)
         margins = 1 - 2 * self.threshold / (distance + self.threshold)
         if self.of == "text":
@@ -153,7 +160,7 @@ class Divergence:
             self.noise = _change(self._distance(one), self._distance(other))
 
     def evidence(self, batch: Batch, trace: Trace, row: int, column: int) -> Evidence:
-        """How much they differ, and for the largest where."""
+        """Return how much the distributions differ, and for the largest divergence, where."""
         distance = float(self._distance({name: trace[name][row : row + 1] for name in self.needs})[0])
         words = f"{self.measure} {distance:.3g} nats"
         if self.of == "labels":
@@ -168,81 +175,68 @@ class Divergence:
         return Evidence(f"{self.measure} at '{text[step]}'", f"{words} at step {step + 1}, {place}")
 
     def _distance(self, trace: Trace) -> FloatArray:
-        """The divergence (B,) to judge by."""
+        """Return the divergence (B,) to judge by."""
         if self.of == "labels":
             return _divergence(trace[LOGITS[0]], trace[LOGITS[1]], self.measure)
         steps = trace[self.measure]
         if self.over == "max":
-            largest: FloatArray = np.fmax.reduce(steps, axis=1)
-            return largest
+            return np.asarray(np.fmax.reduce(steps, axis=1))
         known = ~np.isnan(steps)
         count = np.where(known.any(axis=1), known.sum(axis=1), np.nan)
-        mean: FloatArray = np.sum(steps, axis=1, where=known, dtype=np.float64) / count
-        return mean
+        return np.asarray(np.sum(steps, axis=1, where=known, dtype=np.float64) / count)
 
 
-def _behind_second(logits: FloatArray) -> FloatArray:
-    """The second largest logit (B,) less the largest, of (B, C); -inf where there is one class alone."""
+def _below_second(logits: FloatArray) -> FloatArray:
+    """Return the second largest logit (B,) less the largest, of (B, C); -inf if there is only one class."""
     if logits.shape[1] < 2:
         return np.full(len(logits), -np.inf)
     largest = np.partition(logits, -2, axis=1)
-    behind: FloatArray = largest[:, -2] - largest[:, -1]
-    return behind
+    return np.subtract(largest[:, -2], largest[:, -1])
 
 
 def _gaps(one: FloatArray, other: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Logits (B, C) of two runs, each less that of the first run's label."""
+    """Return the logits (B, C) of two runs, each less that of the first run's label."""
     rows, label = np.arange(len(one)), one.argmax(axis=1)
     with np.errstate(invalid="ignore"):
         return one - one[rows, label][:, None], other - other[rows, label][:, None]
 
 
 def _softmax(logits: FloatArray) -> FloatArray:
-    """Probabilities float64 along the last axis."""
+    """Return probabilities float64 along the last axis."""
+    from scipy.special import softmax  # only here: it takes long to load
+
     with np.errstate(invalid="ignore"):
-        exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
-    probabilities: FloatArray = exponentials / exponentials.sum(axis=-1, keepdims=True)
-    return probabilities
+        return np.asarray(softmax(logits.astype(np.float64), axis=-1))
 
 
 def _divergence(base: FloatArray, twin: FloatArray, measure: str) -> FloatArray:
-    """KL(base || twin), or their Jensen-Shannon divergence, in nats (B,), of logits (B, C)."""
+    """Return KL(base || twin), or their Jensen-Shannon divergence, in nats (B,), of logits (B, C)."""
+    from scipy.special import rel_entr
+
     p, q = _softmax(base), _softmax(twin)
     if measure == "kl":
-        return np.maximum(_relative(p, q), 0)
+        return np.asarray(rel_entr(p, q).sum(axis=1))
     middle = (p + q) / 2
-    return np.maximum((_relative(p, middle) + _relative(q, middle)) / 2, 0)
-
-
-def _relative(p: FloatArray, q: FloatArray) -> FloatArray:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        entropy: FloatArray = np.where(p == 0, 0, p * np.log(p / q)).sum(axis=1)  # 0 log 0 = 0
-    return entropy
+    return np.asarray((rel_entr(p, middle) + rel_entr(q, middle)).sum(axis=1) / 2)
 
 
 def _change(one: FloatArray, other: FloatArray, where: BoolArray | bool = True) -> float:
-    """The largest difference of two arrays, as far as both are finite."""
+    """Return the largest difference of two arrays, where both are finite."""
     with np.errstate(invalid="ignore"):
         difference = np.abs(one.astype(np.float64) - other)
     return float(np.max(difference, where=where & np.isfinite(difference), initial=0))
 
 
 def _change_along(one: Trace, other: Trace, channel: str) -> float:
-    """The largest change of a channel (B, T) at steps before which the base wrote the same in both runs."""
+    """Return the largest change of a channel (B, T) while the base writes the same in both runs."""
     steps = min(one[channel].shape[1], other[channel].shape[1])
     same: Array = one["base/tokens"][:, :steps] == other["base/tokens"][:, :steps]
     same = np.logical_and.accumulate(np.pad(same[:, :-1], [(0, 0), (1, 0)], constant_values=True), axis=1)
     return _change(one[channel][:, :steps], other[channel][:, :steps], same)
 
 
-def _common(one: str, other: str) -> int:
-    """How many characters two texts begin with alike."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))
-
-
 def _labels(trace: Trace, row: int) -> tuple[str, str]:
-    """Signature and words for the labels of both models."""
+    """Return signature and words for the labels of both models."""
     base, twin = (_softmax(trace[name][row]) for name in LOGITS)
     a, b = int(base.argmax()), int(twin.argmax())
     seconds = [b, a] if a != b else [int(part.argsort()[-2:][0]) for part in (base, twin)]

@@ -1,11 +1,11 @@
-"""Answers that have not the form that was asked for: a JSON schema, or a regular expression."""
+"""Answers that are not in the format that was asked for: a JSON schema, or a regular expression."""
 
 import json
 import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -15,23 +15,32 @@ from lmfuzz.inputs.reading import read_text
 from lmfuzz.protocols import ForTexts
 from lmfuzz.types import Batch, Evidence, FloatArray, Trace
 
-SHOWN = 160  # characters of what a rule says in the evidence
+SHOWN = 160  # characters of a rule's message in the evidence
 _BARELY = -1e-6  # the best margin of an answer that satisfies
 _TICKS = "```"
 _FENCE = re.compile(r"```\w*[ \t]*\n(.*?)\s*(```|`{0,2}\Z)", re.DOTALL)
 _OPENING = re.compile(r"`{1,2}|```\w*[ \t]*")
-_STRING = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\\?\Z)', re.DOTALL)
-_CLOSING = {"[": "]", "{": "}"}
-_REST = [  # one of these, and the brackets still open, complete whatever is the beginning of JSON
-    "", "0", ":0", '"":0',
-    *(word[at:] for word in ("true", "false", "null") for at in range(1, len(word))),
-    *(more + '"' + then for more in ("", "n", "0", "00", "000", "0000") for then in ("", ":0")),
-]  # fmt: skip
+_JSON = r"""(?(DEFINE)
+    (?<string>"(?:[^"\\\x00-\x1f]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*+")
+    (?<number>-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][+-]?[0-9]++)?)
+    (?<blank>[ \t\n\r]*+)
+    (?<pair>(?&blank)(?&string)(?&blank):(?&value))
+    (?<list>\[(?:(?&value)(?:,(?&value))*+|(?&blank))\])
+    (?<object>\{(?:(?&pair)(?:,(?&pair))*+|(?&blank))\})
+    (?<value>(?&blank)(?:true|false|null|(?&number)|(?&string)|(?&list)|(?&object))(?&blank))
+)(?&value)"""  # RFC 8259
 
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """What is wrong with an answer, and from which of its characters on, where that is known."""
+    """Say what is wrong with an answer.
+
+    Attributes:
+        margin: of the answer; NaN if it could not be judged.
+        signature: the kind of violation.
+        words: the violation, for a person.
+        at: from which character of the answer on, if that is known.
+    """
 
     margin: float
     signature: str
@@ -42,32 +51,28 @@ class Violation:
 _UNJUDGED = Violation(np.nan, "", "")
 
 
-class Rule(Protocol):
-    """What answers must satisfy."""
-
-    def violation(self, answer: str) -> Violation | None:
-        """What is wrong with a whole answer that is not empty."""
-
-    def undecided(self, answer: str) -> bool:
-        """Whether an answer may still satisfy, or not, depending on how it goes on."""
-
-
 class Format(ForTexts):
-    """The answer does not satisfy a JSON ``schema`` (a file), or does not match a ``pattern`` as a whole.
+    """Find answers that violate a JSON ``schema`` (a file) or do not match a ``pattern`` as a whole.
 
-    White space around the answer is left out, and so is, if ``fenced``, a fence of three backticks (with
-    ``json`` or another word) around all of it. Schemas are of any draft, and refer to nothing outside of
-    the file; the keyword ``format`` is not checked. Patterns are those of the package regex, nearly re's.
+    White space around the answer is ignored. So is, if ``fenced``, a fence of three backticks (with ``json``
+    or another word) around the whole answer. A schema may be of any draft, and may only refer to what is in
+    its own file; the keyword ``format`` is not checked. Patterns are those of the package regex, which are
+    nearly those of re.
 
-    An answer that the step limit cut off could not be judged while it may become one that satisfies: a
-    beginning of JSON, or of what the pattern matches, or all of it. (JSON that is complete and against
-    the schema is a violation whatever would come, unless it is a number, which may go on.)
+    An answer that was cut off by the step limit cannot be judged while it may still become valid: while it
+    is a beginning of JSON, or of a match of the pattern, or already valid. Complete JSON that violates the
+    schema is a violation however it goes on, unless it is a number, which may become another one.
 
-    Margins: 1 for an answer that is empty, no JSON, or no match; 0.5 for JSON against the schema; NaN for
-    what could not be judged; for one that satisfies -p, the probability of the least sure step, which says
-    how near the model was to writing something else. The signature is ``empty``, ``pattern``, ``not JSON:``
-    and why, or ``schema:`` with the rule and where (elements of lists, and keys that no ``properties`` of the
-    schema names, are *).
+    Margins: 1 for an answer that is empty, not JSON, or not a match; 0.5 for JSON that violates the schema;
+    NaN for what could not be judged. The margin of a valid answer is -p, with p the probability of the least
+    certain step, which says how near the model was to writing something else. The signature is ``empty``,
+    ``pattern``, ``not JSON:`` with the reason, or ``schema:`` with the rule and the place (elements of lists,
+    and keys that no ``properties`` of the schema names, are *).
+
+    Args:
+        schema: a file with a JSON schema; it may begin with ``corpora:``.
+        pattern: a regular expression, in place of a schema.
+        fenced: whether a fence around the answer is allowed.
     """
 
     needs = frozenset({"text", "ended"})
@@ -76,14 +81,12 @@ class Format(ForTexts):
 
     def __init__(self, schema: str = "", pattern: str = "", fenced: bool = True) -> None:
         if bool(schema) == bool(pattern):
-            raise UsageError(
-                "format needs one of schema=FILE (a JSON schema) and pattern=REGEX, and not both"
-            )
+            raise UsageError("format needs either schema=FILE (a JSON schema) or pattern=REGEX")
         self.fenced = fenced
-        self._rule: Rule = _Schema(schema) if schema else _Pattern(pattern)
+        self._rule = _Schema(schema) if schema else _Pattern(pattern)
 
     def __call__(self, batch: Batch, trace: Trace) -> FloatArray:
-        """Margins float32 (B, 1)."""
+        """Return margins float32 (B, 1)."""
         margins = np.full(len(batch), -np.inf)
         if "logprob" in trace:
             steps = trace["logprob"]
@@ -96,17 +99,17 @@ class Format(ForTexts):
         return margins.astype(np.float32)[:, None]
 
     def evidence(self, batch: Batch, trace: Trace, row: int, column: int) -> Evidence:
-        """What is wrong with the answer; ValueError where nothing is."""
+        """Return what is wrong with the answer; raise ValueError if nothing is."""
         text = str(trace["text"][row])
         found = self._judge(text, bool(trace["ended"][row]))
         if found is None or not found.margin > 0:
-            raise ValueError("the answer has the right form, or could not be judged")
+            raise ValueError("the answer is valid, or could not be judged")
         stop = len(text.rstrip())
         span = (found.at, stop) if found.at is not None and found.at < stop else None
         return Evidence(found.signature, found.words, span)
 
     def _judge(self, text: str, ended: bool) -> Violation | None:
-        """What is wrong with an output; its margin is NaN where that could not be judged yet."""
+        """Return what is wrong with an output; the margin is NaN if that cannot be judged yet."""
         answer, at = self._answer(text, ended)
         if not ended and (self._rule.undecided(answer) or (self.fenced and _OPENING.fullmatch(answer))):
             return _UNJUDGED
@@ -116,7 +119,7 @@ class Format(ForTexts):
         return found if found is None or found.at is None else replace(found, at=found.at + at)
 
     def _answer(self, text: str, ended: bool) -> tuple[str, int]:
-        """The answer within white space and its fence, and where in ``text`` it starts."""
+        """Return the answer without white space and fence around it, and where in ``text`` it starts."""
         answer, at = text.strip(), len(text) - len(text.lstrip())
         fence = _FENCE.fullmatch(answer) if self.fenced else None
         if fence is None or (ended and fence[2] != _TICKS):
@@ -125,42 +128,40 @@ class Format(ForTexts):
 
 
 class _Pattern:
-    """A regular expression that must match the whole answer."""
+    """Judge answers by a regular expression that must match the whole of them."""
 
     def __init__(self, pattern: str) -> None:
-        with extra("format"):
-            import regex  # type: ignore[import-untyped]  # re does not tell whether more text could match
-
+        regex = _regex()
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of what may change its meaning in later versions
-                self._compiled: Any = regex.compile(pattern)
+                warnings.simplefilter("ignore")  # about constructs that later versions may read differently
+                self._compiled = regex.compile(pattern)
         except regex.error as error:
-            raise UsageError(
-                f"format: {pattern!r} is no regular expression: {error.msg} at position {error.pos}"
-            ) from None
+            wrong = f"{error.msg} at position {error.pos}"
+            raise UsageError(f"format: {pattern!r} is not a regular expression: {wrong}") from None
 
     def violation(self, answer: str) -> Violation | None:
-        """One signature for whatever does not match."""
+        """Return what is wrong with an answer, the same for all that do not match."""
         if self._compiled.fullmatch(answer):
             return None
         return Violation(1.0, "pattern", f"'{_short(answer)}' does not match '{self._compiled.pattern}'")
 
     def undecided(self, answer: str) -> bool:
-        """Whether it is the beginning of a match, or one."""
+        """Return whether an answer that goes on may still match."""
         return self._compiled.fullmatch(answer, partial=True) is not None
 
 
 class _Schema:
-    """A JSON schema in a file."""
+    """Judge answers by a JSON schema in a file."""
 
     def __init__(self, file: str) -> None:
         schema = _read(file)
         self._validator = _validator(file, schema)
-        self._names = set(_names(schema))
+        properties = [part.get("properties") for part in _objects(schema)]
+        self._names = {name for names in properties if isinstance(names, dict) for name in names}
 
     def violation(self, answer: str) -> Violation | None:
-        """Why it is no JSON, or the rule of the schema that says most about what is wrong."""
+        """Return why an answer is not JSON, or the rule of the schema that says most about what is wrong."""
         try:
             value = _parse(answer)
         except json.JSONDecodeError as error:
@@ -172,7 +173,7 @@ class _Schema:
         return self._against(value)
 
     def undecided(self, answer: str) -> bool:
-        """Whether it is a beginning of JSON, or JSON that satisfies so far."""
+        """Return whether an answer that goes on may still be JSON that satisfies the schema."""
         try:
             value = _parse(answer)
         except (ValueError, RecursionError):
@@ -190,36 +191,26 @@ class _Schema:
             return _UNJUDGED
         if error is None:
             return None
-        path = (
-            "/".join(["", *(str(key) if key in self._names else "*" for key in error.absolute_path)]) or "/"
-        )
+        path = "".join(f"/{key if key in self._names else '*'}" for key in error.absolute_path) or "/"
         words = f"{_short(error.message)} ({error.validator} at {error.json_path})"
         return Violation(0.5, f"schema: {error.validator} at {path}", words)
 
 
 def begins_json(text: str) -> bool:
-    """Whether ``text`` is JSON or a beginning of it."""
-    closing: list[str] = []
-    for mark in re.findall(r"[][{}]", _STRING.sub("", text)):
-        if mark in _CLOSING:
-            closing.append(_CLOSING[mark])
-        elif not closing:
-            return False
-        else:
-            closing.pop()
-    return any(_is_json(text + rest + "".join(reversed(closing))) for rest in _REST)
+    """Return whether ``text`` is JSON or a beginning of it."""
+    regex = _regex()
+    return regex.fullmatch(_JSON, text, regex.VERBOSE, partial=True) is not None
 
 
-def _is_json(text: str) -> bool:
-    try:
-        _parse(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
+def _regex() -> Any:
+    """Return the package regex: re does not tell whether more text could complete a match."""
+    with extra("format"):
+        import regex  # type: ignore[import-untyped]
+    return regex
 
 
 def _parse(text: str) -> Any:
-    """The value of JSON as its standard has it; ValueError, or RecursionError, for other text."""
+    """Return the value of strict JSON; raise ValueError, or RecursionError, for any other text."""
     return json.loads(text, parse_constant=_refuse)
 
 
@@ -235,7 +226,7 @@ def _read(file: str) -> Any:
 
 
 def _validator(file: str, schema: Any) -> Any:
-    """What checks values against the schema; UsageError where that is none."""
+    """Return a validator of values against the schema; raise UsageError if the schema is not valid."""
     with extra("format"):
         from jsonschema.exceptions import SchemaError
         from jsonschema.validators import Draft202012Validator, validator_for  # type: ignore[import-untyped]
@@ -243,19 +234,19 @@ def _validator(file: str, schema: Any) -> Any:
         from referencing.exceptions import Unresolvable
         from referencing.jsonschema import DRAFT202012, specification_with
 
-    if not isinstance(schema, dict | bool):
-        raise UsageError(f"format: {file} is not a JSON schema: it must be an object, or true or false")
     draft = schema.get("$schema") if isinstance(schema, dict) else None
     made = Draft202012Validator if draft is None else validator_for({"$schema": str(draft)}, default=None)
     if made is None:
-        raise UsageError(f"format: the schema {file} is of a draft that is not known, {draft!r}")
+        raise UsageError(f"format: the schema {file} is of an unknown draft, {draft!r}")
     reference = ""
     try:
         made.check_schema(schema)
         specification = specification_with(made.ID_OF(made.META_SCHEMA), default=DRAFT202012)
         resolver = REGISTRY.resolver_with_root(specification.create_resource(schema))
-        for reference in _references(schema):
-            resolver.lookup(reference)
+        parts = list(_objects(schema))
+        if not any("$id" in part for part in parts[1:]):  # else what a reference means depends on them
+            for reference in (part["$ref"] for part in parts if isinstance(part.get("$ref"), str)):
+                resolver.lookup(reference)
     except SchemaError as error:
         raise UsageError(f"format: {file} is not a JSON schema: {_short(error.message)}") from None
     except Unresolvable:
@@ -263,26 +254,12 @@ def _validator(file: str, schema: Any) -> Any:
     return made(schema, registry=REGISTRY)
 
 
-def _references(part: Any) -> Iterator[str]:
-    """What the parts of a schema refer to, as far as that does not depend on an id inside of it."""
-    found = list(_parts(part))
-    if not any("$id" in inner for inner in found[1:]):
-        yield from (inner["$ref"] for inner in found if isinstance(inner.get("$ref"), str))
-
-
-def _names(schema: Any) -> Iterator[str]:
-    """The keys of objects that a schema names."""
-    for part in _parts(schema):
-        if isinstance(properties := part.get("properties"), dict):
-            yield from properties
-
-
-def _parts(part: Any) -> Iterator[dict[str, Any]]:
-    """All objects in a value of JSON, itself the first."""
+def _objects(part: Any) -> Iterator[dict[str, Any]]:
+    """Yield all objects in a value of JSON, beginning with the value itself if it is one."""
     if isinstance(part, dict):
         yield part
     for inner in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
-        yield from _parts(inner)
+        yield from _objects(inner)
 
 
 def _short(text: str) -> str:

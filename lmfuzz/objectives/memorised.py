@@ -1,6 +1,7 @@
-"""Output that stands word for word in texts that the model may have been trained on."""
+"""Output that repeats, word for word, texts that the model may have been trained on."""
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,32 +19,37 @@ from lmfuzz.types import PAD, Batch, BoolArray, Evidence, FloatArray, IntArray, 
 
 PASSAGE = 20  # lines of the longest paragraph that is one bucket
 SHOWN = 80  # characters of a stretch in the evidence
-_BLANK = np.array([chr(code).isspace() for code in range(0x3002)])  # no blank has a larger code
 
 
 class Memorised(ForTexts):
-    """A stretch of ``tokens`` or more in the output stands verbatim in the texts of a folder or file.
+    """Find outputs that contain a stretch of ``tokens`` or more verbatim from the files of a folder.
 
-    The texts are all files below ``folder`` that are UTF-8; of a .jsonl file the strings in its values. With
-    ``normalise`` a run of blanks and line ends counts as one blank, there and in the output. How long a
-    stretch of characters is, is counted in the model's tokens that lie in it whole; those that add nothing
-    (a second blank, all but the last piece of a character) do not count.
+    The length of a stretch of characters is the number of the model's tokens that lie in it as a whole.
+    Tokens that add nothing (a second blank, all but the last piece of a character) do not count.
 
-    What the prompt gave away is echoed, not memorised: no stretch holds half of ``tokens`` or more in a row
-    (rounded up) that stand in the prompt. Only the output is looked at, so that of a passage which the prompt
-    begins and the output goes on with, the output's part counts.
+    What the prompt gave away is echoed, not memorised: a stretch never holds half of ``tokens`` or more in a
+    row (rounded up) that are in the prompt as well. Only the output is looked at: if the prompt begins a
+    passage and the output continues it, then only the output's part counts.
 
-    The default is for tokens of several characters: of 2 213 windows of 200 characters of Tiny Shakespeare
-    13 % have 20 in a row in common with another part of it, 0.3 % 30, none 40 (of characters take 50).
+    The default is for tokens of several characters: of 2 213 windows of 200 characters of Tiny Shakespeare,
+    13 % share 20 characters in a row with another part of it, 0.3 % share 30, and none 40 (for models of
+    characters take 50).
 
-    Margins: (n + 1/2) / ``tokens`` - 1 for the longest stretch, of n tokens, so never 0. It is exact, by an
-    array of all suffixes. Making that takes 0.3 s for 1.1 MB of plays, 4.6 s for 10 MB of programs, and up
-    to 100 bytes of memory per byte (14 are kept); then 64 outputs of 200 characters take 15 ms where each is
-    a token, 6 ms with tokens of 4 (10 ms for the 10 MB; one core).
+    Margins: (n + 1/2) / ``tokens`` - 1 for the longest stretch, of n tokens, so never 0. The search is exact,
+    by a suffix array. It takes 0.3 s to build for 1.1 MB of plays and 7 s for 11 MB of programs, and up to
+    100 bytes of memory per byte (10 are kept). Then 64 outputs of 200 characters take 20 ms, or 50 ms if all
+    of them are memorised (one core).
 
-    The signature is the file and the line where the passage begins that the stretch begins in: its paragraph,
-    after an empty line, since outputs enter a passage here and there; in paragraphs of more than 20 lines
-    it is the line itself. Of several places the first in the order of files counts.
+    The signature is the file and line at which the passage begins that the stretch begins in. A passage is
+    a paragraph, after an empty line, since outputs enter a passage here and there; in paragraphs of more
+    than 20 lines it is the line itself. If a stretch is in several places, the first in the order of files
+    counts.
+
+    Args:
+        folder: a folder, all UTF-8 files below which are compared with, or one file; it may begin with
+            ``corpora:``. Of a .jsonl file the strings in its values are compared with.
+        tokens: the tokens of the shortest stretch that is a finding.
+        normalise: whether a run of blanks and line ends counts as one blank, in the files and in the output.
     """
 
     needs = frozenset({"text", "prompt", "token_ends"})
@@ -55,15 +61,15 @@ class Memorised(ForTexts):
         self._sources = _Sources(resource(folder), normalise)
 
     def __call__(self, batch: Batch, trace: Trace) -> FloatArray:
-        """Margins float32 (B, 1)."""
+        """Return margins float32 (B, 1)."""
         longest = np.array([stop - start for _, start, stop in self._stretches(trace)])
         return ((longest + 0.5) / self.tokens - 1).astype(np.float32)[:, None]
 
     def evidence(self, batch: Batch, trace: Trace, row: int, column: int) -> Evidence:
-        """The longest stretch, and the file and line that it stands in; ValueError where there is none."""
+        """Return the longest stretch, and the file and line it is in; raise ValueError if there is none."""
         ((tokens, start, stop),) = self._stretches({name: trace[name][row : row + 1] for name in self.needs})
         if start == stop:
-            raise ValueError("nothing of the output stands in the texts")
+            raise ValueError("nothing of the output is in the texts")
         begin, end = int(tokens.begins[start]), int(tokens.ends[stop - 1])
         stretch = tokens.text[begin:end]
         passage, place = self._sources.place(stretch)
@@ -72,7 +78,7 @@ class Memorised(ForTexts):
         return Evidence(passage, f"{stop - start} tokens stand in {place}: '{shown}'", span)
 
     def _stretches(self, trace: Trace) -> list[tuple["_Tokens", int, int]]:
-        """Per row the longest stretch: from which of its tokens to which, that not included."""
+        """Return the longest stretch of every row: its first token, and the one after its last."""
         written = zip(trace["text"], trace["token_ends"], strict=True)
         rows = [_Tokens.of(text, ends[ends != PAD], self.normalise) for text, ends in written]
         lengths = self._sources.suffixes.longest([row.text for row in rows], [row.begins for row in rows])
@@ -90,9 +96,13 @@ class Memorised(ForTexts):
 
 @dataclass(frozen=True, slots=True)
 class _Tokens:
-    """A text as it is compared, and its tokens that add a character: where they begin and end in it (T,).
+    """Hold a text as it is compared, and those of its tokens that add a character.
 
-    places: where its characters stand in the text as it was, then where that ends.
+    Attributes:
+        text: the text, normalised if that was asked for.
+        begins: where each token begins in it (T,).
+        ends: where each token ends in it (T,).
+        places: where each of its characters was in the original text, then the length of that.
     """
 
     text: str
@@ -102,14 +112,14 @@ class _Tokens:
 
     @classmethod
     def of(cls, text: str, token_ends: IntArray, normalise: bool) -> "_Tokens":
-        """token_ends: (T,) how many characters of ``text`` are there after each token."""
+        """Return the tokens of ``text``; token_ends: (T,) how many of its characters each token completes."""
         same, kept = _normal(text) if normalise else (text, np.ones(len(text), np.bool_))
         until = np.concatenate([[0], np.cumsum(kept)])  # characters kept before each place
         bounds = np.unique(np.append(until[token_ends], 0))
         return cls(same, bounds[:-1], bounds[1:], np.append(np.flatnonzero(kept), len(text)))
 
     def before_echo(self, prompt: str, least: int) -> IntArray:
-        """Where a stretch from each token on (T,) must stop, lest it holds ``least`` tokens of the prompt."""
+        """Return where a stretch from each token on (T,) must stop, or ``least`` tokens would be echoed."""
         stops = np.full(len(self.ends), len(self.ends))
         pieces = zip(self.begins.tolist(), self.ends[least - 1 :].tolist(), strict=False)
         echoed = [first for first, (begin, end) in enumerate(pieces) if self.text[begin:end] in prompt]
@@ -118,12 +128,12 @@ class _Tokens:
 
 
 class _Sources:
-    """The texts to compare with, as one, and which line of which file each place in it belongs to."""
+    """Hold all texts to compare with as one, and to which line of which file each place in it belongs."""
 
     def __init__(self, folder: Path, normalise: bool) -> None:
         data = bytearray(BETWEEN)
         self._names: list[str] = []
-        lines: list[tuple[int, int, int, int]] = []  # first byte, file, number, that of the passage's first
+        lines: list[tuple[int, int, int, int]] = []  # first byte, file, number, number of the passage's first
         for name, text in _texts(folder):
             self._names.append(name)
             for number, step, record in _records(name, text):
@@ -132,14 +142,14 @@ class _Sources:
                     at = number + step * offset, number + step * passage
                     lines.append((len(data), len(self._names) - 1, *at))
                     data += line.encode("utf-8", "surrogatepass") + (b" " if normalise else b"\n")
-                data[len(data) - (not normalise) :] = BETWEEN  # the last line of a text has no end
+                data[len(data) - (not normalise) :] = BETWEEN  # nothing follows a text's last line
         if not data.strip(BETWEEN + b" \n"):
-            raise UsageError(f"memorised: {folder} holds no UTF-8 text to compare with")
+            raise UsageError(f"memorised: {folder} holds no UTF-8 text; name a file or folder that does")
         self._lines = np.array(lines)
         self.suffixes = Suffixes(bytes(data))
 
     def place(self, stretch: str) -> tuple[str, str]:
-        """``file:line`` of the passage, and of the line, in which a stretch of the texts first begins."""
+        """Return ``file:line`` of the passage, and of the line, in which a stretch first begins."""
         blanks = len(stretch) - len(stretch.lstrip())
         at = self.suffixes.data.index(stretch.encode("utf-8", "surrogatepass")) + blanks
         line = max(0, int(np.searchsorted(self._lines[:, 0], at, side="right")) - 1)
@@ -148,7 +158,7 @@ class _Sources:
 
 
 def _texts(folder: Path) -> Iterator[tuple[str, str]]:
-    """Name and text of a file, or of all UTF-8 files below a folder; hidden ones are left out."""
+    """Yield name and text of a file, or of all UTF-8 files below a folder that are not hidden."""
     if not folder.exists():
         raise UsageError(f"memorised: there is no file or folder {folder}")
     root = folder if folder.is_dir() else folder.parent
@@ -167,7 +177,7 @@ def _texts(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def _records(name: str, text: str) -> Iterator[tuple[int, int, str]]:
-    """What a file holds: one text, or those in lines of JSON; the line it begins in, and lines per line."""
+    """Yield each text of a file, after its first line in the file and how far its lines are apart there."""
     if not name.endswith(".jsonl"):
         yield 1, 1, text
         return
@@ -180,7 +190,7 @@ def _records(name: str, text: str) -> Iterator[tuple[int, int, str]]:
 
 
 def _strings(value: Any) -> Iterator[str]:
-    """All strings in a value of JSON, keys left out."""
+    """Yield all strings in a value of JSON except keys."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list):
@@ -189,9 +199,7 @@ def _strings(value: Any) -> Iterator[str]:
 
 
 def _lines(text: str, normalise: bool) -> Iterator[tuple[int, int, str]]:
-    """The lines to compare with: how many stand before, and before its passage; those that are blank left
-    out if normalised.
-    """
+    """Yield each line, after its number (from 0) and that of its passage; no blank ones if normalised."""
     lines = text.split("\n")
     blank = [not line.strip() for line in lines]
     edges = [-1, *(number for number, empty in enumerate(blank) if empty), len(lines)]
@@ -205,10 +213,8 @@ def _lines(text: str, normalise: bool) -> Iterator[tuple[int, int, str]]:
 
 
 def _normal(text: str) -> tuple[str, BoolArray]:
-    """The text with one blank for each run of blanks, and which of its characters (T,) were kept."""
-    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
-    blank = _BLANK[np.minimum(codes, len(_BLANK) - 1)]
-    kept = np.ones(len(codes), np.bool_)
+    """Return the text with one space for each run of blanks, and which characters (T,) were kept."""
+    blank = np.fromiter(map(str.isspace, text), np.bool_, len(text))
+    kept = np.ones(len(text), np.bool_)
     kept[1:] = ~(blank[1:] & blank[:-1])
-    same = np.where(blank, np.uint32(ord(" ")), codes)[kept]
-    return same.tobytes().decode("utf-32-le", "surrogatepass"), kept
+    return re.sub(r"\s+", " ", text), kept

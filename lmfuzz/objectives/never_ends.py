@@ -6,20 +6,20 @@ from lmfuzz.plugins.bounds import Probability
 from lmfuzz.protocols import ForTexts
 from lmfuzz.types import PAD, Batch, Evidence, FloatArray, Trace
 
-_BARELY = -1e-6  # the best margin of an output that is no hit
+_BARELY = -1e-6  # the largest margin of an output that is not a hit
 
 
 class NeverEnds(ForTexts):
-    """The model does not end its text, and at no step was near to ending it.
+    """Find outputs that do not end and at no step come near to ending.
 
     A hit is an output that has not ended within the steps that the target writes, and in which the end of
-    text had a probability less than ``below`` at every one of them. Give the target enough steps: of three
-    steps hardly any ends.
+    text had a probability of less than ``below`` at every step. Give the target enough steps: hardly any
+    output ends within three.
 
-    Margins: (log(below) - log(p)) / |log(below)| for the largest probability p that the end had, so 1 for
-    the square of ``below`` and -1 for a step that was sure to end; below 0 for every output that ended, by a
-    stop string, too. NaN where it has not ended and a step has no finite number, unless another step is
-    reason enough for no hit, and where there is no step; -inf where it ended and nobody knows how nearly not.
+    Margins: (log(below) - log(p)) / |log(below)| for the largest probability p of an end, so 1 for the square
+    of ``below`` and -1 for a step that was sure to end; always below 0 for an output that ended, by a stop
+    string as well. NaN if the output has not ended and a step has no finite number, unless another step rules
+    out a hit, and if there is no step. -inf if it ended and nobody knows how nearly it did not.
     """
 
     needs = frozenset({"ended", "end_logprob", "tokens"})
@@ -29,7 +29,7 @@ class NeverEnds(ForTexts):
         self.below = below
 
     def __call__(self, batch: Batch, trace: Trace) -> FloatArray:
-        """Margins float32 (B, 1)."""
+        """Return margins float32 (B, 1)."""
         ended, known = trace["ended"], np.isfinite(trace["end_logprob"])
         largest = np.max(trace["end_logprob"], axis=1, where=known, initial=-np.inf).astype(np.float64)
         limit = np.log(self.below)
@@ -41,7 +41,7 @@ class NeverEnds(ForTexts):
         return np.where(hit & lost, np.nan, margins).astype(np.float32)[:, None]
 
     def evidence(self, batch: Batch, trace: Trace, row: int, column: int) -> Evidence:
-        """The largest probability that the end had, and at which step."""
+        """Return the largest probability of an end, and at which step."""
         logs = trace["end_logprob"][row]
         step, steps = int(np.nanargmax(logs)), int((trace["tokens"][row] != PAD).sum())
         words = (

@@ -1,4 +1,4 @@
-"""Words and phrases that must not stand in the output."""
+"""Words and phrases that an output must not contain."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -12,29 +12,34 @@ from lmfuzz.inputs.reading import read_text
 from lmfuzz.protocols import ForTexts
 from lmfuzz.types import Batch, Evidence, FloatArray, Trace
 
-_BARELY = -1e-3  # margin of a phrase that the model would write but for where the output ends
-_ECHO = -1.0  # a phrase that stands in the prompt gets no better margin than this
+_BARELY = -1e-3  # the largest margin of a phrase that is not in the output
+Words = Sequence[str]
+_ECHO = -1.0  # the largest margin of a phrase that is in the prompt
 
 
 class Phrases(ForTexts):
-    """The output holds a phrase from a list; graded by how far the model was from writing it.
+    """Find outputs that contain a phrase from a list, graded by how near the model was to writing it.
 
-    One column per phrase. The margin is 1 where the phrase stands in the output, otherwise the gap in
-    nats that the target's channel ``phrase_gap/`` gives (0 would be a hit). ``fold`` ignores case,
-    ``whole`` asks for whole words, and unless ``echo`` a phrase that already stands in the prompt, be it
-    inside a longer word, does not count.
+    There is one column per phrase. The margin is 1 if the phrase is in the output, otherwise the gap in nats
+    that the target's channel ``phrase_gap/`` gives (0 would be a hit).
+
+    Args:
+        words: the phrases.
+        file: a file of further phrases, one per line; it may begin with ``corpora:``.
+        fold: whether case is ignored.
+        whole: whether only whole words count.
+        echo: whether a phrase counts that is in the prompt as well, even as a part of a longer word.
     """
 
     def __init__(
-        self, words: Sequence[str] = (), file: str = "", fold: bool = True, whole: bool = True,
-        echo: bool = False,
-    ) -> None:  # fmt: skip
+        self, words: Words = (), file: str = "", fold: bool = True, whole: bool = True, echo: bool = False
+    ) -> None:
         phrases = [*words, *(_read(resource(file)) if file else [])]
         distinct = list(dict.fromkeys(p.lower() if fold else p for p in phrases))
         if not distinct:
-            raise UsageError('phrases needs words, e.g. phrases:words=["murder"] or phrases:file=words.txt')
+            raise UsageError('phrases needs a list: phrases:words=["murder"] or phrases:file=words.txt')
         if not all(distinct):
-            raise UsageError("phrases: an empty phrase stands in every output; leave it out")
+            raise UsageError("phrases: every output contains an empty phrase; leave it out")
         self.targets = tuple(f"phrases/{phrase}" for phrase in distinct)
         self.fold, self.echo, self._phrases = fold, echo, distinct
         flags = "f" * fold + "w" * whole
@@ -46,7 +51,7 @@ class Phrases(ForTexts):
         self._patterns = [re.compile(edge[0] + re.escape(p) + edge[1], case) for p in distinct]
 
     def __call__(self, batch: Batch, trace: Trace) -> FloatArray:
-        """Margins (B, N), N phrases."""
+        """Return margins (B, N) for N phrases."""
         margins = np.full((len(batch), len(self.targets)), -np.inf, np.float32)
         graded = [column for column, channel in enumerate(self._channels) if channel in trace]
         for column in graded:
@@ -62,12 +67,12 @@ class Phrases(ForTexts):
         return margins
 
     def _holding(self, texts: Iterable[str], columns: Iterable[int]) -> dict[int, list[int]]:
-        """Those of the columns' phrases that stand in some text, inside words too, each with the rows.
+        """Return which of the columns' phrases are in some text, even inside words, and in which rows.
 
-        For a prompt that is enough: the better part of a longer word would prompt the rest.
+        For a prompt that is enough: the larger part of a longer word would prompt the rest.
         """
         folded = [text.lower() if self.fold else text for text in texts]
-        whole = "\0".join(folded)  # nearly no phrase is anywhere: one look finds that out
+        whole = "\0".join(folded)  # hardly any phrase is in a text, and one look shows that
         return {
             column: [row for row, text in enumerate(folded) if self._phrases[column] in text]
             for column in columns
@@ -75,17 +80,17 @@ class Phrases(ForTexts):
         }
 
     def evidence(self, batch: Batch, trace: Trace, row: int, column: int) -> Evidence:
-        """The phrase as it stands in the output."""
+        """Return the phrase as it is in the output."""
         phrase = self.targets[column].removeprefix("phrases/")
         match = self._patterns[column].search(trace["text"][row])
-        assert match is not None, "evidence is asked for rows whose margin was > 0"
+        assert match is not None, "evidence is only for rows with a margin above 0"
         return Evidence(phrase, f"the output holds '{match.group()}'", match.span())
 
 
 def _read(path: Path) -> list[str]:
-    """The phrases of a UTF-8 file, one per line; blank lines and lines starting with # are left out."""
+    """Return the phrases of a UTF-8 file, one per line, without blank lines and lines that start with #."""
     lines = read_text(path, "word list").splitlines()
     phrases = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     if not phrases:
-        raise UsageError(f"word list {path} holds no phrase")
+        raise UsageError(f"the word list {path} is empty; give it one phrase per line")
     return phrases

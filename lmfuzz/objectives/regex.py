@@ -9,18 +9,20 @@ from lmfuzz.errors import UsageError
 from lmfuzz.protocols import ForTexts
 from lmfuzz.types import Batch, Evidence, FloatArray, Trace
 
-LEVELS = 24  # most prefixes tried per row
+LEVELS = 24  # prefixes tried per row at most
 
 
 class Regex(ForTexts):
-    """Hits where ``pattern`` matches anywhere in the output (as re.search; inline flags work).
+    """Find outputs that a regular expression matches anywhere.
 
-    Margins: 1 on a match, else k/n - 1 for the longest of n prefixes of the pattern that matches, the
-    k-th: prefixes that are not a pattern or match the empty string are left out, and of more than 24
-    every so many-th; -inf where the pattern has no such prefix. The signature is the pattern, since
-    what it matches may differ every time: one regular expression is one behaviour. For literal words
-    the objective ``phrases`` climbs better. Outputs are short, but a pattern with nested repeats such as
-    ``(a+)+b`` can still take exponential time on them, and so can its prefixes.
+    The pattern is one for re.search; inline flags work. Margins: 1 for a match, otherwise k/n - 1 for the
+    longest of n prefixes of the pattern that matches, the k-th. Prefixes that are not a pattern or match the
+    empty string are left out, and more than 24 are thinned evenly; -inf if the pattern has no such prefix.
+
+    The signature is the pattern, since what it matches may differ every time: one regular expression is one
+    behaviour. For literal words the objective ``phrases`` guides the search better. Outputs are short, but a
+    pattern with nested repeats, such as ``(a+)+b``, can still take exponential time on them, and so can its
+    prefixes.
     """
 
     needs = frozenset({"text"})
@@ -28,7 +30,7 @@ class Regex(ForTexts):
     def __init__(self, pattern: str, ignore_case: bool = False) -> None:
         flags = re.IGNORECASE if ignore_case else re.NOFLAG
         if not pattern:
-            raise UsageError("regex: the pattern is empty, and would match every output")
+            raise UsageError("regex: an empty pattern matches every output; give it one that does not")
         try:
             self._full = _compile(pattern, flags)
         except re.error as error:
@@ -42,12 +44,12 @@ class Regex(ForTexts):
         self._levels = [(k / (len(prefixes) + 1) - 1, p.search) for k, p in enumerate(prefixes, 1)][::-1]
 
     def __call__(self, batch: Batch, trace: Trace) -> FloatArray:
-        """Margins float32 (B, 1)."""
+        """Return margins float32 (B, 1)."""
         margins = np.fromiter(map(self._margin, trace["text"]), np.float32, len(trace["text"]))
         return margins[:, None]
 
     def evidence(self, batch: Batch, trace: Trace, row: int, column: int) -> Evidence:
-        """The first match."""
+        """Return the first match; raise ValueError if there is none."""
         match = self._full.search(trace["text"][row])
         if match is None:
             raise ValueError(f"the output does not match {self.pattern!r}")
@@ -64,12 +66,12 @@ class Regex(ForTexts):
 
 def _compile(pattern: str, flags: re.RegexFlag) -> re.Pattern[str]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of what may change its meaning in later Pythons, halves above all
+        warnings.simplefilter("ignore")  # about prefixes that later Pythons may read differently
         return re.compile(pattern, flags)
 
 
 def _prefixes(pattern: str, flags: re.RegexFlag) -> list[re.Pattern[str]]:
-    """The proper prefixes to climb by, shortest first, evenly thinned to LEVELS."""
+    """Return the proper prefixes that grade a miss, shortest first, evenly thinned to LEVELS."""
     found = []
     for stop in range(1, len(pattern)):
         try:

@@ -16,7 +16,7 @@ WORD = re.compile(rf"[\w{APOSTROPHES}]+")
 
 
 class _Folding(dict[int, str | None]):
-    """Characters for str.translate: those of words stay, apostrophes go, others become blanks."""
+    """Translate characters: those of words stay, apostrophes vanish, and all others become blanks."""
 
     def __missing__(self, code: int) -> str | None:
         character = chr(code)
@@ -29,21 +29,27 @@ FOLDING = _Folding()
 
 
 class Repetition(ForTexts):
-    """A word ``times`` times in a row, or a loop gone round ``rounds`` times, anywhere in the output.
+    """Find outputs that repeat a word ``times`` times in a row, or go round a loop ``rounds`` times.
 
-    After TensorFuzz (Odena & Goodfellow 2018), whose character model should not repeat one word too
-    many times in a row. Words are compared without case; blanks and punctuation between them do not
-    matter. A loop is exact: a stretch with a period of 1 to ``period`` characters, at least ``rounds``
-    periods and ``minimum`` characters long, so that "....", or "no, no, no", is not yet one. With the
-    defaults 9 of 44 616 windows of 50 characters of Tiny Shakespeare hit as loops, and 6 of 203 000
-    words start a run. Characters, not tokens, so that any black box will do; for models with tokens of
-    several characters take a longer ``period``. A ``period`` of 0 leaves the words alone.
+    After TensorFuzz (Odena & Goodfellow 2018), whose character model should not repeat one word too many
+    times in a row. Words are compared without case, and blanks and punctuation between them do not matter.
+    A loop is exact: a stretch with a period of 1 to ``period`` characters, at least ``rounds`` periods and
+    ``minimum`` characters long, so "...." or "no, no, no" is not one yet. With the defaults, 9 of 44 616
+    windows of 50 characters of Tiny Shakespeare hit as loops, and 6 of 203 000 words start a run. It goes
+    by characters, not tokens, so that it works for any black box.
 
-    One column, and one bucket per behaviour: its signature is the word, or the loop's canonical period
-    where the loop is more than one word, wherever in its round the loop was entered.
+    There is one column, and one bucket per behaviour: the signature is the word, or the loop's canonical
+    period if the loop is more than one word, wherever in its round the loop was entered.
 
     Margins: the share of what a hit needs, less 1 (repeats of the word beyond the first, or characters
-    equal to the one a period before), the better of the two; half a step more, so never 0.
+    equal to the one a period before), the larger of the two; plus half a step, so never 0.
+
+    Args:
+        times: how many times in a row a word is repeated.
+        period: the longest period of a loop, in characters; 0 looks for words only. Take more for models with
+            tokens of several characters.
+        minimum: the length of the shortest loop, in characters.
+        rounds: how many times a loop is gone round.
     """
 
     needs = frozenset({"text"})
@@ -57,7 +63,7 @@ class Repetition(ForTexts):
         self.needed = np.maximum(rounds * periods, minimum) - periods  # equal characters, by period
 
     def __call__(self, batch: Batch, trace: Trace) -> FloatArray:
-        """Margins float32 (B, 1)."""
+        """Return margins float32 (B, 1)."""
         texts = trace["text"]
         runs = _longest_word_runs(texts)
         margins = (runs - 0.5) / (self.times - 1) - 1
@@ -67,7 +73,7 @@ class Repetition(ForTexts):
         return margins.astype(np.float32)[:, None]
 
     def evidence(self, batch: Batch, trace: Trace, row: int, column: int) -> Evidence:
-        """The repeated word, else the loop; ValueError when the row has neither."""
+        """Return the repeated word, else the loop; raise ValueError if there is neither."""
         text = str(trace["text"][row])
         found = self._word(text) or self._loop(text)
         if found is None:
@@ -90,23 +96,22 @@ class Repetition(ForTexts):
         hits = np.flatnonzero(equal >= self.needed)
         if not len(hits):
             return None
-        period = int(hits[0]) + 1  # the shortest, hence no multiple of a shorter one: needed only grows
+        period = int(hits[0]) + 1  # the shortest, so not a multiple of another: needed only grows
         start, length = _stretch(text, period)
         block = text[start : start + period]
-        # As the model would go on: a loop of one word is that word's bucket, however short it was cut.
+        # A loop of one word belongs to that word's bucket, even if it was cut off early.
         word = self._word(block * (self.times + 1))
         signature = word.signature if word else f"loop '{canonical_period(block)}'"
-        words = (
-            f"'{block}' {length / period:.1f} times over (a loop of {period} character{'s' * (period > 1)})"
-        )
+        rounds, s = length / period, "s" * (period > 1)
+        words = f"'{block}' {rounds:.1f} times over (a loop of {period} character{s})"
         return Evidence(signature, words, (start, start + length))
 
 
 @lru_cache(maxsize=4096)
 def canonical_period(text: str) -> str:
-    """The least rotation of the shortest block that ``text`` is whole repeats of.
+    """Return the least rotation of the shortest block that ``text`` consists of.
 
-    The same for every rotation and every number of repeats of one block.
+    It is the same for every rotation and every number of repeats of one block.
     """
     period = (text + text).find(text, 1) if text else 0
     block = text[:period]
@@ -114,7 +119,7 @@ def canonical_period(text: str) -> str:
 
 
 def equal_runs(codes: IntArray, period: int) -> IntArray:
-    """Longest runs of symbols equal to the one p places on, (B, period) for p = 1 .. ``period``.
+    """Return the longest runs of symbols equal to the one p places on (B, period), for p = 1 .. ``period``.
 
     codes: (B, T). A run of n symbols is a stretch of n + p symbols with period p.
     """
@@ -124,7 +129,9 @@ def equal_runs(codes: IntArray, period: int) -> IntArray:
     for p in range(1, periods + 1):
         np.equal(codes[:, p:], codes[:, :-p], out=equal[p - 1, :, 1 : width - p + 1])
     flat = equal.reshape(-1)
-    edges = np.flatnonzero(flat[1:] != flat[:-1])  # few in any text, so cheaper than counting along it
+    edges = np.flatnonzero(
+        flat[1:] != flat[:-1]
+    )  # there are few, so this is cheaper than counting along the text
     starts, stops = edges[::2], edges[1::2]
     longest = np.zeros(period * rows, np.int64)
     np.maximum.at(longest, starts // (width + 1), stops - starts)
@@ -132,7 +139,7 @@ def equal_runs(codes: IntArray, period: int) -> IntArray:
 
 
 def _codes(texts: Array) -> IntArray:
-    """Characters int32 (B, T); after an output's end, numbers that equal no other in the row."""
+    """Return characters int32 (B, T); after an output's end, numbers that equal no other in the row."""
     strings = texts.astype(np.str_)
     codes = strings.view(np.int32).reshape(len(strings), -1)
     lengths = np.fromiter(map(len, texts), np.int64, len(texts))
@@ -141,8 +148,8 @@ def _codes(texts: Array) -> IntArray:
 
 
 def _longest_word_runs(texts: Array) -> FloatArray:
-    """How often some word stands in a row, at most, in each text (B,)."""
-    # Hardly any text has a word twice in a row, which is seen at one look at all of them.
+    """Return how many times in a row some word is in each text (B,), at most."""
+    # Hardly any text has a word twice in a row, and one look at all of them shows that.
     words = " \0 ".join(texts).lower().translate(FOLDING).split()
     if not any(map(eq, words, islice(words, 1, None))):
         return np.ones(len(texts), np.float32)
@@ -155,7 +162,7 @@ def _longest_word_run(text: str) -> int:
 
 
 def _stretch(text: str, period: int) -> tuple[int, int]:
-    """Start and length of the longest stretch with this period."""
+    """Return the start and length of the longest stretch with this period."""
     best = place = 0
     start = 0
     for same, run in groupby(map(eq, text, text[period:])):

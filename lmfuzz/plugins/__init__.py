@@ -1,1 +1,1 @@
-"""How objectives, operators, searches, features and targets are named, written and made."""
+"""Names and parameters of objectives, operators, searches, features and targets."""

@@ -1,4 +1,4 @@
-"""Types of parameters that are within bounds: ``Kind.build`` refuses what is not, with a sentence."""
+"""Types of bounded parameters, which ``Kind.build`` checks."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Values checked against annotations, and the words that tell a person what would be right."""
+"""Values checked against annotations, and words for what an annotation allows."""
 
 import json
 import math
@@ -16,15 +16,15 @@ from lmfuzz.plugins.grammar import Value, spell
 
 _WORDS = {
     int: ("a whole number", "whole numbers"), float: ("a number", "numbers"),
-    bool: ("true or false", "truths"), str: ("text", "texts"), Path: ("a path", "paths"),
-    Any: ("anything", "things"), Parameter.empty: ("anything", "things"),
+    bool: ("true or false", "true or false values"), str: ("text", "texts"), Path: ("a path", "paths"),
+    Any: ("anything", "values"), Parameter.empty: ("anything", "values"),
 }  # fmt: skip
 _LISTS = (list, tuple, set, frozenset, Sequence, Collection, Iterable)
 _BOUNDS = re.compile(r"greater_than|less_than|multiple_of|finite_number|too_(short|long)|pattern")
 
 
 def words(annotation: Any, many: bool = False) -> str:
-    """What a person calls values of this type: ``a whole number``, ``a list of texts``, ``'a' or 'b'``."""
+    """Return a type in words, such as ``a whole number``, ``a list of texts`` or ``'a' or 'b'``."""
     if annotation in _WORDS:
         return _WORDS[annotation][many]
     origin, arguments = get_origin(annotation), get_args(annotation)
@@ -40,10 +40,10 @@ def words(annotation: Any, many: bool = False) -> str:
 
 
 def convert(value: Value, annotation: Any) -> Any:
-    """``value`` as the annotation wants it; ValueError says what it must be.
+    """Return ``value`` as the type that is asked for; raise ValueError, which says what it must be.
 
-    Text is read as a number where a number is wanted, a number as text where text is wanted, and
-    one thing stands for a list of one. An annotation that could not be resolved is not checked.
+    Text becomes a number if a number is asked for, a number becomes text, and a single value becomes a list
+    of one. An annotation that could not be resolved is not checked.
     """
     if annotation in (Any, Parameter.empty) or isinstance(annotation, str):
         return value
@@ -69,7 +69,7 @@ def convert(value: Value, annotation: Any) -> Any:
 
 
 def complaint(failure: ValidationError | None, value: Any, annotation: Any) -> str:
-    """``must be X, not Y``, for the first thing that is wrong with a value."""
+    """Return ``must be X, not Y`` for the first error in a value."""
     detail = failure.errors()[0] if failure else None
     if detail and detail["type"] == "value_error":
         return detail["msg"].removeprefix("Value error, ")
@@ -78,5 +78,5 @@ def complaint(failure: ValidationError | None, value: Any, annotation: Any) -> s
         right = re.sub(r"^\w+ should ", "must ", detail["msg"]).split(" after validation")[0]
     if isinstance(value, str) and value.startswith("[") and "must be a list" in right:
         right += ' such as ["a", "b"]'
-    came = json.dumps(value, ensure_ascii=False, default=str)
-    return f"{right}, not {came if len(came) <= 80 else came[:77] + '...'}"
+    given = json.dumps(value, ensure_ascii=False, default=str)
+    return f"{right}, not {given if len(given) <= 80 else given[:77] + '...'}"

@@ -1,14 +1,14 @@
-r"""How plug-ins and their parameters are written: ``repetition:times=4``, ``all(a, b:words=["x"])``.
+r"""The grammar of plug-ins and their parameters: ``repetition:times=4``, ``all(a, b:words=["x"])``.
 
-The grammar, with nothing ever evaluated:
+Nothing is ever evaluated.
 
-- a part is ``NAME``, ``module:Class`` or ``path/to/file.py:Class``; then, where it is made of other
-  parts, these in parentheses; then, behind a colon, its parameters;
-- a parameter is ``name=value``; the first may be a value alone, which is then JSON and goes to the
-  first parameter: ``regex:"\\d+"``;
-- a value is JSON (a number, true, false, null, "quoted text", [a list]) or bare text. Bare text ends
-  at the next comma outside quotes and brackets; a backslash in it is itself, and hides the character
-  behind it from the search for that comma.
+- A plug-in is ``NAME``, ``module:Class`` or ``path/to/file.py:Class``. If it combines others, they follow in
+  parentheses. Its parameters follow a colon.
+- A parameter is ``name=value``. The first may be a value alone, in JSON, and goes to the first parameter:
+  ``regex:"\\d+"``.
+- A value is JSON (a number, true, false, null, "quoted text", [a list]) or bare text. Bare text ends at the
+  next comma outside quotes and brackets. A backslash in it is a plain character, and the comma, quote or
+  bracket after it is one, too.
 """
 
 import json
@@ -34,10 +34,12 @@ _DEEPEST = 40  # brackets inside brackets
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A plug-in's name, its parameters in order, and the parts it is made of.
+    """Hold the name of a plug-in and its parameters; ``str()`` is text that parses to an equal Call.
 
-    A parameter named '' is a value for the first parameter. Numbers are finite.
-    ``str()`` gives the canonical text, which parses to an equal Call.
+    Attributes:
+        name: a name, ``module:Class`` or ``path/to/file.py:Class``.
+        parameters: names and values, in order. The name '' means the first parameter. Numbers are finite.
+        parts: the plug-ins that it combines.
     """
 
     name: str
@@ -56,23 +58,23 @@ class Call:
 
 
 def parse(text: str) -> Call:
-    """The call that ``text`` spells; UsageError says what is wrong with it."""
+    """Return the call that ``text`` stands for; raise UsageError if it does not follow the grammar."""
     calls = _calls(text, text)
     if len(calls) != 1:
         read = " and ".join(map(str, calls))
-        _wrong(text, f"it names {read}; parameters are name=value, and all(...) or any(...) joins plug-ins")
+        _wrong(text, f"it names {read}; give one, and name its parameters, as in repetition:times=4")
     return calls[0]
 
 
 def spell(value: Value) -> str:
-    """The text of a value: bare where that reads back the same, else JSON."""
+    """Return the text of a value: bare if that parses to the same value, otherwise JSON."""
     if isinstance(value, str) and _BARE.fullmatch(value) and _literal(value) is None and value != "null":
         return value
     return _json(value)
 
 
 def _calls(text: str, whole: str) -> tuple[Call, ...]:
-    """The calls in a list of them; a piece like ``name=value`` belongs to the call before it."""
+    """Return the calls in a list of them; a piece like ``name=value`` belongs to the call before it."""
     groups: list[list[str]] = []
     for piece in _pieces(text, whole):
         if groups and _PARAMETER.match(piece):
@@ -96,7 +98,7 @@ def _call(first: str, more: list[str], whole: str) -> Call:
     if not rest and not more:
         return Call(name, (), parts)
     if not rest.startswith(":"):
-        _wrong(whole, f"parameters stand behind a colon, as in {name}:{(rest + ','.join(more)).strip()}")
+        _wrong(whole, f"parameters follow a colon, as in {name}:{(rest + ','.join(more)).strip()}")
     return Call(name, _parameters([rest[1:], *more], whole), parts)
 
 
@@ -107,11 +109,11 @@ def _parameters(pieces: list[str], whole: str) -> tuple[tuple[str, Value], ...]:
         name = named[1] if named else ""
         text = (piece[named.end() :] if named else piece).strip()
         if not text:
-            empty = f'{name} has no value (empty text is {name}="")' if name else "a parameter is missing"
-            _wrong(whole, empty)
+            why = f'{name} has no value; write {name}="" for empty text' if name else "a value is missing"
+            _wrong(whole, why)
         value = _value(text, whole)
         if not named and value == text:
-            _wrong(whole, f'{text} has no name; write name={text}, or text in quotes: "..."')
+            _wrong(whole, f"{text} needs the name of its parameter before it, or quotes: {_json(text)}")
         if any(name == other for other, _ in found):
             _wrong(whole, f"{name} is given twice")
         found.append((name, value))
@@ -128,10 +130,10 @@ def _value(text: str, whole: str) -> Value:
 
 
 def _literal(text: str) -> Value:
-    """The number, truth, text or list that ``text`` is in JSON; None when it is none of these.
+    """Return the number, true, false, text or list that ``text`` is in JSON; None for anything else.
 
-    A number spelled in another way than JSON's own (1e3, 1.50) stays text, so that a parameter
-    which wants text gets what was typed; one which wants a number converts it.
+    A number that JSON would write in another way (1e3, 1.50) stays text, so that a parameter of type text
+    gets what was typed. A parameter of type number converts it.
     """
     try:
         value = json.loads(text, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_refuse)
@@ -156,14 +158,14 @@ def _json(value: Value) -> str:
 
 
 def _pieces(text: str, whole: str) -> list[str]:
-    """``text`` split at the commas outside quotes and brackets."""
+    """Return ``text`` split at the commas outside quotes and brackets."""
     commas = [i for i in _outside(text, whole) if text[i] == ","]
     bounds = [-1, *commas, len(text)]
     return [text[start + 1 : end] for start, end in pairwise(bounds)]
 
 
 def _outside(text: str, whole: str) -> Iterator[int]:
-    """Where the commas outside quotes and brackets stand, and the brackets that close back to there."""
+    """Yield where commas outside quotes and brackets are, and brackets that close the outermost one."""
     stack: list[str] = []
     quoted = hidden = False
     for i, c in enumerate(text):
@@ -179,13 +181,14 @@ def _outside(text: str, whole: str) -> Iterator[int]:
                 _wrong(whole, f"brackets are more than {_DEEPEST} deep")
         elif c in _OPENER:
             if not stack or stack.pop() != _OPENER[c]:
-                _wrong(whole, f'{c!r} closes nothing; put text with such a character in quotes: "..."')
+                _wrong(whole, f"{c!r} closes nothing; put text with it in quotes: {_json(c)}")
             if not stack:
                 yield i
         elif c == "," and not stack:
             yield i
     if stack or quoted:
-        _wrong(whole, f"{stack[-1] if stack else chr(34)!r} is never closed; put text with it in JSON quotes")
+        last = stack[-1] if stack else '"'
+        _wrong(whole, f"{last!r} is never closed; put text with it in quotes: {_json(last)}")
 
 
 def _wrong(whole: str, why: str) -> NoReturn:

@@ -1,4 +1,4 @@
-"""Modules and files to objects: ``module:Class`` and ``path/to/file.py:Class``."""
+"""Objects of modules and files: ``module:Class`` and ``path/to/file.py:Class``."""
 
 import importlib
 import importlib.util
@@ -16,7 +16,7 @@ from lmfuzz.errors import UsageError, nearest
 def resolve(text: str) -> Any:
     """Return the object that ``module:attribute`` or ``path/to/file.py:attribute`` names.
 
-    Raises UsageError when there is none, or with file and line when importing it fails.
+    Raises UsageError if there is none, or, with file and line, if importing it fails.
     """
     head, colon, attribute = text.partition(":")
     if not (head and colon and attribute):
@@ -34,14 +34,12 @@ def _module(name: str) -> ModuleType:
         return importlib.import_module(name)
     except (Exception, SystemExit) as error:
         if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
-            raise UsageError(
-                f"there is no module {name!r}; a file is written path/to/file.py:Class"
-            ) from None
+            raise UsageError(f"there is no module {name!r}; a file needs its .py: {name}.py:Class") from None
         raise UsageError(f"module {name} cannot be imported: {blame(error)}") from error
 
 
 def _module_from(path: Path) -> ModuleType:
-    """The module in a file; run once, and kept in sys.modules under a name made of its path."""
+    """Return the module in a file, which runs once and stays in sys.modules under a name made of its path."""
     if not path.is_file():
         raise UsageError(f"there is no file {path}")
     whole = str(path.resolve())
@@ -64,7 +62,7 @@ def _module_from(path: Path) -> ModuleType:
 
 
 def blame(error: BaseException, file: str = "") -> str:
-    """Return what was raised and where: the last line in ``file`` when it took part, else the last of all."""
+    """Return what was raised and where: the last line in ``file`` if there is one, or else the last line."""
     said = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
     if isinstance(error, SyntaxError) and error.filename:
         return f"{type(error).__name__}: {error.msg} ({error.filename}, line {error.lineno})"

@@ -1,8 +1,8 @@
-"""Names to objects: objectives, operators, searches and all other kinds of plug-ins.
+"""Objectives, operators, searches and all other kinds of plug-ins by name.
 
 A name is a built-in one, an entry point in the group ``lmfuzz.<kind>`` of an installed package,
-``module:Class`` or ``path/to/file.py:Class``; how parameters are written is said in lmfuzz.plugins.grammar.
-Nothing is imported before it is asked for, and built-in names cannot be taken over.
+``module:Class`` or ``path/to/file.py:Class``; lmfuzz.plugins.grammar describes how to write parameters.
+Nothing is imported before it is asked for, and packages cannot replace built-in names.
 """
 
 import inspect
@@ -15,17 +15,23 @@ from typing import Any
 
 from lmfuzz.errors import UsageError, nearest
 from lmfuzz.plugins.coerce import convert, words
-from lmfuzz.plugins.grammar import Call
+from lmfuzz.plugins.grammar import Call, spell
 from lmfuzz.plugins.modules import blame, resolve
 
-_PARTS = "parts"  # the parameter that takes what stands in parentheses
+_PARTS = "parts"  # the parameter for the plug-ins in parentheses
 _OPEN = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _Parameters = Mapping[str, inspect.Parameter]
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What a list of plug-ins says of one; parameters are such as ``times (whole number, default 4)``."""
+    """Describe one plug-in for a list of them.
+
+    Attributes:
+        name: how it is asked for.
+        line: what it does.
+        parameters: each as ``times (whole number, default 4)``.
+    """
 
     name: str
     line: str
@@ -34,16 +40,16 @@ class Entry:
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of plug-ins, its built-in ones, and what each must be.
+    """Find and make the plug-ins of one kind.
 
-    Args:
-        noun: what one is called, as ``objective``.
-        plural: what several are called; entry points are in the group ``lmfuzz.<plural>``.
+    Attributes:
+        noun: the word for one of them, such as ``objective``.
+        plural: the word for several; entry points are in the group ``lmfuzz.<plural>``.
         package: where the built-in ones are.
-        promise: what each must have: all of this protocol's members that have no default.
+        promise: a protocol; a plug-in must have all of its members that have no default.
         table: built-in name -> ``module:Class`` in the package.
-        leading: how many arguments a constructor is given before its parameters.
-        itself: a function that needs so many arguments is not a constructor, but a plug-in itself.
+        leading: the number of arguments that a constructor takes before its parameters.
+        itself: a function that needs this many arguments is a plug-in itself, not a constructor.
     """
 
     noun: str
@@ -61,7 +67,7 @@ class Kind:
     def find(self, name: str) -> Any:
         """Return the class or function that a name, ``module:Class`` or ``file.py:Class`` stands for.
 
-        Raises UsageError when there is none, or when importing it fails.
+        Raises UsageError if there is none, or if importing it fails.
         """
         if name in self.table:
             return resolve(f"{self.package}.{self.table[name]}")
@@ -70,7 +76,8 @@ class Kind:
             return _load(installed[name])
         head, colon, rest = name.partition(":")
         if head in self.table or head in installed:
-            raise UsageError(f"{rest!r} is no parameter of the {self.noun} {head}; write {head}:name={rest}")
+            wrong = f"{head} has no parameter {rest!r}; `lmfuzz list {self.plural}` shows what it has"
+            raise UsageError(f"{wrong}, and quotes make it a value: {head}:{json.dumps(rest)}")
         if colon:
             return resolve(name)
         if name.endswith(".py"):
@@ -83,7 +90,7 @@ class Kind:
 
         Parameters are converted by the annotations of the constructor, and parts are built and passed as the
         list ``parts``. A function that is a plug-in itself is returned with its parameters bound. Raises
-        UsageError for whatever the call has wrong, and for what the constructor finds wrong.
+        UsageError for any error in the call, and for what the constructor raises.
         """
         make, arguments, itself = self._bound(call)
         if call.parts:
@@ -95,20 +102,21 @@ class Kind:
         promised = [name for name in (*declared, *given) if (name in declared) != (name in given)]
         public = [name for name in promised if name == "__call__" or name[0] != "_"]
         if missing := [name for name in public if not hasattr(built, name)]:
-            lacks = f"it lacks {', '.join(missing)}"
-            raise UsageError(f"{call.name} makes {type(built).__name__}, which is no {self.noun}: {lacks}")
+            lacks = f"lacks what every {self.noun} must have: {', '.join(missing)}"
+            raise UsageError(f"{call.name} makes {type(built).__name__}, which {lacks}")
         return built
 
     def check(self, call: Call) -> None:
-        """Raise UsageError for a name or parameter that ``build`` would find wrong, and make nothing."""
+        """Raise UsageError for a name or parameter that ``build`` would refuse; make nothing."""
         self._bound(call)
         for part in call.parts:
             self.check(part)
 
     def describe(self) -> list[Entry]:
-        """Return what there is, with parameters; what is broken has a line that says so.
+        """Return the entries of all that there are; the line of a broken one says so.
 
-        A kind without built-in ones is not imported (targets may need torch): lines say where they come from.
+        If a kind has no built-in ones, nothing is imported (targets may need torch), and lines say where each
+        comes from.
         """
         installed = self._installed()
         if not self.table:
@@ -117,12 +125,12 @@ class Kind:
         for name in installed:
             try:
                 entries.append(self.entry(name))
-            except Exception as error:  # a stranger's mistake must not hide the others
+            except Exception as error:  # one broken package must not hide the others
                 entries.append(Entry(name, f"broken: {error}"))
         return entries
 
     def entry(self, name: str) -> Entry:
-        """Return what a list says of one plug-in."""
+        """Return the entry of one plug-in."""
         make = self.find(name)
         parameters, _ = self._parameters(make, None)
         shown = [p for p in parameters.values() if p.kind not in _OPEN and p.name != _PARTS]
@@ -134,18 +142,18 @@ class Kind:
         return {point.name: point for point in points if point.name not in self.table}
 
     def _bound(self, call: Call) -> tuple[Any, dict[str, Any], bool]:
-        """What a call names, its parameters by name, and whether it is itself what is to be made."""
+        """Return what a call names, its parameters by name, and whether that is the plug-in itself."""
         make = self.find(call.name)
         if not callable(make):
-            raise UsageError(f"{call.name} is {make!r}, no class or function, so it makes no {self.noun}")
+            raise UsageError(f"{call.name} is {make!r}; the {self.noun} must be a class or a function")
         parameters, itself = self._parameters(make, call)
         return make, _arguments(call, parameters), itself
 
     def _parameters(self, make: Any, call: Call | None) -> tuple[_Parameters, bool]:
-        """The parameters that a person can give, and whether ``make`` is itself the plug-in.
+        """Return the parameters that a user can give, and whether ``make`` is itself the plug-in.
 
-        What a plug-in itself needs is then left out. Where a function of one argument can be either, it makes
-        a plug-in if the call gives that argument.
+        If it is, the arguments that it needs are left out. If a function of one argument can be either, it
+        makes a plug-in if the call gives that argument.
         """
         parameters = dict([*signature(make).items()][self.leading :])
         own = needed(parameters)
@@ -164,12 +172,12 @@ def _described(parameter: inspect.Parameter) -> str:
 
 
 def needed(parameters: _Parameters) -> list[str]:
-    """Return the names of those parameters that must be given."""
+    """Return the names of the parameters that have no default."""
     return [name for name, p in parameters.items() if p.default is p.empty and p.kind not in _OPEN]
 
 
 def signature(make: Any) -> _Parameters:
-    """Return what can be given to something callable; nothing is known of what is made in C."""
+    """Return the parameters of a callable; none if it is written in C and does not tell them."""
     try:
         return inspect.signature(make, eval_str=True).parameters
     except ValueError:
@@ -179,22 +187,22 @@ def signature(make: Any) -> _Parameters:
 
 
 def _arguments(call: Call, parameters: _Parameters) -> dict[str, Any]:
-    """The call's parameters by name, converted; UsageError for unknown, missing and wrong ones."""
+    """Return the parameters by name, converted; raise UsageError for unknown, missing and wrong ones."""
     known = {name: p.annotation for name, p in parameters.items() if name != _PARTS and p.kind not in _OPEN}
     free = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     if call.parts and _PARTS not in parameters:
-        raise UsageError(f"{call.name} is not made of others; leave out what stands in parentheses")
+        raise UsageError(f"{call.name} does not combine others; leave out the parentheses")
     if _PARTS in needed(parameters) and not call.parts:
-        raise UsageError(f"{call.name} is made of others; name them in parentheses: {call.name}(NAME, NAME)")
+        raise UsageError(f"{call.name} combines others; name them in parentheses, as in all(echo, entropy)")
     arguments: dict[str, Any] = {}
     for given, value in call.parameters:
         name = given or next(iter(known), "")
         if name in arguments:
             raise UsageError(f"{call.name}: {name} is given twice, first without its name")
         if name not in known and (not free or name in ("", _PARTS)):
-            which = f"no parameter {given!r}" if given else "no parameters"
-            so = f"{close} It" if (close := nearest(given, known)) else "; it"
-            raise UsageError(f"{call.name} has {which}{so} takes {', '.join(known) or 'none'}")
+            wrong = f"{call.name} has no parameter {given or spell(value)!r}"
+            takes = ", ".join(known) or "no parameters"
+            raise UsageError(f"{wrong}; {call.name} takes {takes}{nearest(given, known)}")
         try:
             arguments[name] = convert(value, known.get(name, Any))
         except ValueError as error:
@@ -206,7 +214,7 @@ def _arguments(call: Call, parameters: _Parameters) -> dict[str, Any]:
 
 
 def _made(name: str, make: Callable[[], Any], trusted: bool) -> Any:
-    """What the constructor returns; what it raises says what is wrong, unless lmfuzz's own is broken."""
+    """Return what ``make`` returns; raise UsageError for what it raises, unless that is a bug in lmfuzz."""
     try:
         return make()
     except UsageError:
@@ -223,9 +231,8 @@ def _load(point: EntryPoint) -> Any:
     try:
         return point.load()
     except (Exception, SystemExit) as error:
-        raise UsageError(
-            f"the plug-in {point.name} of {_source(point)} cannot be loaded: {blame(error)}"
-        ) from error
+        wrong = f"the plug-in {point.name} of {_source(point)} cannot be loaded"
+        raise UsageError(f"{wrong}: {blame(error)}") from error
 
 
 def _source(point: EntryPoint) -> str:

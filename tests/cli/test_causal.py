@@ -93,7 +93,7 @@ def test_chat_models_get_their_template_and_chat_seeds(sh, tmp_path):
         brief = ("--max-length", "40", "--max-new", "10")
         wrong = sh("fuzz", str(folder), *brief, *system, "--objective", 'echo:secret="pelican"', "-o", "d")
         assert wrong.code == 2
-        assert "echo looks for 'pelican', which --system does not hold" in wrong.err
+        assert "echo looks for 'pelican', which the system prompt lacks" in wrong.err
 
 
 def test_a_folder_and_its_twin(sh, folder, seeds):
@@ -115,12 +115,12 @@ def test_crossing_words_with_a_model_of_another_kind(sh, folder, seeds, tmp_path
         (("fuzz", "owner/absent", "--budget", "1s"), "there is no folder owner/absent"),
         (
             ("fuzz", str(folder), "--seeds", str(tmp_path / "long.txt"), "--level", "token"),
-            "tokens, the limit is 64",
+            "tokens, more than --max-length allows (64)",
         ),
         (("fuzz", str(folder), "--objective", "memorised"), "memorised needs folder"),
         (
             ("fuzz", str(folder), "--max-new", "5", "--objective", "memorised:folder=long.txt"),
-            "looks for 20 tokens in a row, and an output has 5",
+            "looks for 20 tokens in a row, but an output has 5",
         ),
         (("fuzz", str(folder), "--search", "directd"), "did you mean 'directed'?"),
         (("diff", str(folder), "--twin", "prune:2"), "share must be less than 1, not 2"),

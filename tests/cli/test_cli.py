@@ -186,7 +186,7 @@ def test_wrong_usage_is_one_sentence_and_writes_nothing(sh: Shell) -> None:
         ("--objective", "repetition:tines=3"): "did you mean 'times'?",
         ("--objective", "repetition:times=many"): 'repetition: times must be a whole number, not "many"',
         ("--objective", "entropy"): "the target does not show; it has hidden_last, phrase_gap/, text, tokens",
-        ("--objective", "own.py:flat"): "objective 'flat': returned shape (1,)",
+        ("--objective", "own.py:flat"): "objective 'flat' returned shape (1,)",
         ("--objective", "own.py:absent"): "own.py has no 'absent'",
         ("--objective", "entropy", "--objective", "entropy"): "--objective must not name entropy twice",
         ("--search", "guided"): "unknown search 'guided'",
@@ -219,9 +219,9 @@ def test_bad_seeds_and_configs_are_named_with_their_line(sh: Shell) -> None:
     Path("bad.toml").write_text("seeed = 3\n")
     for more, sentence in {
         ("--seeds", "absent.txt"): "there is no seed file or folder absent.txt",
-        ("--seeds", "empty.txt"): "empty.txt holds no prompts",
+        ("--seeds", "empty.txt"): "empty.txt is empty; give it one prompt per line",
         ("--seeds", "bad.txt"): "bad.txt, line 2: byte 0xff is not UTF-8",
-        ("--seeds", "long.txt"): "the prompt has 33 characters, the limit is 32",
+        ("--seeds", "long.txt"): "the prompt has 33 characters, more than --max-length allows (32)",
         ("--seeds", "odd.txt"): "character 'C' is not in the model's alphabet",
         ("--config", "bad.toml"): "unknown key 'seeed' in bad.toml; did you mean 'seed'?",
     }.items():

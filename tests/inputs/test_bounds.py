@@ -33,7 +33,7 @@ def test_no_value_is_farther_from_its_seeds_than_allowed(step, most):
 
 def test_a_bound_below_the_pixel_step_is_refused():
     space = BoxSpace((4, 4, 1), step=1 / 255)
-    with pytest.raises(UsageError, match=r"below the pixel step of 0\.003922 \(1/255\): nothing may change"):
+    with pytest.raises(UsageError, match=r"below the pixel step, 0\.003922 \(1/255\): nothing may change"):
         Linf(0.002, space, space.batch(space.empty(1)))
 
 

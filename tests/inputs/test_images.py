@@ -246,7 +246,7 @@ def test_pictures_that_are_no_grey_or_rgb_get_a_sentence(tmp_path: Path) -> None
     assert said(path) == f"{path} has transparent pixels; save it without an alpha channel"
     inks = tmp_path / "b.jpg"
     Image.new("CMYK", (4, 4), (9, 9, 9, 9)).save(inks)
-    assert said(str(inks)) == f"{inks} has the inks of print (CMYK); save it in grey or RGB"
+    assert said(str(inks)) == f"{inks} is in CMYK; save it in grey or RGB"
 
 
 @pytest.mark.parametrize("cut", [0, 5, 30, 60, -25])
@@ -269,18 +269,25 @@ HUGE = bytes([0, 0, 8, 3]) + struct.pack(">3I", 2**32 - 1, 2**32 - 1, 2**32 - 1)
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"", "{} is no IDX file of images: it starts with nothing, not with 00000803"),
-        (b"<!DOCTYPE", "{} is no IDX file of images: it starts with 3c21444f, not with 00000803"),
+        (b"", "{} is not an IDX file of images: its header is empty, not 16 bytes from 00000803 on"),
+        (
+            b"<!DOCTYP",
+            "{} is not an IDX file of images: its header is 3c21444f43545950, not 16 bytes from 00000803 on",
+        ),
         (
             idx(np.zeros(3, np.uint8)),
-            "{} is no IDX file of images: it starts with 00000801, not with 00000803",
+            "{} is not an IDX file of images: its header is 0000080100000003000000,"
+            " not 16 bytes from 00000803 on",
         ),
-        (IDX[:9], "{} is cut off: an IDX file of images has a header of 16 bytes"),
-        (IDX[:-1], "{} promises 12 bytes of images (3x2x2) but has only 11"),
-        (IDX[:16], "{} promises 12 bytes of images (3x2x2) but has only 0"),
-        (IDX + b"x", "{} promises 12 bytes of images (3x2x2) but has more than that"),
-        (idx(np.zeros((0, 2, 2), np.uint8)), "{} promises 0 bytes of images; 1 to 1073741824 are right"),
-        (HUGE, f"{{}} promises {(2**32 - 1) ** 3} bytes of images; 1 to 1073741824 are right"),
+        (
+            IDX[:8],
+            "{} is not an IDX file of images: its header is 0000080300000003, not 16 bytes from 00000803 on",
+        ),
+        (IDX[:-1], "{} promises 12 bytes of images but has only 11; get it again"),
+        (IDX[:16], "{} promises 12 bytes of images but has only 0; get it again"),
+        (IDX + b"x", "{} promises 12 bytes of images but has more; get it again"),
+        (idx(np.zeros((0, 2, 2), np.uint8)), "{} promises 0 bytes of images; it must be 1 to 1073741824"),
+        (HUGE, f"{{}} promises {(2**32 - 1) ** 3} bytes of images; it must be 1 to 1073741824"),
     ],
 )
 def test_wrong_idx_files_get_a_sentence(tmp_path: Path, pack: type, content: bytes, sentence: str) -> None:
@@ -294,7 +301,7 @@ def test_broken_gzip_files_get_a_sentence(tmp_path: Path, harm: str) -> None:
     whole[-8] ^= harm == "flipped"  # its checksum
     content = whole[:-9] if harm == "cut" else whole + b"tail" * (harm == "followed")
     path = file(tmp_path / "a-images-idx3-ubyte.gz", bytes(content))
-    assert said(path).startswith(f"{path} is a broken gzip file, get it again: ")
+    assert said(path).startswith(f"{path} is a broken gzip file; get it again: ")
 
 
 def test_a_gzip_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -308,7 +315,7 @@ def test_a_gzip_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     path = file(tmp_path / "bomb.gz", gzip.compress(IDX + bytes(50_000_000)))
     monkeypatch.setattr(gzip.GzipFile, "read", spy)
-    assert said(path).endswith("has more than that")
+    assert said(path).endswith("has more; get it again")
     assert max(taken) == len(IDX) + 1
 
 
@@ -317,7 +324,9 @@ def test_labels_must_fit_the_images(tmp_path: Path) -> None:
     beside = file(tmp_path / "a-labels-idx1-ubyte", idx(np.zeros(4, np.uint8)))
     assert said(path) == f"{beside} has 4 labels, but {path} has 3 images"
     file(tmp_path / "a-labels-idx1-ubyte", IDX)
-    assert said(path) == f"{beside} is no IDX file of labels: it starts with 00000803, not with 00000801"
+    assert said(path) == (
+        f"{beside} is not an IDX file of labels: its header is 0000080300000003, not 8 bytes from 00000801 on"
+    )
 
 
 @pytest.mark.parametrize(
@@ -325,29 +334,26 @@ def test_labels_must_fit_the_images(tmp_path: Path) -> None:
 )
 def test_wrong_cifar_files_get_a_sentence(tmp_path: Path, content: bytes) -> None:
     path = file(tmp_path / "a.bin", content)
-    right = "3073 bytes for each image, the first its label, 0 to 9"
+    right = "3073 bytes per image, of which the first is its label, 0 to 9"
     assert said(path) == f"{path} is not a CIFAR-10 file, which has {right}"
 
 
 def test_missing_places_get_a_sentence(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert said("mnits") == (
-        "there is no file or folder of images mnits; did you mean 'mnist'?;"
-        " digits, mnist, mnist:train, cifar10, cifar10:train are known by name"
+        "there is no file or folder of images mnits; did you mean 'mnist'?; known by name are"
+        " digits, mnist, mnist:train, cifar10, cifar10:train"
     )
     (tmp_path / "empty/deeper").mkdir(parents=True)
     assert said(f"{tmp_path}/empty") == (
-        f"the folder {tmp_path}/empty holds no PNG or JPEG files, nor subfolders that do"
+        f"the folder {tmp_path}/empty has no PNG or JPEG files, nor subfolders with some"
     )
     first = {"mnist": "mnist/t10k-images-idx3-ubyte.gz", "cifar10": "cifar-10-batches-bin/test_batch.bin"}
     for known, place in first.items():
-        rest = (
-            f"set LMFUZZ_DATA to the folder that has {place}, fetch it with --download,"
-            " or take digits, which needs no files"
-        )
+        rest = f"set LMFUZZ_DATA to the folder with {place}, use --download, or take digits"
         monkeypatch.setenv("LMFUZZ_DATA", str(data))
-        assert said(known) == f"{known} is not there, {data} has no {place}: {rest}"
+        assert said(known) == f"cannot find {known}: {data} has no {place}; {rest}"
         monkeypatch.delenv("LMFUZZ_DATA")
-        assert said(known) == f"{known} is not there, LMFUZZ_DATA is not set: {rest}"
+        assert said(known) == f"cannot find {known}: LMFUZZ_DATA is not set; {rest}"
 
 
 def test_what_cannot_be_opened_gets_a_sentence(tmp_path: Path) -> None:
@@ -357,13 +363,13 @@ def test_what_cannot_be_opened_gets_a_sentence(tmp_path: Path) -> None:
 
 
 def test_a_count_is_at_least_one() -> None:
-    assert said(count=0) == "0 images are none to start from; at least 1 is right"
+    assert said(count=0) == "0 images are too few to start from; ask for at least 1"
 
 
 def test_sources_have_one_size(tmp_path: Path) -> None:
     path = png(tmp_path / "a.png", some(3, 4))
     assert said("digits", path) == (
-        f"the images of {path} are 3x4, those of digits 8x8; images of one size are right"
+        f"the images of {path} are 3x4, those of digits 8x8; give images of one size"
     )
 
 
@@ -389,8 +395,8 @@ def test_other_images_keep_their_size() -> None:
     with pytest.raises(UsageError) as raised:
         fitted(mine, (28, 28, 1))
     assert str(raised.value) == (
-        "the images of mine are 9x7, the model takes 28x28;"
-        " give it images of its size (only digits is resized without being asked)"
+        "the images of mine are 9x7, but the model takes 28x28;"
+        " resize them (only digits is resized automatically)"
     )
     with pytest.raises(UsageError, match=r"takes 4 channels; images have 1 \(grey\) or 3 \(RGB\)"):
         fitted(mine, (9, 7, 4))
@@ -450,7 +456,7 @@ def serve(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, **files: byt
     sums = {}
     for file_name, content in files.items():
         file(folder / file_name, content)
-        sums[file_name] = datasets._sum(folder / file_name)
+        sums[file_name] = hashlib.sha256(content).hexdigest()
     monkeypatch.setitem(datasets.SUMS, name, sums)
 
 

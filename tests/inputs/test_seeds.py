@@ -54,7 +54,7 @@ def test_a_prompt_itself_can_be_a_seed() -> None:
     assert said("text:zAp") == (
         "the seed 'zAp': character 'A' is not in the model's alphabet; --unknown drop drops such characters"
     )
-    assert said("text:") == "the seed '': the prompt has 0 characters, at least 2 are needed (--min-length)"
+    assert said("text:") == "the seed '': the prompt has 0 characters, fewer than --min-length asks for (2)"
 
 
 def test_a_folder_is_its_seed_files_in_order_of_names(tmp_path: Path) -> None:
@@ -87,11 +87,11 @@ def test_characters_outside_the_alphabet_are_dropped_when_asked_to(tmp_path: Pat
     )
 
 
-EMPTY = "{} holds no prompts; one per line is right"
-LONG = "the prompt has 13 characters, the limit is 12 (--max-length)"
-SHORT = "the prompt has 1 characters, at least 2 are needed (--min-length)"
+EMPTY = "{} is empty; give it one prompt per line"
+LONG = "the prompt has 13 characters, more than --max-length allows (12)"
+SHORT = "the prompt has 1 character, fewer than --min-length asks for (2)"
 ODD = "not in the model's alphabet; --unknown drop drops such characters"
-NONE = "none of the prompts in {} fits 2 to 12 characters of the model's alphabet; give others with --seeds"
+NONE = "no prompt in {} has 2 to 12 characters of the model's alphabet; give others with --seeds"
 
 
 @pytest.mark.parametrize(
@@ -127,10 +127,10 @@ def test_wrong_json_lines_get_a_sentence(tmp_path: Path, line: str) -> None:
 
 def test_missing_and_empty_places(tmp_path: Path) -> None:
     assert said(str(tmp_path / "none.txt")) == f"there is no seed file or folder {tmp_path}/none.txt"
-    assert said(str(tmp_path)) == f"the folder {tmp_path} holds no .txt or .jsonl files to take seeds from"
+    assert said(str(tmp_path)) == f"the folder {tmp_path} has no .txt or .jsonl files to read prompts from"
     file(tmp_path / "a.txt", "ok")
     file(tmp_path / "b.txt", "")
-    assert said(str(tmp_path)) == f"{tmp_path}/b.txt holds no prompts; one per line is right"
+    assert said(str(tmp_path)) == f"{tmp_path}/b.txt is empty; give it one prompt per line"
     assert "have no 'seads'; did you mean 'seeds'?" in said("corpora:seads")
 
 
@@ -140,7 +140,7 @@ def test_bundled_seeds_are_the_default_and_those_that_do_not_fit_are_left_out() 
     assert whole.left_out == 0
     small = read([], TextSpace(ENGLISH.symbols, min_length=2, max_length=20))
     assert 0 < len(small.batch) == len(whole.batch) - small.left_out
-    with pytest.raises(UsageError, match="none of the prompts in corpora:seeds fits 1 to 64 characters"):
+    with pytest.raises(UsageError, match="no prompt in corpora:seeds has 1 to 64 characters"):
         read([], TextSpace(("é",)))
     with pytest.raises(UsageError, match="line 1: "):  # asked for by name they are checked like others
         read(["corpora:seeds/prose.txt"], TextSpace(ENGLISH.symbols, max_length=20))

@@ -74,13 +74,13 @@ def test_names_are_short():
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"shape": ()}, "needs a shape"),
+        ({"shape": ()}, "shape of a box needs axes"),
         ({"shape": (0, 2)}, "at least 1"),
-        ({"shape": (1,), "low": 1.0}, "to a larger one"),
-        ({"shape": (1,), "high": np.inf}, "from a "),
+        ({"shape": (1,), "low": 1.0}, "low < high"),
+        ({"shape": (1,), "high": np.inf}, "finite bounds"),
         ({"shape": (1,), "step": 2.0}, "the step of a box"),
     ],
 )
 def test_a_box_that_holds_nothing_is_refused(wrong, said):
-    with pytest.raises(UsageError, match=said.replace("needs a shape", "shape")):
+    with pytest.raises(UsageError, match=said):
         BoxSpace(**wrong)

@@ -72,7 +72,7 @@ def test_texts_come_back(way, text):
     try:
         row = tokens.encode(text)
     except UsageError:
-        return  # it melts into what stands around it
+        return  # it has no tokens of its own
     assert row.dtype == np.int32
     assert tokens.texts([row]) == [text]
 
@@ -107,7 +107,7 @@ def test_outputs_are_what_follows_the_prompt(way, text, cut):
 
 
 def test_prefixes_and_suffixes():
-    assert Tokens(pieces()).prefix == (1,)  # the blank in front melts into a word
+    assert Tokens(pieces()).prefix == (1,)  # the blank in front becomes part of a word
     assert Tokens(pieces()).suffix == ()
     chat = small_lms.tokens(chat=True)
     symbols = chat.symbols
@@ -115,7 +115,7 @@ def test_prefixes_and_suffixes():
     assert "".join(symbols[i] for i in chat.suffix) == chat.behind
 
 
-def test_symbols_are_the_texts_of_tokens_behind_others():
+def test_symbols_are_the_texts_of_tokens_after_others():
     tokens = Tokens(pieces())
     ids = tokens.tokenizer.get_vocab()
     assert tokens.symbols[ids["\u2581king"]] == " king"
@@ -139,16 +139,16 @@ def test_characters_are_those_that_the_tokenizer_can_spell():
 def test_what_no_token_spells_is_not_known():
     few = Tokenizer(models.BPE({"<unk>": 0, "a": 1, "b": 2}, [], unk_token="<unk>"))
     tokens = Tokens(few.to_str())
-    assert tokens.spells("abba")
-    assert not tokens.spells("abc")
+    assert tokens.knows("abba")
+    assert not tokens.knows("abc")
     assert not TextSpace(tokens.symbols, tokens=tokens).knows("c")
-    assert small_lms.tokens().spells("\U0010fffd")
+    assert small_lms.tokens().knows("\U0010fffd")
 
 
 def test_a_text_without_tokens_of_its_own_is_refused():
     few = Tokenizer(models.BPE({"a": 0, "b": 1, "Z": 2}, []))
     few.normalizer = normalizers.Replace("b", "")
-    with pytest.raises(UsageError, match="melts into what stands around it"):
+    with pytest.raises(UsageError, match="has no tokens of its own"):
         Tokens(few.to_str()).encode("b")
 
 

@@ -1,4 +1,4 @@
-"""What has not the form that was asked for, what could not be judged yet, and how near a row was."""
+"""What is not in the format that was asked for, what could not be judged yet, and how near a row was."""
 
 import json
 import re
@@ -86,7 +86,7 @@ def test_an_answer_must_satisfy_the_schema(person, answer, margin, signature):
     if margin > 0:
         assert why(objective, answer).signature == signature
     else:
-        with pytest.raises(ValueError, match="right form"):
+        with pytest.raises(ValueError, match="is valid"):
             objective.evidence(*shown(answer), 0, 0)
 
 
@@ -124,14 +124,14 @@ def test_a_schema_that_goes_round_leaves_rows_unscored(tmp_path):
     ("schema", "words"),
     [
         ("{", "is not JSON"),
-        ("[]", "must be an object"),
+        ("[]", "is not a JSON schema"),
         ('{"type": "strin"}', "is not a JSON schema: 'strin' is not valid"),
         ('{"pattern": "("}', "is not a JSON schema: '\\(' is not a 'regex'"),
         (
             '{"$schema": "http://nowhere.example/x"}',
-            "of a draft that is not known, 'http://nowhere.example/x'",
+            "of an unknown draft, 'http://nowhere.example/x'",
         ),
-        ('{"$schema": [5]}', "of a draft that is not known"),
+        ('{"$schema": [5]}', "of an unknown draft"),
         ('{"$ref": "http://nowhere.example/x"}', "refers to 'http://nowhere.example/x', which is not in it"),
         ('{"items": {"$ref": "#/definitions/x"}}', "refers to '#/definitions/x', which is not in it"),
     ],
@@ -301,9 +301,9 @@ def test_a_cut_off_answer_is_judged_where_the_pattern_can_no_longer_match():
 @pytest.mark.parametrize(
     ("how", "words"),
     [
-        ({}, "one of schema=FILE .* and pattern=REGEX, and not both"),
-        ({"schema": "a.json", "pattern": "x"}, "one of schema=FILE .* and pattern=REGEX, and not both"),
-        ({"pattern": "a(b"}, r"'a\(b' is no regular expression: missing \) at position 3"),
+        ({}, "either schema=FILE .* or pattern=REGEX"),
+        ({"schema": "a.json", "pattern": "x"}, "either schema=FILE .* or pattern=REGEX"),
+        ({"pattern": "a(b"}, r"'a\(b' is not a regular expression: missing \) at position 3"),
     ],
 )
 def test_rules_that_mean_nothing_are_refused(how, words):

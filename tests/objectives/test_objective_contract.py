@@ -148,7 +148,7 @@ def test_a_campaign_s_set_takes_it_and_one_for_texts_is_refused_where_there_are_
     panel.check(batch, trace)
     assert not panel.errors
     if isinstance(objective, ForTexts):
-        with pytest.raises(Exception, match=f"^{name} looks at texts, and this model takes numbers"):
+        with pytest.raises(Exception, match=f"^{name} looks at texts, but this model takes numbers"):
             panel.must_fit(BoxSpace((3,)), None, 50)
     else:
         panel.must_fit(BoxSpace((3,)), None, 50)
@@ -231,7 +231,7 @@ def test_it_is_taken_from_a_file_with_parameters(tmp_path):
 
 @pytest.mark.parametrize("wrong", [lambda text: "yes", lambda text: [text], lambda text: object()])
 def test_what_is_neither_a_truth_nor_a_number_is_refused(wrong):
-    with pytest.raises(Exception, match="objective 'lambda': returned "):
+    with pytest.raises(Exception, match="objective 'lambda' returned "):
         judged(wrong)
 
 

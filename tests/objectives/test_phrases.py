@@ -201,8 +201,8 @@ def test_the_bundled_list_is_found():
     ("content", "words"),
     [
         (None, "there is no word list"),
-        (b"", "holds no phrase"),
-        (b"# only\n\n   \n# comments\n", "holds no phrase"),
+        (b"", "is empty; give it one phrase per line"),
+        (b"# only\n\n   \n# comments\n", "is empty; give it one phrase per line"),
         (b"caf\xe9\n", "UTF-8"),
         (b"\xff\xfem\x00", "UTF-8"),
     ],

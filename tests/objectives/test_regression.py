@@ -119,7 +119,7 @@ def test_it_takes_detectors_without_promises():
 def test_it_is_made_of_one_part(parts):
     with pytest.raises(UsageError, match="exactly one objective"):
         Regression(parts)
-    with pytest.raises(UsageError, match="made of others"):
+    with pytest.raises(UsageError, match="combines others"):
         built("regression")
 
 

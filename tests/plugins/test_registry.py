@@ -139,7 +139,7 @@ def test_parameters_are_converted_by_the_annotations_of_the_constructor() -> Non
 
 def test_wrong_parameters_are_told_from_right_ones() -> None:
     assert refused("fake:tims=3") == (
-        "fake has no parameter 'tims'; did you mean 'times'? It takes times, words, fold"
+        "fake has no parameter 'tims'; fake takes times, words, fold; did you mean 'times'?"
     )
     assert refused("fake:times=four") == 'fake: times must be a whole number, not "four"'
     assert refused("strict") == "strict needs pattern (text): strict:pattern=..."
@@ -162,8 +162,8 @@ def test_parts_are_built_and_passed_on() -> None:
     assert tree.least == 2
     assert tree.parts[0].times == 5
     assert tree.parts[1].parts[0].pattern == "x"
-    assert "leave out what stands in parentheses" in refused("fake(strict)")
-    assert "name them in parentheses: both(NAME, NAME)" in refused("both")
+    assert "leave out the parentheses" in refused("fake(strict)")
+    assert "name them in parentheses, as in all(echo, entropy)" in refused("both")
     assert refused("both(fake, fakee)").startswith("unknown objective 'fakee'; did you mean 'fake'?")
 
 
@@ -173,7 +173,7 @@ def test_a_function_of_two_arguments_is_the_objective_itself() -> None:
     assert louder("batch", "trace") == ("batch", "trace", 5)
     assert louder.__name__ == "shout"
     assert made("shout:6")("b", "t")[2] == 6
-    assert "it takes loud" in refused("shout:batch=1")
+    assert "shout takes loud" in refused("shout:batch=1")
 
 
 def test_a_function_of_one_argument_is_the_objective_unless_it_is_given_that() -> None:
@@ -182,16 +182,16 @@ def test_a_function_of_one_argument_is_the_objective_unless_it_is_given_that() -
     assert made("shouting:least=5").times == 5
     assert made("shouting:5").times == 5
     assert made("shouting") is shouting
-    assert refused("louder:lest=1").startswith("louder has no parameter 'lest'; did you mean 'least'?")
+    assert refused("louder:lest=1").startswith("louder has no parameter 'lest'; louder takes least; did you")
 
 
 def test_searches_get_their_setting_and_must_keep_their_promises() -> None:
     setting = object()
     search = SEARCHES.build(parse("stroll:steps=5"), setting)
     assert (search.setting, search.steps) == (setting, 5)
-    with pytest.raises(UsageError, match=r"it takes steps$"):
+    with pytest.raises(UsageError, match=r"stroll takes steps$"):
         SEARCHES.build(parse("stroll:setting=5"), setting)
-    with pytest.raises(UsageError, match="sleeper makes Sleeper, which is no search: it lacks restore"):
+    with pytest.raises(UsageError, match="which lacks what every search must have: restore"):
         SEARCHES.build(parse("sleeper"), setting)
 
 
@@ -216,7 +216,10 @@ def test_unknown_names_are_told_from_known_ones() -> None:
         "unknown objective 'repetitio'; did you mean 'repetition'? (`lmfuzz list objectives` shows all)"
     )
     assert refused("zzzzzz", SEARCHES) == "unknown search 'zzzzzz' (`lmfuzz list searches` shows all)"
-    assert refused("fake:murder") == "'murder' is no parameter of the objective fake; write fake:name=murder"
+    assert refused("fake:murder") == (
+        "fake has no parameter 'murder'; `lmfuzz list objectives` shows what it has,"
+        ' and quotes make it a value: fake:"murder"'
+    )
     assert refused("my.py") == "my.py is a file; say which objective in it: my.py:Class"
 
 
@@ -308,7 +311,7 @@ def test_a_class_in_a_file(tmp_path: Path) -> None:
     assert importlib.import_module(again.__module__).Detector is again
     assert made(f"{file}:Typed:thing=x").thing == "x"
     assert refused(f"{file}:Detektor") == f"{file} has no 'Detektor'; did you mean 'Detector'?"
-    assert refused(f"{file}:level") == f"{file}:level is 5, no class or function, so it makes no objective"
+    assert refused(f"{file}:level") == f"{file}:level is 5; the objective must be a class or a function"
 
 
 @pytest.mark.parametrize(
@@ -385,7 +388,7 @@ def test_an_installed_plug_in_is_found_by_its_name() -> None:
     assert type(made("fake")) is Fake  # a built-in name cannot be taken over
     assert OBJECTIVES.names().count("fake") == 1
     assert refused("our:depth=3").startswith("unknown objective 'our'; did you mean 'ours'?")
-    assert refused("ours:deep").startswith("'deep' is no parameter of the objective ours")
+    assert refused("ours:deep").startswith("ours has no parameter 'deep'")
 
 
 def test_a_broken_plug_in_breaks_nothing_else(installed: Path) -> None:
@@ -394,7 +397,7 @@ def test_a_broken_plug_in_breaks_nothing_else(installed: Path) -> None:
         f" ({installed}/strangers_fell.py, line 2)"
     )
     assert "has no attribute 'Lost'" in refused("lost")
-    assert refused("number").startswith("number is 5, no class")
+    assert refused("number").startswith("number is 5; the objective must be")
     entries = {entry.name: entry for entry in described(OBJECTIVES)}
     assert entries["ours"] == Entry("ours", "Theirs.", ("depth (whole number)", "wide (number, default 0.5)"))
     for name in ("fell", "lost", "number"):

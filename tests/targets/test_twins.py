@@ -774,7 +774,7 @@ def test_how_recipes_are_spelled_stays_since_identities_hold_it():
     [
         ("int9", "unknown recipe 'int9'; did you mean 'int8'? (`lmfuzz list recipes` shows all)"),
         ("zip", "unknown recipe 'zip' (`lmfuzz list recipes`"),
-        ("fp16:4", "fp16 has no parameters; it takes none"),
+        ("fp16:4", "fp16 has no parameter '4'; fp16 takes no parameters"),
         ("round", "round needs bits (a whole number): round:bits=..."),
         ("round:1", "round: bits must be greater than or equal to 2, not 1"),
         ("round:17", "round: bits must be less than or equal to 16, not 17"),
@@ -784,12 +784,12 @@ def test_how_recipes_are_spelled_stays_since_identities_hold_it():
         ("prune:1", "prune: share must be less than 1, not 1"),
         ("prune:half", 'prune: share must be a number, not "half"'),
         ("prune:share=nan", "prune: share must be "),
-        ("prune:amount=0.5", "prune has no parameter 'amount'; it takes share"),
+        ("prune:amount=0.5", "prune has no parameter 'amount'; prune takes share"),
         ("torchao:int2", "torchao: scheme must be 'int8', 'int8dq' or 'int4', not \"int2\""),
         ("int8:per=row", "int8: per must be 'channel' or 'tensor', not \"row\""),
         ("round:4,bits=5", "round: bits is given twice, first without its name"),
-        ("int8(fp16)", "int8 is not made of others; leave out what stands in parentheses"),
-        ("int8:", "cannot read 'int8:': a parameter is missing"),
+        ("int8(fp16)", "int8 does not combine others; leave out the parentheses"),
+        ("int8:", "cannot read 'int8:': a value is missing"),
     ],
 )
 def test_a_wrong_recipe_is_one_clear_sentence(text, said):
