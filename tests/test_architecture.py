@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,27 @@ def code(path: Path) -> int:
         ):
             lines -= set(range(node.lineno, (node.end_lineno or 0) + 1))
     return len(lines)
+
+
+def folder(name: str) -> str:
+    """The part of the package that a module belongs to: a folder, or a file at the top."""
+    return ".".join(name.split(".")[:2])
+
+
+def test_folders_stand_in_few_levels() -> None:
+    graph: dict[str, set[str]] = {}
+    for name in NAMES:
+        own = folder(module(name))
+        inside = {folder(other) for other in imports(ROOT / name) if other.split(".")[0] == "lmfuzz"}
+        graph.setdefault(own, set()).update(inside - {own, "lmfuzz"})
+    found = layers(graph)
+    assert len(found) <= 10, found
+
+
+def test_folders_hold_few_files() -> None:
+    files = Counter(str(path.parent.relative_to(ROOT)) for path in FILES)
+    assert files["."] <= 13
+    assert max(files.values()) <= 14, files.most_common(3)
 
 
 def test_the_package_is_small() -> None:
