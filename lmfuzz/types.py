@@ -1,8 +1,9 @@
 """Data that the parts of a campaign pass to one another: batches of rows, traces, findings, steps."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -93,6 +94,51 @@ def take(trace: Trace, rows: IntArray | BoolArray | slice | list[int]) -> Trace:
 def per_row(values: Array, dimensions: int) -> Array:
     """Return one value per row (B,) as (B, 1, ..., 1), to be combined with arrays of ``dimensions`` axes."""
     return values.reshape(-1, *[1] * (dimensions - 1))
+
+
+class Resumable:
+    """Save and restore the attributes that ``kept`` names.
+
+    Attributes:
+        kept: names of attributes; the key of one is its name without a leading underscore.
+        stored_as: the keys of attributes that were stored under another name before.
+    """
+
+    kept: ClassVar[tuple[str, ...]] = ()
+    stored_as: ClassVar[Mapping[str, str]] = {}
+
+    def state(self) -> State:
+        """Return the values of the kept attributes."""
+        return {self._key(name): _saved(getattr(self, name)) for name in self.kept}
+
+    def restore(self, state: State) -> None:
+        """Continue from what ``state`` returned."""
+        for name in self.kept:
+            setattr(self, name, _restored(getattr(self, name), state[self._key(name)]))
+
+    def _key(self, name: str) -> str:
+        return self.stored_as.get(name, name.removeprefix("_"))
+
+
+def _saved(value: Any) -> Any:
+    if isinstance(value, Batch):
+        return {name: getattr(value, name) for name in Batch.__slots__}
+    if isinstance(value, list):
+        return [_saved(one) for one in value]
+    return value.state() if isinstance(value, Resumable) else value
+
+
+def _restored(now: Any, saved: Any) -> Any:
+    """Return the value for an attribute that is ``now`` something of the same type as the one saved."""
+    if isinstance(now, Batch):
+        return Batch(**deepcopy(saved)) if saved else now
+    if isinstance(now, Resumable):
+        if saved:
+            now.restore(saved)
+        return now
+    if isinstance(now, list) and any(isinstance(one, Resumable) for one in now):
+        return [_restored(*pair) for pair in zip(now, saved, strict=True)]
+    return deepcopy(saved)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What searches say of themselves, also those that were written for 0.3.0."""
+"""What is known about a search, whether it was written for this version or for 0.3.0."""
 
 from dataclasses import fields
 from typing import Any, Protocol, runtime_checkable
@@ -9,7 +9,7 @@ from lmfuzz.search.seed_outcomes import SeedOutcomes
 
 @runtime_checkable
 class TracksSeeds(Protocol):
-    """A search that knows what became of every seed."""
+    """Track, as a search, what became of every seed."""
 
     outcomes: SeedOutcomes
 
@@ -23,7 +23,7 @@ def traits_of(search: Any) -> SearchTraits:
 
 
 def outcomes_of(search: Any) -> SeedOutcomes | None:
-    """Return what became of every seed, if the search knows that; in 0.3.0 it was called ``trials``."""
+    """Return what became of every seed, if the search tracks that; in 0.3.0 it was called ``trials``."""
     if isinstance(search, TracksSeeds):
         return search.outcomes
     trials: SeedOutcomes | None = getattr(search, "trials", None)
