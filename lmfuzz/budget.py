@@ -1,4 +1,4 @@
-"""How long a campaign may go on: executions, seconds, findings, whichever is set and spent first."""
+"""How long a campaign may run: executions, seconds or findings, whichever limit is reached first."""
 
 import re
 import time
@@ -11,10 +11,17 @@ _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 @dataclass
 class Budget:
-    """``executions`` limits rows that search and confirmations run; ``seconds`` is wall time.
+    """Count what a campaign spends, and say when a limit is reached.
 
-    ``spent_executions`` counts all rows, those of ``calibration`` included, which the limit does not.
-    What a campaign spent before it was resumed is passed as ``spent_executions`` and ``seconds_before``.
+    Attributes:
+        executions: limit on the rows that search and confirmations run; None for no limit.
+        seconds: limit on wall time.
+        findings: limit on findings.
+        seconds_before: wall time spent before the campaign was resumed.
+        spent_executions: all rows run, those of calibration included.
+        calibration: rows run by calibration, which the limit does not count.
+        spent_findings: findings so far.
+        started: ``time.perf_counter()`` at the start.
     """
 
     executions: int | None = None
@@ -22,47 +29,43 @@ class Budget:
     findings: int | None = None
     seconds_before: float = 0.0
     spent_executions: int = 0
-    calibration: int = 0  # executions
+    calibration: int = 0
     spent_findings: int = 0
     started: float = field(default_factory=time.perf_counter)
 
     @classmethod
     def parse(cls, text: str) -> "Budget":
-        """``90s``, ``5m``, ``1.5h`` or ``200000x`` (executions); UsageError otherwise."""
+        """Read ``90s``, ``5m``, ``1.5h`` or ``200000x`` (executions).
+
+        Raises UsageError for anything else, and for a budget of nothing.
+        """
         match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh])|(\d+)\s*x", text.strip())
         if match is None:
             raise UsageError(f"budget {text!r} is neither a time (90s, 5m, 1.5h) nor executions (200000x)")
         amount, unit, executions = match.groups()
-        budget = (
-            cls(executions=int(executions)) if executions else cls(seconds=float(amount) * _SECONDS[unit])
-        )
-        if not (budget.executions or budget.seconds):
-            raise UsageError(f"budget {text!r} is nothing at all; give at least one execution or some time")
-        return budget
+        limit = int(executions) if executions else float(amount) * _SECONDS[unit]
+        if not limit:
+            raise UsageError(f"budget {text!r} is zero; give at least 1x, or some time such as 90s")
+        return cls(executions=int(limit)) if executions else cls(seconds=limit)
 
     def elapsed(self) -> float:
-        """Wall seconds spent, those before a resume included."""
+        """Return the wall seconds spent, those before a resume included."""
         return self.seconds_before + time.perf_counter() - self.started
 
+    def _shares(self) -> dict[str, float]:
+        """Return the share of each limit that is spent, the first to be named as the reason first."""
+        executions = self.spent_executions - self.calibration
+        spent = {"findings": self.spent_findings, "executions": executions, "seconds": self.elapsed()}
+        return {name: amount / limit for name, amount in spent.items() if (limit := getattr(self, name))}
+
     def reason(self) -> str:
-        """Why the budget is spent: ``executions``, ``seconds``, ``findings``, or '' when it is not."""
-        if self.findings is not None and self.spent_findings >= self.findings:
-            return "findings"
-        if self.executions is not None and self.spent_executions - self.calibration >= self.executions:
-            return "executions"
-        if self.seconds is not None and self.elapsed() >= self.seconds:
-            return "seconds"
-        return ""
+        """Return the limit that is reached: ``executions``, ``seconds`` or ``findings``; '' if none is."""
+        return next((name for name, share in self._shares().items() if share >= 1), "")
 
     def spent(self) -> bool:
-        """Whether the campaign must stop."""
+        """Return whether the campaign must stop."""
         return bool(self.reason())
 
     def share(self) -> float:
-        """How much of it is spent, 0 to 1."""
-        shares = [0.0]
-        if self.executions:
-            shares.append((self.spent_executions - self.calibration) / self.executions)
-        if self.seconds:
-            shares.append(self.elapsed() / self.seconds)
-        return min(1.0, max(shares))
+        """Return how much of the executions or the time is spent, from 0 to 1."""
+        return min(1.0, max([0.0, *(s for name, s in self._shares().items() if name != "findings")]))

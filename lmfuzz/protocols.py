@@ -1,8 +1,8 @@
-"""What the parts of a campaign promise one another.
+"""Contracts between the parts of a campaign.
 
 What only some targets can do is a protocol of its own, asked for with ``isinstance``. If only some objects of
-a class can, the class does not define the method; each object has it as an attribute, or None for it, which
-``isinstance`` takes for not having it.
+a class can do it, the class does not define the method: each object has it as an attribute, or None, which
+``isinstance`` takes as not having it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,11 +21,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TargetInfo:
-    """What a target says of itself.
+    """Describe a target.
 
-    notes: lines for a person. seeds: the bundled prompts that suit it, None: the usual ones. sparing: whether
-    each row costs much, so that a campaign calibrates with few. told: what the model is told with every
-    prompt; None where that is not known.
+    Attributes:
+        notes: lines for a person.
+        seeds: the bundled prompts that suit it; None for the usual ones.
+        sparing: whether each row costs much, so that a campaign calibrates with few.
+        told: what the model is told with every prompt; None if that is not known.
     """
 
     notes: tuple[str, ...] = ()
@@ -35,245 +37,287 @@ class TargetInfo:
 
 
 class PlainTarget(Protocol):
-    """A model under test behind one verb: all that a target of one's own must have."""
+    """Run a model under test: all that a target of one's own must have.
 
-    channels: frozenset[str]  # what it can show; "phrase_gap/" is a family that takes an argument
-    identity: str  # hash of weights, alphabet and decoding: findings name it
+    Attributes:
+        channels: what it can show; "phrase_gap/" is a family of channels that takes an argument.
+        identity: hash of weights, alphabet and decoding, which findings are stored with.
+    """
+
+    channels: frozenset[str]
+    identity: str
 
     @property
     def space(self) -> Space:
-        """What a legal row is; operators see this, never the model."""
+        """Return what a legal row is; operators see this, never the model."""
 
     def run(self, batch: Batch, wants: frozenset[str]) -> Trace:
-        """The wanted channels for every row."""
+        """Return the wanted channels, one entry per row."""
 
 
 @runtime_checkable
 class Target(PlainTarget, Protocol):
-    """A model under test, as a campaign gets it."""
+    """Run a model under test, and describe it, as a campaign needs it."""
 
     @property
     def info(self) -> TargetInfo:
-        """What it says of itself."""
+        """Return its description."""
 
 
 @runtime_checkable
 class Sampler(Protocol):
-    """A target that can also write on by itself, for operators that borrow its style."""
+    """Sample continuations: a target that can do this lets operators write as the model does."""
 
     def sample(self, batch: Batch, new: int, temperature: float, rng: np.random.Generator) -> IntArray:
-        """``new`` symbols int32 (B, new), drawn from the model after each row."""
+        """Return ``new`` symbols, int32 (B, new), drawn from the model after each row."""
 
 
 class Lexicon(Protocol):
-    """What a model knows of its tokens, for operators that go by their meaning."""
+    """Say what a model knows about its tokens, for operators that choose tokens by meaning."""
 
     @property
     def rare(self) -> IntArray:
-        """Tokens int32 (N,) that it hardly saw in training, at least one."""
+        """Return tokens int32 (N,) that it hardly saw in training, at least one."""
 
     def neighbours(self, symbols: IntArray, count: int) -> IntArray:
-        """The ``count`` tokens most like each of ``symbols`` (B,), int32 (B, count), the nearest first."""
+        """Return the ``count`` tokens most like each of ``symbols`` (B,), nearest first, int32 (B, count)."""
 
 
 @runtime_checkable
 class HasLexicon(Protocol):
-    """A target that knows its tokens."""
+    """Know the model's tokens."""
 
     @property
     def lexicon(self) -> Lexicon:
-        """What it knows of them."""
+        """Return what it knows of them."""
 
 
 @runtime_checkable
 class Classifier(Protocol):
-    """A target whose rows get one of K labels."""
+    """Give every row one of K labels."""
 
     @property
     def classes(self) -> Sequence[str]:
-        """The names of the labels, (K,)."""
+        """Return the names of the labels, (K,)."""
 
 
 @runtime_checkable
 class Differentiable(Protocol):
-    """A classifier that knows which change of a row would change its label."""
+    """Say which change of a row would change its label."""
 
     def margin_gradients(self, batch: Batch, labels: IntArray) -> tuple[FloatArray, FloatArray]:
-        """As Gradients."""
+        """Return what ``Gradients`` returns."""
 
 
 @dataclass(frozen=True)
 class MutationContext:
-    """What an operator may use besides the rows it changes."""
+    """Hold what an operator may use besides the rows that it changes.
+
+    Attributes:
+        space: what a legal row is.
+        pool: other rows to borrow from, at least one.
+        rng: the only source of randomness.
+        sampler: the target, if it can sample continuations.
+        lexicon: what the model knows about its tokens, if rows are tokens and it says so.
+    """
 
     space: Space
-    pool: Batch  # other rows to borrow from: seeds and corpus, at least one
+    pool: Batch
     rng: np.random.Generator
     sampler: Sampler | None = None
     lexicon: Lexicon | None = None
 
     @property
     def text(self) -> TextSpace:
-        """The space of an operator that changes symbols; UsageError where rows are numbers."""
+        """Return the space of an operator that changes symbols; raise UsageError if rows are numbers."""
         if isinstance(self.space, TextSpace):
             return self.space
-        raise UsageError("an operator on symbols cannot change rows of numbers; take others with --operator")
+        raise UsageError("an operator on symbols cannot change numbers; take --operator noise or another")
 
     @property
     def box(self) -> BoxSpace:
-        """The space of an operator that changes numbers; UsageError where rows are texts."""
+        """Return the space of an operator that changes numbers; raise UsageError if rows are texts."""
         if isinstance(self.space, BoxSpace):
             return self.space
-        raise UsageError("an operator on numbers cannot change texts; take others with --operator")
+        raise UsageError("an operator on numbers cannot change texts; take --operator havoc or another")
 
 
 class ForTexts:
-    """A base of operators on texts, and of objectives that judge texts alone."""
+    """Mark operators on texts, and objectives that judge texts only."""
 
     rows: ClassVar[Rows] = "text"
 
 
 class ForTokens:
-    """A base of operators on texts whose symbols are tokens."""
+    """Mark operators on texts whose symbols are tokens."""
 
     rows: ClassVar[Rows] = "tokens"
 
 
 class ForKnownTokens(ForTokens):
-    """A base of operators that go by what a model knows of its tokens, the lexicon of a MutationContext."""
+    """Mark operators that need the lexicon of a MutationContext."""
 
     needs_lexicon: ClassVar[bool] = True
 
 
 class ForBoxes:
-    """A base of operators on rows of numbers, images among them."""
+    """Mark operators on numbers, images included."""
 
     rows: ClassVar[Rows] = "box"
 
 
 class ForImages:
-    """A base of operators on images."""
+    """Mark operators on images."""
 
     rows: ClassVar[Rows] = "image"
 
 
 class Operator(Protocol):
-    """One way to change a row.
+    """Change rows in one way.
 
-    A class of operators says as its attribute ``rows`` for which they are; what does not is for all.
+    The class attribute ``rows`` says which kind of rows an operator is for; without it, it is for all.
     """
 
     def __call__(self, rows: Batch, context: MutationContext) -> Batch:
-        """Changed copies of ``rows``, all of them legal, in the same order and number."""
+        """Return changed copies of ``rows``, all of them legal, in the same order and number."""
 
 
 class Feature(Protocol):
-    """Where in state space did each row go? See FixesRadius."""
+    """Map what a run showed to points in state space; see also FixesRadius.
+
+    Attributes:
+        needs: the channels that it reads.
+    """
 
     needs: frozenset[str]
 
     def fit(self, trace: Trace) -> None:
-        """Learn from what the seeds showed (means, centroids ...); called once, before any call."""
+        """Learn from what the seeds showed (means, centroids ...); this is called once, first."""
 
     def __call__(self, trace: Trace) -> FloatArray:
-        """Points float32 (B, D); a row that is not finite gets a point that is not finite."""
+        """Return points float32 (B, D); a row that is not finite gets a point that is not finite."""
 
 
 @runtime_checkable
 class FixesRadius(Protocol):
-    """A feature that says how far apart states are, unless its radius is None: then it is calibrated."""
+    """Fix the radius of the archive: a feature whose ``radius`` is not None is not calibrated."""
 
     radius: float | None
 
 
 class Objective(Protocol):
-    """Did a row misbehave, or how far from it was it?
+    """Judge whether a row misbehaved, and how far it was from that.
 
-    What users give need not have more than ``__call__``: see objectives.detectors. One that can judge texts
-    alone is ForTexts; see also NeedsNoiseFloor, LooksForSecret and LooksForTokens.
+    Users need to give no more than ``__call__``: see objectives.detectors. An objective that judges texts
+    only is ForTexts; see also NeedsNoiseFloor, LooksForSecret and LooksForTokens.
+
+    Attributes:
+        needs: channels to judge by, present in every trace.
+        targets: what each of the N columns of the margins is about.
+        grades: per column, channels that only say how far away a row is.
     """
 
-    needs: frozenset[str]  # channels to judge by, always there
-    targets: tuple[str, ...]  # what each column of the margins is about; N of them
-    grades: tuple[frozenset[str], ...]  # per column, channels that only say how far away a row is
+    needs: frozenset[str]
+    targets: tuple[str, ...]
+    grades: tuple[frozenset[str], ...]
 
     def __call__(self, batch: Batch, trace: Trace) -> FloatArray:
-        """Margins float32 (B, N): > 0 is a finding, below 0 how far away, -inf unknown, NaN unscored.
+        """Return margins float32 (B, N): > 0 is a finding, below 0 how far away, -inf unknown, NaN unscored.
 
-        The channels of ``grades`` are there only for the columns that the search focuses on; without
-        them a row that is no finding is -inf.
+        The channels of ``grades`` are present only for the columns that the search focuses on; without them
+        a row that is not a finding gets -inf.
         """
 
     def evidence(self, batch: Batch, trace: Trace, row: int, column: int) -> Evidence:
-        """Why ``margins[row, column]`` was > 0."""
+        """Return why ``margins[row, column]`` was > 0."""
 
 
 @runtime_checkable
 class NeedsNoiseFloor(Protocol):
-    """An objective that must know how much the model differs from itself in other batches."""
+    """Ask, as an objective, how much the model differs from itself in other batches.
 
-    noise: float  # in units of its margin
+    Attributes:
+        noise: that difference, in units of its margin.
+    """
+
+    noise: float
 
     def measure_noise(self, one: Trace, other: Trace) -> None:
-        """Learn ``noise`` from what the same rows showed in two batchings."""
+        """Set ``noise`` from what the same rows showed in two different batchings."""
 
 
 @runtime_checkable
 class LooksForSecret(Protocol):
-    """An objective that looks for a text which the model must have been told."""
+    """Look, as an objective, for a ``secret`` text that the model must have been told."""
 
     secret: str
 
 
 @runtime_checkable
 class LooksForTokens(Protocol):
-    """An objective that looks for so many tokens in a row."""
+    """Look, as an objective, for as many successive ``tokens``."""
 
     tokens: int
 
 
 class Gradients(Protocol):
-    """How sure a classifier is of a label, and which change of its input would change that most."""
+    """Say how sure a classifier is of a label, and which change of its input changes that most."""
 
     def __call__(self, batch: Batch, labels: IntArray) -> tuple[FloatArray, FloatArray]:
-        """Of log p[label] - the largest other log p: its value (B,) and gradient (B, *shape); of a pair both
-        models' summed.
+        """Return log p[label] - the largest other log p (B,) and its gradient (B, *shape).
+
+        For a pair, both are sums over the two models.
         """
 
 
 class Bound(Protocol):
-    """How far a row may be from the seed it descends from."""
+    """Keep rows near the seeds that they descend from."""
 
     def hold(self, rows: Batch, rng: np.random.Generator) -> Batch:
-        """The rows, those that are too far away moved back within reach; all of them stay legal."""
+        """Return the rows, with those that are too far away moved back; all of them stay legal."""
 
 
 @dataclass(frozen=True)
 class SearchContext:
-    """What a search is given to work with."""
+    """Hold what a search is given to work with.
+
+    Attributes:
+        space: what a legal row is.
+        seeds: the rows to begin with.
+        operators: by name; the id of an operator is its position here.
+        targets: what the columns of the margins are about.
+        corpus: rows that searches keep, the seeds first.
+        rng: the only source of randomness.
+        sampler: the target, if it can sample continuations.
+        bound: how far rows may be from their seeds; None for no bound.
+        pool: rows to borrow from; None for the seeds.
+        queries: in a campaign per seed, how many rows to run for each at most.
+        gradients: of the models, if they have any.
+        lexicon: what the model knows about its tokens, if rows are tokens and it says so.
+    """
 
     space: Space
     seeds: Batch
-    operators: Mapping[str, Operator]  # ids of operators are positions in this mapping
-    targets: tuple[str, ...]  # the columns of the margins it will be told
+    operators: Mapping[str, Operator]
+    targets: tuple[str, ...]
     corpus: "Corpus"
     rng: np.random.Generator
     sampler: Sampler | None = None
-    bound: Bound | None = None  # None: legal rows may be anywhere
-    pool: Batch | None = None  # rows to borrow from; None: the seeds
-    queries: int | None = None  # in a campaign per seed: rows to run for each seed at most
-    gradients: "Gradients | None" = None  # None: the models have none
-    lexicon: Lexicon | None = None  # None: rows are no tokens, or nobody knows about them
+    bound: Bound | None = None
+    pool: Batch | None = None
+    queries: int | None = None
+    gradients: "Gradients | None" = None
+    lexicon: Lexicon | None = None
 
 
 @dataclass(frozen=True)
 class SearchTraits:
-    """What a class of searches says of itself.
+    """Describe a class of searches.
 
-    Args:
-        needs: channels that it must be told.
-        per_seed: whether it searches for each seed by itself; it then is a search.adapt.TracksSeeds.
-        each: how many rows it wants at once where it is run for each seed by itself.
+    Attributes:
+        needs: channels that ``tell`` must be given.
+        per_seed: whether it searches for each seed by itself; it is then a search.seed_outcomes.TracksSeeds.
+        each: how many rows it asks for at once when it is run for each seed by itself.
     """
 
     needs: frozenset[str] = frozenset()
@@ -282,44 +326,49 @@ class SearchTraits:
 
 
 class Search(Protocol):
-    """The strategy: which rows to try next, what to learn from the answers."""
+    """Choose which rows to try next, and learn from the answers.
+
+    Attributes:
+        traits: what the class is like.
+        focus: the columns in which the rows last asked for are to be graded.
+    """
 
     traits: SearchTraits = SearchTraits()
-    focus: Sequence[int]  # the columns whose distances it wants to know of the rows last asked for
+    focus: Sequence[int]
 
     def ask(self, size: int) -> Batch:
-        """At most ``size`` rows to try next (seeds first); none when nothing is left to try."""
+        """Return at most ``size`` rows to try next, seeds first; none when nothing is left to try."""
 
     def tell(self, batch: Batch, trace: Trace, margins: FloatArray, novel: BoolArray) -> None:
         """Learn from margins (B, N) and novelty (B,) of the rows last asked for."""
 
     def state(self) -> State:
-        """All that ``restore`` needs to go on as if never stopped, rows in the corpus aside."""
+        """Return what ``restore`` needs to go on as if never stopped, apart from the corpus."""
 
     def restore(self, state: State) -> None:
-        """Go on from ``state``."""
+        """Continue from ``state``."""
 
 
 class Executor(Protocol):
-    """Runs batches on a target; what goes wrong on single rows comes back in the trace."""
+    """Run batches on a target; an error on a single row is returned in the trace."""
 
     @property
     def executions(self) -> int:
-        """Rows run or sampled so far, for whatever reason."""
+        """Return how many rows were run or sampled so far, for whatever reason."""
 
     def run(self, batch: Batch, wants: frozenset[str]) -> Trace:
-        """As Target.run, with the channel ``crash`` (B,) of error texts, '' where there was none."""
+        """Run as a Target does, and add the channel ``crash`` (B,) of errors, '' if there was none."""
 
 
 class Archive(Protocol):
-    """Remembers where rows went."""
+    """Remember where rows went."""
 
     def admit(self, points: FloatArray, where: BoolArray) -> BoolArray:
-        """Which of the points (B, D) are novel (B,); those among ``where`` (B,) are kept."""
+        """Keep the novel points (B, D) among ``where`` (B,), and return which these are (B,)."""
 
 
 class Findings(Protocol):
-    """Keeps what misbehaved."""
+    """Keep what misbehaved."""
 
     def consider(self, batch: Batch, trace: Trace, margins: FloatArray, execution: int) -> list[Finding]:
-        """The hits of a batch that are kept, each confirmed; margins are (B, N)."""
+        """Confirm the hits of a batch with margins (B, N), and return those that are kept."""

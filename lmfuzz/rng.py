@@ -1,4 +1,4 @@
-"""Named random streams, all from one seed, so that no part's draws disturb another's."""
+"""Named random streams, all from one seed, so that one part's draws do not change another's."""
 
 import zlib
 
@@ -8,7 +8,7 @@ from lmfuzz.types import State
 
 
 class Streams:
-    """``streams["search"]`` is a generator of its own, the same for the same seed and name."""
+    """Make a generator per name: ``streams["search"]`` depends on the seed and the name alone."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -21,10 +21,10 @@ class Streams:
         return self._streams[name]
 
     def state(self) -> State:
-        """Where every stream stands, for resume."""
-        return {name: g.bit_generator.state for name, g in self._streams.items()}
+        """Return the position of every stream, for ``restore``."""
+        return {name: stream.bit_generator.state for name, stream in self._streams.items()}
 
     def restore(self, state: State) -> None:
-        """Put every stream back where ``state`` says."""
+        """Put every stream back to the position in ``state``."""
         for name, position in state.items():
             self[name].bit_generator.state = position

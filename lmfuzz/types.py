@@ -1,8 +1,9 @@
-"""The types that flow: rows in batches, and what a run showed of them."""
+"""Data that the parts of a campaign pass to one another: batches of rows, traces, findings, steps."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,23 +16,23 @@ BoolArray = npt.NDArray[np.bool_]
 Trace = Mapping[str, Array]  # channel -> array with B rows
 State = dict[str, Any]  # arrays, numbers, strings, and lists and dictionaries of them
 
-SEED = -1  # the parent and the operator of a row that nobody mutated
-PAD = -1  # what stands in the channel `tokens` after the end of an output
+SEED = -1  # parent and operator of a row that no operator made
+PAD = -1  # fills the channel `tokens` after the end of an output
 
-CRASH = "crash"  # channel (B,) of str: what the target raised on this row, '' where it did not
-OWN = frozenset({"prompt", "origin"})  # channels that need no target
+CRASH = "crash"  # channel (B,) of str: what the target raised on this row, '' if it raised nothing
+OWN = frozenset({"prompt", "origin"})  # channels that lmfuzz itself provides
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """B rows as arrays; axis 0 is always the batch.
+    """Hold B rows as arrays; axis 0 is always the batch.
 
-    data: int32 (B, T) symbols, anything beyond ``lengths`` is padding without meaning; of a box
-    float32 (B, ...) values.
-    lengths: int32 (B,) valid symbols per row; of a box how many values a row has.
-    parent: int64 (B,) corpus id of the row it was made from, SEED for a seed.
-    operator: int32 (B,) id of the operator that made it, SEED for a seed.
-    origin: int64 (B,) corpus id of the seed that it descends from; of a seed its own.
+    Attributes:
+        data: int32 (B, T) symbols, padded beyond ``lengths`` with anything; in a box float32 (B, ...) values.
+        lengths: int32 (B,) valid symbols per row; in a box the number of values per row.
+        parent: int64 (B,) corpus id of the row that each was made from, SEED for a seed.
+        operator: int32 (B,) id of the operator that made it, SEED for a seed.
+        origin: int64 (B,) corpus id of the seed that it descends from; a seed has its own.
     """
 
     data: Array
@@ -42,44 +43,38 @@ class Batch:
 
     @classmethod
     def of(cls, rows: Sequence[IntArray], parent: int = SEED, operator: int = SEED) -> "Batch":
-        """A batch of symbol sequences, padded with zeros to the longest; as seeds, counted from 0."""
-        lengths = np.fromiter((len(row) for row in rows), np.int32, len(rows))
-        data = np.zeros((len(rows), int(lengths.max(initial=1))), np.int32)
+        """Return symbol sequences as a batch, padded with zeros to the longest; origins count from 0."""
+        count = len(rows)
+        lengths = np.fromiter((len(row) for row in rows), np.int32, count)
+        data = np.zeros((count, int(lengths.max(initial=1))), np.int32)
         for place, row in zip(data, rows, strict=True):
             place[: len(row)] = row
-        return cls(
-            data, lengths,
-            np.full(len(rows), parent, np.int64), np.full(len(rows), operator, np.int32),
-            np.arange(len(rows)),
-        )  # fmt: skip
+        made_by = np.full(count, parent, np.int64), np.full(count, operator, np.int32)
+        return cls(data, lengths, *made_by, np.arange(count))
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def __getitem__(self, rows: IntArray | BoolArray | slice | list[int]) -> "Batch":
-        """The rows that a mask, ids or a slice select: the only way to take rows."""
-        return Batch(
-            self.data[rows], self.lengths[rows], self.parent[rows], self.operator[rows], self.origin[rows]
-        )
+        """Return the rows that a mask, ids or a slice select."""
+        return Batch(*(getattr(self, name)[rows] for name in self.__slots__))
 
     def changed(self, data: Array, lengths: IntArray | None = None) -> "Batch":
-        """The same rows with other content."""
-        lengths = self.lengths if lengths is None else lengths
-        return Batch(data, lengths, self.parent, self.operator, self.origin)
+        """Return the same rows with other content."""
+        return replace(self, data=data, lengths=self.lengths if lengths is None else lengths)
 
     def row(self, i: int) -> Array:
-        """The content of row ``i``: its valid symbols (lengths[i],), or its values in their shape."""
-        content: Array = self.data[i, : self.lengths[i]]
-        return content
+        """Return the content of row ``i``: its valid symbols (lengths[i],), or its values (*shape)."""
+        return np.asarray(self.data[i, : self.lengths[i]])
 
     def alone(self, i: int) -> "Batch":
-        """Row ``i`` as a batch of one without padding."""
+        """Return row ``i`` as a batch of one without padding."""
         one = self[i : i + 1]
         return replace(one, data=one.data[:, : max(1, int(self.lengths[i]))])
 
 
 def join(batches: Sequence[Batch]) -> Batch:
-    """The rows of all ``batches``, in order, padded to the widest."""
+    """Return the rows of all ``batches``, in order, padded to the widest."""
     first = batches[0].data
     width = max(b.data.shape[1] for b in batches)
     data = np.zeros((sum(map(len, batches)), width, *first.shape[2:]), first.dtype)
@@ -87,25 +82,73 @@ def join(batches: Sequence[Batch]) -> Batch:
     for b in batches:
         data[start : start + len(b), : b.data.shape[1]] = b.data
         start += len(b)
-    return Batch(
-        data,
-        np.concatenate([b.lengths for b in batches]),
-        np.concatenate([b.parent for b in batches]),
-        np.concatenate([b.operator for b in batches]),
-        np.concatenate([b.origin for b in batches]),
-    )
+    others = Batch.__slots__[1:]
+    return Batch(data, *(np.concatenate([getattr(b, name) for b in batches]) for name in others))
 
 
 def take(trace: Trace, rows: IntArray | BoolArray | slice | list[int]) -> Trace:
-    """The same channels for some of the rows."""
+    """Return the same channels for some of the rows."""
     return {name: array[rows] for name, array in trace.items()}
+
+
+def per_row(values: Array, dimensions: int) -> Array:
+    """Return one value per row (B,) as (B, 1, ..., 1), to be combined with arrays of ``dimensions`` axes."""
+    return values.reshape(-1, *[1] * (dimensions - 1))
+
+
+class Resumable:
+    """Save and restore the attributes that ``kept`` names.
+
+    Attributes:
+        kept: names of attributes; the key of one is its name without a leading underscore.
+        stored_as: the keys of attributes that were stored under another name before.
+    """
+
+    kept: ClassVar[tuple[str, ...]] = ()
+    stored_as: ClassVar[Mapping[str, str]] = {}
+
+    def state(self) -> State:
+        """Return the values of the kept attributes."""
+        return {self._key(name): _saved(getattr(self, name)) for name in self.kept}
+
+    def restore(self, state: State) -> None:
+        """Continue from what ``state`` returned."""
+        for name in self.kept:
+            setattr(self, name, _restored(getattr(self, name), state[self._key(name)]))
+
+    def _key(self, name: str) -> str:
+        return self.stored_as.get(name, name.removeprefix("_"))
+
+
+def _saved(value: Any) -> Any:
+    if isinstance(value, Batch):
+        return {name: getattr(value, name) for name in Batch.__slots__}
+    if isinstance(value, list):
+        return [_saved(one) for one in value]
+    return value.state() if isinstance(value, Resumable) else value
+
+
+def _restored(now: Any, saved: Any) -> Any:
+    """Return the value for an attribute that is ``now`` something of the same type as the one saved."""
+    if isinstance(now, Batch):
+        return Batch(**deepcopy(saved)) if saved else now
+    if isinstance(now, Resumable):
+        if saved:
+            now.restore(saved)
+        return now
+    if isinstance(now, list) and any(isinstance(one, Resumable) for one in now):
+        return [_restored(*pair) for pair in zip(now, saved, strict=True)]
+    return deepcopy(saved)
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Why a row is a finding: ``signature`` names the behaviour, ``words`` tell a person.
+    """Say why a row is a finding.
 
-    ``span`` is where the bad part stands in the output text (start, end), when it stands there.
+    Attributes:
+        signature: names the behaviour, the same for all findings that show it.
+        words: the sentence that a person reads.
+        span: start and end of the bad part in the output text, if it is there.
     """
 
     signature: str
@@ -115,51 +158,79 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Minimal:
-    """The smallest row found that is bad in a finding's bucket: without any one symbol it is not."""
+    """Hold the smallest row found that stays in a finding's bucket: without any one symbol it does not.
+
+    Attributes:
+        row: its symbols (T,), or its values.
+        prompt: its text.
+        output: what the target wrote after it.
+        span: start and end of the bad part in the output, if it is there.
+        size: its symbols, or in a box the pixels that differ from the seed.
+        before: the size of the finding's own row.
+        failed: how many re-runs failed, out of as many as the finding had.
+        executions: how many rows were run to find it.
+        by_text: as for Finding.
+    """
 
     row: Array
     prompt: str
     output: str
-    span: tuple[int, int] | None  # where the bad part stands in the output
-    size: int  # symbols, or of a box pixels that differ from the seed
-    before: int  # the same of the finding's own row
-    failed: int  # of as many re-runs alone as the finding had
-    executions: int  # what it cost
-    by_text: bool | None = None  # as of a finding
+    span: tuple[int, int] | None
+    size: int
+    before: int
+    failed: int
+    executions: int
+    by_text: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A row whose margin was > 0, with what the re-runs alone and unpadded said of it.
+    """Hold a row with a margin above 0, and how it fared when it was run again, alone and unpadded.
 
-    ``failed`` of ``runs`` re-runs failed again: a flaky finding is one with failed < runs.
+    Attributes:
+        objective: the column of the margins, e.g. "phrases/zounds".
+        margin: the margin at which it was found, above 0.
+        evidence: why it is a finding.
+        row: the prompt that ran, symbols (T,), or the values of a box.
+        prompt: its text.
+        output: what the target wrote after it.
+        parent: corpus id, SEED for a seed.
+        operator: id of the operator that made the row, SEED for a seed.
+        execution: how many rows had been run when it was found.
+        failed: how many of the re-runs failed again; a flaky finding has fewer than ``runs``.
+        runs: how often it was run again.
+        unscored: how many re-runs could not be judged.
+        origin: corpus id of the seed that it descends from.
+        distance: from that seed, in edits, or in a box the largest change of a value.
+        by_text: whether its text fails too when the tokenizer encodes it; None unless rows are tokens.
+        minimal: the finding after shrinking.
     """
 
-    objective: str  # the column of the margins, e.g. "phrases/zounds"
+    objective: str
     margin: float
     evidence: Evidence
-    row: Array  # the prompt that ran, symbols (T,), or the values of a box
+    row: Array
     prompt: str
     output: str
-    parent: int  # corpus id, SEED for a seed
+    parent: int
     operator: int
-    execution: int  # how many rows had been run when it was found
+    execution: int
     failed: int
     runs: int
-    unscored: int = 0  # re-runs that could not be judged
-    origin: int = SEED  # corpus id of the seed it descends from
-    distance: float = 0.0  # from that seed: edits, or of a box the largest change of a value
-    by_text: bool | None = None  # of tokens: whether their text, spelled by the tokenizer, fails, too
+    unscored: int = 0
+    origin: int = SEED
+    distance: float = 0.0
+    by_text: bool | None = None
     minimal: Minimal | None = None
 
     @property
     def bucket(self) -> str:
-        """Objective and signature: two findings in one bucket are the same behaviour."""
+        """Return objective and signature: two findings in one bucket show the same behaviour."""
         return f"{self.objective}: {self.evidence.signature}"
 
     @property
     def reduced(self) -> "Finding":
-        """The finding as its minimal row shows it, to be looked at; itself where it has none."""
+        """Return the finding with its minimal row in place of its own, or itself if it has none."""
         if (small := self.minimal) is None:
             return self
         why = replace(self.evidence, span=small.span)
@@ -167,7 +238,7 @@ class Finding:
 
     @property
     def label(self) -> str:
-        """``confirmed``, or ``flaky k/n``, with how many re-runs could not be judged."""
+        """Return ``confirmed``, or ``flaky k/n`` with the number of re-runs that could not be judged."""
         if self.failed == self.runs:
             return "confirmed"
         return f"flaky {self.failed}/{self.runs}" + (f", {self.unscored} unscored" if self.unscored else "")
@@ -175,7 +246,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Reruns:
-    """How many re-runs of a row failed, how many passed, and how many could not be judged."""
+    """Count how many re-runs of a row failed, how many passed, and how many could not be judged."""
 
     failed: int
     passed: int
@@ -184,9 +255,18 @@ class Reruns:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one turn of the loop did; ``points`` are (B, D), ``margins`` (B, N), ``novel`` (B,)."""
+    """Record one turn of the loop.
 
-    executions: int  # rows the target ran so far
+    Attributes:
+        executions: rows that the target has run so far.
+        batch: the B rows of this turn.
+        points: float32 (B, D), where in state space they went.
+        margins: float32 (B, N), one column per objective target.
+        novel: bool (B,), which of the points were new.
+        findings: the hits that were kept.
+    """
+
+    executions: int
     batch: Batch
     points: FloatArray
     margins: FloatArray
@@ -195,7 +275,7 @@ class Step:
 
 
 def unknown(names: Iterable[str], known: Iterable[str]) -> list[str]:
-    """The channels among ``names`` that no channel or family (``phrase_gap/...``) provides."""
+    """Return the channels among ``names`` that no ``known`` channel or family (``phrase_gap/``) provides."""
     have = set(known)
     families = tuple(name for name in have if name.endswith("/"))
     return sorted(n for n in names if n not in have and not n.startswith(families))

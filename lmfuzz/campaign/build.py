@@ -35,8 +35,8 @@ from lmfuzz.protocols import (
 )
 from lmfuzz.rng import Streams
 from lmfuzz.search import SEARCHES
-from lmfuzz.search.adapt import outcomes_of, traits_of
-from lmfuzz.search.per_seed import PerSeed
+from lmfuzz.search.per_seed import PerSeed, traits_of
+from lmfuzz.search.seed_outcomes import outcomes_of
 from lmfuzz.spec import NOTHING, Own, Spec, own_object
 from lmfuzz.storage.record import CampaignRecord
 from lmfuzz.targets.twins import recipes

@@ -21,8 +21,8 @@ from lmfuzz.errors import DiskError, UsageError
 from lmfuzz.files import CAMPAIGN, PICTURES
 from lmfuzz.inputs.corpus import Corpus
 from lmfuzz.inputs.spaces import BoxSpace, describe
-from lmfuzz.search.adapt import outcomes_of
 from lmfuzz.search.mutation import Mutator
+from lmfuzz.search.seed_outcomes import outcomes_of
 from lmfuzz.spec import Spec
 from lmfuzz.storage.counters import Tally
 from lmfuzz.storage.record import CampaignRecord

@@ -1,4 +1,4 @@
-"""Where in state space did a row go, and was anything there before?"""
+"""Features, which place rows in state space, and the archive of the places seen so far."""
 
 from lmfuzz.plugins.registry import Kind
 from lmfuzz.protocols import Feature

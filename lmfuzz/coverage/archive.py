@@ -1,4 +1,4 @@
-"""The points seen so far, and which new ones are far from all of them."""
+"""An archive of the points seen so far, which tells whether a new one is far from all of them."""
 
 import math
 from typing import TYPE_CHECKING
@@ -12,35 +12,37 @@ from lmfuzz.types import BoolArray, FloatArray, IntArray
 if TYPE_CHECKING:
     from lmfuzz.coverage.nmslib_index import Segments
 
-MANY = 3  # rows that met a state: more are not told apart
+MANY = 3  # visits of a state are counted up to this
 _ROWS = 128  # rows judged at once: bounds the memory of a step, changes no decision
 
 
 class Archive:
-    """A row is novel if its point is farther than ``radius`` from every point admitted before it.
+    """Admit a point as novel if it is farther than ``radius`` from every point admitted before.
 
     The distance is Euclidean (the code of TensorFuzz, Odena & Goodfellow 2018, compares its square: a
-    threshold of 0.5 there is a radius of 0.707). Decisions are those of one exact search after
-    another in float64: neither batches nor what nmslib finds, misses, or has not built yet change one.
+    threshold of 0.5 there is a radius of 0.707). Every decision is that of an exact search in float64: it
+    depends neither on batches nor on what nmslib finds, misses, or has not built yet.
 
-    With ``approximate``, rows older than the last ``tail`` are first looked up in nmslib's graphs. What
-    these find is a real point, so a near one settles the matter; only "far" needs the exact search.
-    UsageError for a radius that is negative or not finite.
+    Args:
+        radius: at least 0.
+        dimensions: D, the length of a point.
+        approximate: whether to look in nmslib's graphs first. What they find is a real point, so a near one
+            decides at once; only "far" needs the exact search.
+        tail: how many of the newest points may have no graph yet.
+
+    Raises:
+        UsageError: if the radius is negative or not finite.
     """
 
-    def __init__(
-        self, radius: float, dimensions: int, *, approximate: bool = True, tail: int = 16_384
-    ) -> None:
+    def __init__(self, radius: float, dimensions: int, approximate: bool = True, tail: int = 16_384) -> None:
         if not (radius >= 0 and math.isfinite(radius)):
             raise UsageError(f"the radius must be a finite distance of at least 0, not {radius}")
-        self.radius = radius
-        self.dimensions = dimensions
-        self._squared = radius * radius
+        self.radius, self.dimensions, self._squared = radius, dimensions, radius * radius
         self._index = Index(dimensions)
         self._visits = bytearray()
         self._segments: Segments | None = None
         if approximate:
-            from lmfuzz.coverage import nmslib_index  # only where it is used: it loads nmslib
+            from lmfuzz.coverage import nmslib_index  # imported here because it loads nmslib
 
             self._segments = nmslib_index.Segments(tail)
 
@@ -48,10 +50,10 @@ class Archive:
         return len(self._index)
 
     def admit(self, points: FloatArray, where: BoolArray) -> BoolArray:
-        """Which rows (B,) of points float32 (B, D) are novel; these are in the archive from now on.
+        """Add the novel ones of points float32 (B, D), and return which these are (B,).
 
-        Rows are judged in order, each also against those admitted before it in the same batch. Rows
-        outside ``where`` (B,) and rows that are not finite are never admitted. ValueError for a
+        Points are judged in order, each also against those admitted before it in the same batch. Points
+        outside ``where`` (B,) and points that are not finite are never admitted. Raises ValueError for a
         wrong shape.
         """
         points = self._checked(points)
@@ -82,9 +84,9 @@ class Archive:
 
     @property
     def visits(self) -> IntArray:
-        """How many rows met each state, uint8 (N,): 1 where no row came near it again, at most MANY.
+        """Return how many points were near each admitted one, itself included: uint8 (N,), at most MANY.
 
-        A row near several states is counted for one of them, the newest as a rule. 0: not known.
+        A point near several others counts for one of them, usually the newest. 0 means not known.
         """
         return np.frombuffer(bytes(self._visits), np.uint8)
 
@@ -108,11 +110,11 @@ class Archive:
             self._segments.follow(self._index.points)
 
     def points(self, start: int = 0) -> FloatArray:
-        """A copy of the admitted points float32 (N - start, D), in the order of admission."""
+        """Return a copy of the admitted points float32 (N - start, D), in the order of admission."""
         return self._index.points[start:].copy()
 
     def restore(self, points: FloatArray, visits: IntArray | None = None) -> None:
-        """Go on from ``points()`` and ``visits``, in an archive that is still empty; ValueError otherwise."""
+        """Continue from ``points()`` and ``visits``; raise ValueError unless the archive is still empty."""
         points = self._checked(points)
         if len(self) or not np.isfinite(points).all():
             raise ValueError("only finite points can be restored, and only into an empty archive")
@@ -120,7 +122,7 @@ class Archive:
         self._visits = bytearray(len(points) if visits is None else visits.astype(np.uint8).tobytes())
 
     def close(self) -> None:
-        """Wait for a build that is running and begin no more; decisions stay exact, only slower."""
+        """Wait for a running build and begin no more; decisions stay exact, only slower."""
         if self._segments is not None:
             self._segments.wait()
             self._segments = None

@@ -1,4 +1,4 @@
-"""How far apart do points have to be to be different? A radius, and the numbers it comes from."""
+"""Calibration: how far apart points have to be to count as different states."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -11,19 +11,20 @@ from lmfuzz.errors import UsageError
 from lmfuzz.protocols import Executor, Feature, FixesRadius
 from lmfuzz.types import CRASH, PAD, Array, Batch, FloatArray, Trace, join, take
 
-STABLE = 0.9  # share of the seeds below which the target does not seem deterministic
-_LEAST = 1e-6  # a radius, where all distances are zero: any difference is new
+STABLE = 0.9  # the target seems deterministic if at least this share of the seeds is stable
+_LEAST = 1e-6  # the radius if all distances are zero: any difference is new
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Euclidean distances between points, and the radius that follows from them.
+    """Hold Euclidean distances between points, and the radius that follows from them.
 
-    noise_floor: farthest that a seed's point moved when it was run in another batch.
-    seeds, mutants: 95 % quantiles of the distance from a seed to the nearest other seed, and from a
-    mutant to the nearest seed; inf where there is nothing to measure.
-    radius: mutants, but at least 5 noise_floor, and at most seeds. stability: share (0 to 1) of the seeds
-    that moved less than radius / 10.
+    Attributes:
+        noise_floor: farthest that a seed's point moved when it was run in another batch.
+        seeds: 95 % quantile of the distance from a seed to the nearest other seed; inf if there is none.
+        mutants: 95 % quantile of the distance from a mutant to the nearest seed; inf if there is none.
+        radius: ``mutants``, but at least 5 ``noise_floor``, and at most ``seeds``.
+        stability: share (0 to 1) of the seeds that moved less than ``radius`` / 10.
     """
 
     noise_floor: float
@@ -33,7 +34,7 @@ class Calibration:
     stability: float
 
     def words(self) -> str:
-        """All of it on one line, with a warning where the target does not seem deterministic."""
+        """Return all of it on one line, with a warning if the target does not seem deterministic."""
         stable = f"{self.stability:.0%} of the seeds are stable"
         if self.stability < STABLE:
             stable = (
@@ -47,43 +48,63 @@ class Calibration:
 
 
 def calibrate(
-    seed_points_a: FloatArray, seed_points_b: FloatArray, mutant_points: FloatArray,
-    radius: float | None = None,
-) -> Calibration:  # fmt: skip
-    """The radius for points (N, D) of seeds in two batchings and (M, D) of mutants, or the given one.
+    first: FloatArray, again: FloatArray, mutants: FloatArray, radius: float | None = None
+) -> Calibration:
+    """Return distances and the radius that follows from them.
 
-    Seeds no farther apart than they themselves move are the same seed and say nothing of the distance
-    between seeds. Rows that are not finite are left out; a seed finite in one run only is unstable.
-    UsageError when no seed is finite.
+    Seeds that are no farther apart than they move themselves count as one seed. Rows that are not finite are
+    left out; a seed that is finite in one run only is unstable.
+
+    Args:
+        first: points (N, D) of the seeds.
+        again: points (N, D) of the seeds, run in other batches.
+        mutants: points (M, D) of mutants.
+        radius: the radius to use, if it is fixed.
+
+    Raises:
+        UsageError: if no seed is finite.
     """
-    finite_a, finite_b = np.isfinite(seed_points_a).all(axis=1), np.isfinite(seed_points_b).all(axis=1)
-    both = finite_a & finite_b
+    finite, finite_again = np.isfinite(first).all(axis=1), np.isfinite(again).all(axis=1)
+    both = finite & finite_again
     if not both.any():
-        raise UsageError("no seed has a finite point, so that there is no distance to calibrate with")
-    seeds = seed_points_a[both]
-    moved = np.sqrt(squared_distances(seeds, seed_points_b[both]))
+        raise UsageError("no seed has finite states in two runs; give seeds on which the model works")
+    seeds = first[both]
+    moved = np.sqrt(squared_distances(seeds, again[both]))
     apart = _nearest(seeds, seeds, themselves=True)
     noise = float(moved.max())
     between = _quantile(apart[apart > 2 * np.median(moved)])
-    mutants = _quantile(_nearest(mutant_points[np.isfinite(mutant_points).all(axis=1)], seeds))
+    reached = _quantile(_nearest(mutants[np.isfinite(mutants).all(axis=1)], seeds))
     if radius is None:
-        wanted = min(mutants, between)
+        wanted = min(reached, between)
         wanted = min(max(wanted if math.isfinite(wanted) else 0.0, 5 * noise), between)
         radius = max(wanted, _LEAST)
-    stable = np.count_nonzero(moved < radius / 10) / np.count_nonzero(finite_a | finite_b)
-    return Calibration(noise, between, mutants, radius, float(stable))
+    stable = np.count_nonzero(moved < radius / 10) / np.count_nonzero(finite | finite_again)
+    return Calibration(noise, between, reached, radius, float(stable))
 
 
 def measure(
-    executor: Executor, feature: Feature, seeds: Batch, mutants: Batch, wants: frozenset[str],
-    batch_size: int, compare: Callable[[Trace, Trace], None] | None = None,
-) -> Calibration:  # fmt: skip
+    executor: Executor,
+    feature: Feature,
+    seeds: Batch,
+    mutants: Batch,
+    wants: frozenset[str],
+    batch_size: int,
+    compare: Callable[[Trace, Trace], None] | None = None,
+) -> Calibration:
     """Run seeds and mutants, fit ``feature`` on the seeds, and calibrate.
 
-    The seeds run among themselves, ``batch_size`` at a time, and again shuffled among the mutants in
-    batches of two thirds of that: other neighbours, other padding, other sizes. Seeds that crash the
-    first time are left out of the second: to find them costs a bisection each. A feature of cells has a
-    ``radius`` of its own, which is kept. compare: is called with what the seeds showed in either run.
+    The seeds run among themselves, and again shuffled among the mutants in batches of two thirds of the size:
+    with other neighbours, other padding and other sizes. Seeds that crash the first time are left out of the
+    second, because finding them costs a bisection each. A radius that the feature fixes is kept.
+
+    Args:
+        executor: runs the rows.
+        feature: what to fit.
+        seeds: at least one.
+        mutants: rows made from the seeds.
+        wants: channels that feature and ``compare`` need.
+        batch_size: rows per batch.
+        compare: called with what the seeds showed in either run.
     """
     first = [executor.run(batch, wants) for batch in _batches(seeds, batch_size)]
     feature.fit(_joined(first, feature.needs))
@@ -111,7 +132,7 @@ def _batches(rows: Batch, size: int) -> Iterator[Batch]:
 
 
 def _joined(traces: Sequence[Trace], names: frozenset[str]) -> Trace:
-    """The rows of all traces; where outputs end sooner in some batch, its steps are filled up."""
+    """Return the rows of all traces; the steps of batches with shorter outputs are padded."""
     return {name: _stacked([trace[name] for trace in traces]) for name in sorted(names)}
 
 
@@ -127,9 +148,9 @@ def _stacked(arrays: Sequence[Array]) -> Array:
 
 
 def _nearest(points: FloatArray, others: FloatArray, themselves: bool = False) -> FloatArray:
-    """Distance float64 (N,) from each point (N, D) to the nearest of ``others`` (M, D), M >= 1.
+    """Return the distance float64 (N,) from each point (N, D) to the nearest of ``others`` (M, D), M >= 1.
 
-    Where points and others are ``themselves`` the same, to the nearest but for itself; 0 where M is 1.
+    If points and others are the same, ``themselves`` leaves out the point itself; it is 0 if M is 1.
     """
     doubled = others.astype(np.float64)
     norms = (doubled * doubled).sum(axis=1)

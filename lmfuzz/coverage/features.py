@@ -1,11 +1,13 @@
-"""From what a run showed to where it went: points whose Euclidean distances mean something.
+"""Features that turn what a run showed into points with meaningful Euclidean distances.
 
-What the channels hold, for B rows, T steps of output and H units:
-hidden_last float32 (B, D), all layers' hidden and cell states after the prompt;
-hidden_mean float32 (B, D), mean top hidden state over the generated symbols;
-hidden_steps float32 (B, T, H), top hidden state at each generated symbol; text (B,) str;
-tokens int32 (B, T), PAD after the end; entropy and logprob float32 (B, T), nats, of the distribution of
-the next symbol and of the symbol chosen from it. What any of them says after the end is not used.
+The channels, for B rows, T steps of output and H units; what they hold after the end is not used:
+- hidden_last float32 (B, D): all layers' hidden and cell states after the prompt;
+- hidden_mean float32 (B, D): mean top hidden state over the generated symbols;
+- hidden_steps float32 (B, T, H): top hidden state at each generated symbol;
+- text (B,) str;
+- tokens int32 (B, T), PAD after the end;
+- entropy float32 (B, T), nats: of the distribution of the next symbol;
+- logprob float32 (B, T), nats: of the symbol chosen from it.
 """
 
 from collections.abc import Callable
@@ -18,54 +20,57 @@ from lmfuzz.errors import UsageError
 from lmfuzz.plugins.bounds import Whole
 from lmfuzz.types import PAD, Array, BoolArray, FloatArray, IntArray, Trace
 
-_CLUSTERS = 1024  # at most: the table of their moves grows with the square
-_TAIL = 256  # characters from the end of a text in which loops and repetition are looked for
-
-Map = Callable[[FloatArray], FloatArray]
+_CLUSTERS = 1024  # at most, because the table of moves between them grows with the square
+_TAIL = 256  # characters at the end of a text that are searched for loops and repetition
 
 
 class Hidden:
-    """A channel of hidden states (B, D) as points float32 (B, min(project, D)).
+    """Use a channel of hidden states (B, D) as points float32 (B, min(project, D)).
 
-    Every unit is standardised with the seeds' statistics and clipped to +-6, since otherwise a few
-    huge units own the distance; then an orthogonal map, the same on every machine, takes the units to
-    ``project`` dimensions (0, or no more units than that: it is left out).
+    Every unit is standardized with the seeds' statistics and clipped to +-6, since otherwise a few huge units
+    would dominate the distance. Then an orthogonal map, the same on every machine, takes them to ``project``
+    dimensions, unless that is 0 or there are no more units than that.
     """
 
     def __init__(self, channel: str, project: int) -> None:
         self.needs = frozenset({channel})
         self._channel, self._project = channel, project
-        self._map: Map
 
     def fit(self, trace: Trace) -> None:
-        """Statistics of the seeds' finite rows; UsageError when there is none."""
-        self._map = _standard(trace[self._channel], self._project)
+        """Learn mean and deviation of the seeds' finite rows; raise UsageError if there is none."""
+        self._mean, self._scale = _scale(_finite(trace[self._channel]))
+        units = len(self._mean)
+        self._basis = _orthogonal(units, self._project) if 0 < self._project < units else None
 
     def __call__(self, trace: Trace) -> FloatArray:
-        """Points float32 (B, min(project, D)); NaN where a state is not finite."""
-        return self._map(trace[self._channel])
+        """Return points float32 (B, min(project, D)); NaN if a state is not finite."""
+        states = trace[self._channel]
+        with np.errstate(over="ignore"):
+            z = np.clip((states - self._mean) / self._scale, -6, 6)
+        z[~np.isfinite(states).all(axis=1)] = np.nan
+        return z if self._basis is None else z @ self._basis
 
 
 def hidden_last(project: Whole = 64) -> Hidden:
-    """The complete state after the prompt: did the prompt lead somewhere new?"""
+    """Use the complete state after the prompt: did the prompt lead somewhere new?"""
     return Hidden("hidden_last", project)
 
 
 def hidden_mean(project: Whole = 64) -> Hidden:
-    """The mean state over the output: did the model go through something new?"""
+    """Use the mean state over the output: did the model go through something new?"""
     return Hidden("hidden_mean", project)
 
 
 class Trajectory:
-    """Which abstract states the output went through, and in which order (DeepStellar's idea).
+    """Use the abstract states that the output went through, and their order (DeepStellar, Du et al. 2019).
 
-    A step's abstract state is the nearest of ``clusters`` k-means centroids of the seeds' steps, or the
-    cell "far" where it is farther from it than any seed's step was. The point is sqrt(share of the
-    steps spent in each state), and sqrt(share of the moves) over 96 fixed groups of the
-    (clusters + 1)^2 moves. The distance between square roots of shares is Hellinger's: bounded, a
-    visit to a state never seen before weighs more than one more visit to a common one (1 step of 50
-    moves the point by 0.14, not by 0.02), and rows of different lengths can be compared. Grouping
-    moves can only bring points closer, so what it calls far is far.
+    A step's abstract state is the nearest of ``clusters`` k-means centroids of the seeds' steps, or the cell
+    "far" if it is farther from it than any seed's step was. The point is sqrt(share of the steps spent in
+    each state), and sqrt(share of the moves) over 96 fixed groups of the (clusters + 1)^2 moves.
+
+    The distance between square roots of shares is Hellinger's. It is bounded, and rows of different lengths
+    can be compared. A first visit to a state weighs more than one more visit to a common one: 1 step of 50
+    moves the point by 0.14, not by 0.02. Grouping moves can only bring points closer, so what is far is far.
     """
 
     needs = frozenset({"hidden_steps", "tokens"})
@@ -79,12 +84,12 @@ class Trajectory:
         self._states: Callable[[FloatArray], IntArray]
 
     def fit(self, trace: Trace) -> None:
-        """Centroids of the finite steps of the seeds' outputs; UsageError when there is none."""
+        """Learn centroids of the finite steps of the seeds' outputs; raise UsageError if there is none."""
         shown = trace["hidden_steps"][trace["tokens"] != PAD]
         self._states = _nearest_centroid(shown, self._clusters)
 
     def __call__(self, trace: Trace) -> FloatArray:
-        """Points float32 (B, clusters + 1 + 96); NaN where a step of the output is not finite."""
+        """Return points float32 (B, clusters + 1 + 96); NaN if a step of the output is not finite."""
         hidden, shown = trace["hidden_steps"], trace["tokens"] != PAD
         rows, steps, units = hidden.shape
         states = self._states(hidden.reshape(-1, units)).reshape(rows, steps)
@@ -98,13 +103,15 @@ class Trajectory:
 
 
 class OutputCells:
-    """In which cell of output behaviour a row landed; all it needs of a black box is its text.
+    """Use cells of output behaviour, which need no more than the text of a black box.
 
-    Coordinates are whole numbers, so that rows of one cell are at distance 0 and others at least 1
-    apart: a radius of 0.5 makes every new cell novel. They are the period of a loop at the end of the text
-    (0 none, 1, 2, 3-4, 5-8, 9-16, 17-32 characters), the length (0, 1, 2-3, 4-7 ... characters), the share
-    of 4-grams that repeat an earlier one (fifths) and, with ``probabilities``, mean entropy (half nats,
-    up to 12) and mean probability of the chosen symbols (fifths). After arXiv 2512.05383.
+    Coordinates are whole numbers: rows in one cell are at distance 0, others at least 1 apart, so that a
+    radius of 0.5 makes every new cell novel. After arXiv 2512.05383, they are
+    - the period of a loop at the end of the text (0 none, 1, 2, 3-4, 5-8, 9-16, 17-32 characters),
+    - the length (0, 1, 2-3, 4-7 ... characters),
+    - the share of 4-grams that repeat an earlier one (fifths),
+    - with ``probabilities``, mean entropy (half nats, up to 12) and mean probability of the chosen symbols
+      (fifths).
     """
 
     radius = 0.5
@@ -114,10 +121,10 @@ class OutputCells:
         self.needs = frozenset({"text", "tokens", "entropy", "logprob"} if probabilities else {"text"})
 
     def fit(self, trace: Trace) -> None:
-        """Nothing: the cells are fixed."""
+        """Learn nothing: the cells are fixed."""
 
     def __call__(self, trace: Trace) -> FloatArray:
-        """Points float32 (B, 5), or (B, 3); NaN where entropy or probability is not finite."""
+        """Return points float32 (B, 5), or (B, 3); NaN if entropy or probability is not finite."""
         tails, lengths = _tails(trace["text"])
         grams = _grams(tails)
         cells = [_period(tails, lengths, grams), np.frexp(lengths)[1], _fifths(_repetition(lengths, grams))]
@@ -135,10 +142,10 @@ class OutputCells:
 
 
 def _scale(values: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Mean and standard deviation float32 (D,) of the rows of ``values`` (N, D), N >= 1.
+    """Return mean and standard deviation float32 (D,) of the rows of ``values`` (N, D), N >= 1.
 
-    A unit that is constant but for rounding is measured by the median deviation of the others (by 1
-    where all are: one seed), since by its own it would make the noise of a batch as large as a jump.
+    A unit that is constant but for rounding gets the median deviation of the others, or 1 if all are (one
+    seed). Its own deviation would make the noise of a batch as large as a jump.
     """
     deviation = values.std(axis=0, dtype=np.float64)
     typical = np.median(deviation[deviation > 0]) if deviation.any() else 1.0
@@ -153,31 +160,16 @@ def _finite(values: FloatArray) -> FloatArray:
     return finite
 
 
-def _standard(seeds: FloatArray, project: int) -> Map:
-    """clip((h - mean) / (std + 1e-6), +-6), projected: the map from states (B, D) to points."""
-    mean, scale = _scale(_finite(seeds))
-    basis = _orthogonal(len(mean), project) if 0 < project < len(mean) else None
-
-    def points(states: FloatArray) -> FloatArray:
-        with np.errstate(over="ignore"):
-            z = (states - mean) / scale
-        np.clip(z, -6, 6, out=z)
-        z[~np.isfinite(states).all(axis=1)] = np.nan
-        return z if basis is None else z @ basis
-
-    return points
-
-
 def _orthogonal(units: int, dimensions: int) -> FloatArray:
-    """Orthonormal columns float32 (units, dimensions), the same on every machine but for rounding."""
+    """Return orthonormal columns float32 (units, dimensions), equal on all machines but for rounding."""
     normal = np.random.Generator(np.random.PCG64(0)).standard_normal((units, dimensions))
     columns, triangle = np.linalg.qr(normal)
-    signs = np.sign(np.diag(triangle))  # LAPACK is free to choose them
+    signs = np.sign(np.diag(triangle))  # which LAPACK may choose freely
     return (columns * signs).astype(np.float32)
 
 
 def _nearest_centroid(steps: FloatArray, clusters: int) -> Callable[[FloatArray], IntArray]:
-    """From states (N, H) to the number of the nearest centroid: ``clusters`` if far, -1 if not finite."""
+    """Return a map from states (N, H) to their nearest centroids: ``clusters`` if far, -1 if not finite."""
     steps = _finite(steps)
     mean, scale = _scale(steps)
     rng = np.random.Generator(np.random.PCG64(0))
@@ -193,7 +185,7 @@ def _nearest_centroid(steps: FloatArray, clusters: int) -> Callable[[FloatArray]
         best = scores.argmax(axis=1)
         return best, np.vecdot(z, z) - 2 * scores[np.arange(len(z)), best]
 
-    reach = nearest(steps)[1].max() * 1.001 + 1e-3  # rounding moves no step of a seed out of it
+    reach = nearest(steps)[1].max() * 1.001 + 1e-3  # so that rounding moves no step of a seed out of it
 
     def states(hidden: FloatArray) -> IntArray:
         with np.errstate(over="ignore", invalid="ignore"):
@@ -206,7 +198,7 @@ def _nearest_centroid(steps: FloatArray, clusters: int) -> Callable[[FloatArray]
 
 
 def _kmeans(z: FloatArray, clusters: int, rng: np.random.Generator) -> FloatArray:
-    """Centroids float32 (clusters, H) of points (N, H): k-means++, then 25 rounds of Lloyd at most."""
+    """Return centroids float32 (clusters, H) of points (N, H): k-means++, then 25 rounds of Lloyd at most."""
     centroids = z[rng.integers(len(z), size=1)]
     squared = np.full(len(z), np.inf)
     for _ in range(clusters - 1):
@@ -227,15 +219,14 @@ def _kmeans(z: FloatArray, clusters: int, rng: np.random.Generator) -> FloatArra
 
 
 def _shares(cells: IntArray, counted: BoolArray, number: int) -> FloatArray:
-    """How often each of ``number`` cells occurs in each row of ``cells`` (B, T), as shares (B, number)."""
+    """Return the shares (B, number) of each cell among the ``counted`` steps of ``cells`` (B, T)."""
     flat = (cells + number * np.arange(len(cells))[:, None])[counted]
     counts = np.bincount(flat, minlength=number * len(cells)).reshape(len(cells), number)
-    shares: FloatArray = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    return shares
+    return np.asarray(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))
 
 
 def _tails(texts: Array) -> tuple[IntArray, IntArray]:
-    """Code points uint32 (B, W) of the ends of texts, aligned right and NUL before; lengths (B,)."""
+    """Return code points uint32 (B, W) of the ends of texts, NUL in front, and the lengths (B,)."""
     lengths = np.fromiter(map(len, texts), np.int64, len(texts))
     width = int(min(max(lengths.max(initial=0), 4), _TAIL))
     ends = np.array([text[-width:].rjust(width, "\0") for text in texts], dtype=f"U{width}")
@@ -243,7 +234,7 @@ def _tails(texts: Array) -> tuple[IntArray, IntArray]:
 
 
 def _grams(tails: IntArray) -> IntArray:
-    """A hash uint64 (B, W - 3) of the four characters at each place."""
+    """Return a hash uint64 (B, W - 3) of the four characters at each place."""
     codes, count = tails.astype(np.uint64), tails.shape[1] - 3
     grams = codes[:, :count]
     for i in range(1, 4):
@@ -252,9 +243,9 @@ def _grams(tails: IntArray) -> IntArray:
 
 
 def _period(tails: IntArray, lengths: IntArray, grams: IntArray) -> IntArray:
-    """Class (B,) of the shortest period with which a text ends: 0 none, 1, 2, 3-4, ... characters.
+    """Return the class (B,) of the shortest period at the end of a text: 0 none, 1, 2, 3-4, ... characters.
 
-    It must last for three periods, and for 12 characters more than one period.
+    A loop must last for three periods, and for 12 characters more than one period.
     """
     width, period = tails.shape[1], np.zeros(len(tails), np.int64)
     again = (grams[:, -33:-1] == grams[:, -1:]).any(axis=0)  # most periods fail on the last 4-gram
@@ -267,14 +258,13 @@ def _period(tails: IntArray, lengths: IntArray, grams: IntArray) -> IntArray:
 
 
 def _repetition(lengths: IntArray, grams: IntArray) -> FloatArray:
-    """Which share (B,) of the 4-grams at the end of a text occurred before in it."""
+    """Return the share (B,) of the 4-grams at the end of a text that occur earlier in it."""
     count = grams.shape[1]
     grams = np.where(np.arange(count) < count + 3 - lengths[:, None], np.uint64(0), grams)
     grams.sort(axis=1)
     new = (grams[:, 1:] != grams[:, :-1]).sum(axis=1) + (grams[:, 0] != 0)
     total = np.clip(lengths - 3, 1, count)
-    shares: FloatArray = np.where(lengths > 3, 1 - new / total, 0)
-    return shares
+    return np.asarray(np.where(lengths > 3, 1 - new / total, 0))
 
 
 def _fifths(shares: FloatArray) -> FloatArray:

@@ -1,12 +1,10 @@
 """Exact nearest-neighbour search: filtered by float32 matrix products, decided in float64.
 
-The decision that counts is the direct one, ``sum((float64(a) - float64(b))**2)``: it does not depend on
-which other points or queries it is asked with. The matrix products only say which pairs need it. They
-compute ``a.b - |b|^2/2``, which is large where ``|a - b|^2`` is small and loses digits by
-cancellation, so that everything inside a proven bound of the rounding error counts as possible.
+A pair is decided by ``sum((float64(a) - float64(b))**2)``, which does not depend on the other points or
+queries in the same call. The matrix products only say which pairs need that. They compute ``a.b - |b|^2/2``,
+which is large if ``|a - b|^2`` is small. It loses digits by cancellation, so that everything inside a proven
+bound of the rounding error counts as possible.
 """
-
-from collections.abc import Iterator
 
 import numpy as np
 
@@ -18,18 +16,17 @@ _quiet = np.errstate(over="ignore", invalid="ignore")
 
 
 def squared_distances(a: FloatArray, b: FloatArray) -> FloatArray:
-    """Squared Euclidean distances float64 (P,) between the float32 rows of ``a`` and ``b`` (P, D)."""
+    """Return squared Euclidean distances float64 (P,) between the rows of ``a`` and ``b``, float32 (P, D)."""
     difference = np.subtract(a, b, dtype=np.float64)
     difference *= difference
-    squared: FloatArray = difference.sum(axis=-1)
-    return squared
+    return np.asarray(difference.sum(axis=-1))
 
 
 class Index:
-    """A growing array of finite points with exact answers about the nearest; O(N) per query.
+    """Hold a growing array of finite points, and find near ones exactly in O(N) per query.
 
-    One more column than ``dimensions`` holds ``-|b|^2/2``, made smaller by the error bound, so that a
-    product with the query and a 1 is the whole score.
+    A last column holds ``-|b|^2/2``, made smaller by the error bound, so that the product with the query
+    and a 1 is the whole score.
     """
 
     def __init__(self, dimensions: int) -> None:
@@ -46,7 +43,7 @@ class Index:
 
     @property
     def points(self) -> FloatArray:
-        """A view (N, D) of the points, in order; it keeps its values when the index grows."""
+        """Return a view (N, D) of the points, in order; it keeps its values when the index grows."""
         return self._rows[: self._size, :-1]
 
     def append(self, points: FloatArray) -> None:
@@ -61,14 +58,15 @@ class Index:
 
     @_quiet
     def near(self, queries: FloatArray, squared: float) -> IntArray:
-        """For each query float32 (B, D) a point int64 (B,) at most ``squared`` (a square) away, or -1.
+        """Return for each query float32 (B, D) a point within the squared distance, int64 (B,), or -1.
 
-        Newest points first, and a query is dropped at the first that is near.
+        The newest points are compared first; a query ends at the first that is near.
         """
         near = np.full(len(queries), -1)
         asked, least = _asked(queries), self._least(_norms(queries), squared)
         left = np.arange(len(queries))
-        for low, high in _blocks(self._size):
+        for high in range(self._size, 0, -_BLOCK):
+            low = max(0, high - _BLOCK)
             scores = asked[left] @ self._rows[low:high].T
             top = scores.argmax(axis=1)
             maybe = np.flatnonzero(~(scores[np.arange(len(left)), top] < least[left]))
@@ -88,7 +86,7 @@ class Index:
 
     @_quiet
     def touching(self, points: FloatArray, squared: float) -> BoolArray:
-        """Which pairs (M, M) among ``points`` themselves, [i, j] with j < i, are as near."""
+        """Return which pairs (M, M) of ``points``, [i, j] with j < i, are within the squared distance."""
         least = self._least(_norms(points), squared)
         scores = _asked(points) @ self._stored(points).T
         i, j = np.nonzero(np.tril(~(scores < least[:, None]), -1))
@@ -103,24 +101,17 @@ class Index:
         return np.concatenate([points, column[:, None]], axis=1, dtype=np.float32)
 
     def _least(self, norms: FloatArray, squared: float | FloatArray) -> FloatArray:
-        """The score float32 (B,) below which no point is at most ``squared`` away; NaN: cannot be said."""
+        """Return the score float32 (B,) below which no point is near; NaN if none can be given."""
         least = (norms * (1 - 2 * self._slack) - squared * (1 + self._slack)) / 2 - self._tiny
         return np.where(norms > _HUGE, np.nan, least).astype(np.float32)
 
 
 def _asked(queries: FloatArray) -> FloatArray:
-    """The queries with a column of ones."""
+    """Return the queries with a column of ones."""
     return np.concatenate([queries, np.ones((len(queries), 1), np.float32)], axis=1)
 
 
 def _norms(points: FloatArray) -> FloatArray:
-    """Squared norms float64 (B,)."""
+    """Return squared norms float64 (B,)."""
     doubled = points.astype(np.float64)
-    norms: FloatArray = np.einsum("ij,ij->i", doubled, doubled)
-    return norms
-
-
-def _blocks(size: int) -> Iterator[tuple[int, int]]:
-    """Ranges of rows, the newest first."""
-    for stop in range(size, 0, -_BLOCK):
-        yield max(0, stop - _BLOCK), stop
+    return np.asarray(np.einsum("ij,ij->i", doubled, doubled))

@@ -1,10 +1,11 @@
-"""Approximate nearest neighbours by nmslib's HNSW graphs, built behind the search's back.
+"""Approximate nearest neighbours by nmslib's HNSW graphs, built in the background.
 
-What nmslib gets wrong silently, and who takes care here: points added after createIndex are invisible
-(a segment is built once and never grows); NaN poisons a graph and a query of wrong width reads foreign
-memory (the archive checks both); duplicates disconnect a graph and ``l2`` is squared, in float32 (an
-answer is only ever a guess, which the archive checks against the point itself); graphs built by several
-threads differ from run to run (one thread); its import prints on stderr (``_silent``).
+What nmslib does wrong silently, and what prevents it here:
+- points added after createIndex are invisible: a segment is built once and never grows;
+- NaN poisons a graph, and a query of the wrong width reads foreign memory: the archive checks both;
+- duplicates disconnect a graph, and ``l2`` is squared, in float32: the archive checks every answer;
+- graphs built by several threads differ from run to run: there is one thread;
+- its import prints on stderr: ``_silent``.
 """
 
 import os
@@ -24,7 +25,7 @@ _QUERY = {"efSearch": 8}  # found 99.9 % of what was near (d=64); a miss costs t
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Nothing that C++ code writes to stderr is shown."""
+    """Hide what C++ code writes to stderr."""
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 2)
@@ -40,29 +41,29 @@ with _silent():
 
 
 class Segment:
-    """A graph over the rows start..stop of the archive; building it takes seconds, without the GIL."""
+    """Build a graph of the rows start..stop of the archive; this takes seconds, without the GIL."""
 
     def __init__(self, points: FloatArray, start: int) -> None:
         self.start, self.stop = start, start + len(points)
         self._graph: Any = nmslib.init(method="hnsw", space="l2")
         rows = np.arange(len(points), dtype=np.int32)
-        for first in range(0, len(points), 4096):  # copying holds the GIL: a little at a time
+        for first in range(0, len(points), 4096):  # in parts, because copying holds the GIL
             self._graph.addDataPointBatch(points[first : first + 4096], rows[first : first + 4096])
         self._graph.createIndex(_BUILD)
         self._graph.setQueryTimeParams(_QUERY)
 
     def guess(self, queries: FloatArray) -> IntArray:
-        """A row of the archive int64 (B,) for each query (B, D) that is probably its nearest here."""
+        """Return for each query (B, D) the archive's row that is probably its nearest here, int64 (B,)."""
         answers = self._graph.knnQueryBatch(queries, k=1, num_threads=1)
         return np.array([self.start + (ids[0] if len(ids) else 0) for ids, _ in answers], np.int64)
 
 
 class Segments:
-    """Graphs over the first ``covered`` rows of the archive, merged by doubling.
+    """Keep graphs of the first ``covered`` rows of the archive, merged by doubling.
 
-    Whenever ``tail`` rows wait, a thread builds a segment of them and of the segments before it that
-    are no larger. The thread is no daemon: one that comes back from nmslib while the interpreter
-    shuts down aborts the process. So an exit waits for a running build (2 s for 16 384 x 64).
+    Whenever ``tail`` rows wait, a thread builds a segment of them and of the segments before it that are not
+    larger. It is not a daemon thread: one that returns from nmslib while the interpreter shuts down aborts
+    the process. So an exit waits for a running build (2 s for 16 384 x 64).
     """
 
     def __init__(self, tail: int) -> None:
@@ -73,11 +74,11 @@ class Segments:
 
     @property
     def covered(self) -> int:
-        """How many rows, from the first, have a graph."""
+        """Return how many rows, from the first, have a graph."""
         return self.segments[-1].stop if self.segments else 0
 
     def follow(self, points: FloatArray) -> None:
-        """Take in a finished build; begin one when enough of all rows so far, (N, D), wait for it."""
+        """Add a finished build, and begin one if enough of all rows so far (N, D) wait for it."""
         if self._built is not None:
             self.segments = [s for s in self.segments if s.stop <= self._built.start] + [self._built]
             self._thread = self._built = None
@@ -91,7 +92,7 @@ class Segments:
             self._thread.start()
 
     def wait(self) -> None:
-        """Return when no build is running."""
+        """Wait until no build is running."""
         if self._thread is not None:
             self._thread.join()
 

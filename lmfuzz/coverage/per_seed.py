@@ -1,4 +1,4 @@
-"""Coverage in campaigns per seed: a row is new when it is far from all rows of its own seed."""
+"""Coverage in campaigns per seed: a row is new if it is far from all rows of its own seed."""
 
 import numpy as np
 
@@ -8,23 +8,23 @@ from lmfuzz.types import BoolArray, FloatArray, IntArray, Trace
 
 
 class Apart:
-    """Points of another feature, fitted before, with the number of the seed as one more coordinate."""
+    """Append the number of a row's seed to its point of another feature, which is fitted already."""
 
     def __init__(self, feature: Feature) -> None:
         self._feature = feature
         self.needs = feature.needs | {"origin"}
 
     def fit(self, trace: Trace) -> None:
-        """Nothing: the other feature was fitted before."""
+        """Learn nothing: the other feature is fitted already."""
 
     def __call__(self, trace: Trace) -> FloatArray:
-        """Points float32 (B, D + 1)."""
+        """Return points float32 (B, D + 1)."""
         seeds = trace["origin"].astype(np.float32)
         return np.concatenate([self._feature(trace), seeds[:, None]], axis=1)
 
 
 class Archives:
-    """An archive for every seed, which the last coordinate of a point names; otherwise as Archive."""
+    """Keep an Archive for every seed; the last coordinate of a point is the number of its seed."""
 
     def __init__(self, radius: float, dimensions: int) -> None:
         self.radius, self.dimensions = radius, dimensions
@@ -34,7 +34,7 @@ class Archives:
         return sum(map(len, self._archives.values()))
 
     def admit(self, points: FloatArray, where: BoolArray) -> BoolArray:
-        """Which rows (B,) of points (B, D + 1) are novel; these are in the archives from now on."""
+        """Add the novel ones of points (B, D + 1), and return which these are (B,)."""
         novel = np.zeros(len(points), np.bool_)
         seeds = points[:, -1]
         for seed in np.unique(seeds).astype(int).tolist():
@@ -49,12 +49,12 @@ class Archives:
 
     @property
     def visits(self) -> IntArray:
-        """How many rows met each state, as of Archive, uint8 (N,), seed by seed."""
+        """Return visits as Archive does, uint8 (N,), seed by seed."""
         known = [np.empty(0, np.uint8), *(archive.visits for _, archive in sorted(self._archives.items()))]
         return np.concatenate(known)
 
     def restore(self, points: FloatArray, visits: IntArray | None = None) -> None:
-        """Go on from points (N, D + 1), in the order of admission, and ``visits``."""
+        """Continue from points (N, D + 1), in the order of admission, and ``visits``."""
         done = 0
         for seed in np.unique(points[:, -1]).astype(int).tolist():
             own = points[points[:, -1] == seed, :-1]
@@ -62,4 +62,4 @@ class Archives:
             done += len(own)
 
     def close(self) -> None:
-        """Nothing is built in the background."""
+        """Do nothing: no graph is built in the background."""

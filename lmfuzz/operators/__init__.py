@@ -1,4 +1,4 @@
-"""Ways to change a row."""
+"""Operators: the mutations that make new rows from old ones."""
 
 from typing import Any
 
@@ -24,6 +24,6 @@ OPERATORS = Kind("operator", "operators", __name__, Operator, _BUILT_IN, itself=
 
 
 def suits(operator: Any, space: Space, lexicon: Lexicon | None) -> bool:
-    """Return whether an operator, or a class of them, is for such rows; what does not say so is for all."""
+    """Return whether an operator, or a class of operators, fits such rows; without a declaration it does."""
     rows, by_lexicon = getattr(operator, "rows", None), getattr(operator, "needs_lexicon", False)
     return (not isinstance(rows, str) or rows in space.rows) and not (by_lexicon is True and lexicon is None)

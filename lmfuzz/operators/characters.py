@@ -1,4 +1,4 @@
-"""Operators on single symbols and on spans of a row."""
+"""Operators on single symbols and on spans of symbols."""
 
 from dataclasses import dataclass
 
@@ -13,13 +13,13 @@ from lmfuzz.types import Batch, IntArray
 
 @dataclass(frozen=True)
 class Insert(ForTexts):
-    """Inserts a random symbol.
+    """Insert a random symbol.
 
-    With Delete and Substitute one of the three text mutations of TensorFuzz (Odena & Goodfellow 2018).
+    Insert, Delete and Substitute are the text mutations of TensorFuzz (Odena & Goodfellow 2018).
     """
 
     def __call__(self, rows: Batch, context: MutationContext) -> Batch:
-        """Changed copies of ``rows``."""
+        """Return changed copies of ``rows``."""
         fresh = context.text.draw(context.rng, (len(rows), 1))
         none = np.zeros(len(rows), np.int64)
         return put(rows, places(rows.lengths + 1, context.rng), none, Piece(fresh, none, none + 1), context)
@@ -27,19 +27,19 @@ class Insert(ForTexts):
 
 @dataclass(frozen=True)
 class Delete(ForTexts):
-    """Deletes a symbol; a row at its shortest gets a random one in front instead."""
+    """Delete a symbol; a prompt of minimal length also gets a random one in front."""
 
     def __call__(self, rows: Batch, context: MutationContext) -> Batch:
-        """Changed copies of ``rows``."""
+        """Return changed copies of ``rows``."""
         return erase(rows, places(rows.lengths, context.rng), np.minimum(rows.lengths, 1), context)
 
 
 @dataclass(frozen=True)
 class Substitute(ForTexts):
-    """Replaces a symbol by another random one."""
+    """Replace a symbol with another random one."""
 
     def __call__(self, rows: Batch, context: MutationContext) -> Batch:
-        """Changed copies of ``rows``."""
+        """Return changed copies of ``rows``."""
         where = np.arange(len(rows)), places(rows.lengths, context.rng)
         data = rows.data.copy()
         data[where] = context.text.others(data[where], context.rng)
@@ -48,10 +48,10 @@ class Substitute(ForTexts):
 
 @dataclass(frozen=True)
 class Swap(ForTexts):
-    """Swaps two neighbouring symbols."""
+    """Swap two adjacent symbols."""
 
     def __call__(self, rows: Batch, context: MutationContext) -> Batch:
-        """Changed copies of ``rows``; a row of one symbol stays as it is."""
+        """Return changed copies of ``rows``; a row of one symbol stays as it is."""
         every = np.arange(len(rows))
         first = places(rows.lengths - 1, context.rng)
         second = np.minimum(first + 1, np.maximum(rows.lengths - 1, 0))
@@ -62,13 +62,13 @@ class Swap(ForTexts):
 
 @dataclass(frozen=True)
 class Repeat(ForTexts):
-    """Repeats a span of up to ``longest`` symbols up to ``times`` more times, right behind itself."""
+    """Repeat a span of up to ``longest`` symbols right after itself, 1 to ``times`` times."""
 
     longest: Count = 8
     times: Count = 4
 
     def __call__(self, rows: Batch, context: MutationContext) -> Batch:
-        """Changed copies of ``rows``."""
+        """Return changed copies of ``rows``."""
         start, size = spans(rows.lengths, self.longest, context.rng)
         times = context.rng.integers(1, self.times + 1, size=len(rows))
         copies = [Piece(rows.data, start, np.where(times > i, size, 0)) for i in range(self.times)]
@@ -79,41 +79,40 @@ class Repeat(ForTexts):
 
 @dataclass(frozen=True)
 class Erase(ForTexts):
-    """Erases a span of up to ``longest`` symbols, as far as the row may get shorter."""
+    """Erase a span of up to ``longest`` symbols, but leave the prompt its minimal length."""
 
     longest: Count = 16
 
     def __call__(self, rows: Batch, context: MutationContext) -> Batch:
-        """Changed copies of ``rows``; one at its shortest loses a symbol and gets a random one in front."""
+        """Return changed copies of ``rows``; one of minimal length loses a symbol and gains one in front."""
         return erase(rows, *spans(rows.lengths, _spare(rows, context, self.longest), context.rng), context)
 
 
 @dataclass(frozen=True)
 class Shift(ForTexts):
-    """Drops up to ``longest`` symbols at the front, as far as the row may get shorter."""
+    """Drop up to ``longest`` symbols at the front, but leave the prompt its minimal length."""
 
     longest: Count = 8
 
     def __call__(self, rows: Batch, context: MutationContext) -> Batch:
-        """Changed copies of ``rows``; in one at its shortest the first symbol becomes a random one."""
+        """Return changed copies of ``rows``; the first symbol of one of minimal length becomes random."""
         size = np.minimum(1 + below(_spare(rows, context, self.longest), context.rng), rows.lengths)
         return erase(rows, np.zeros_like(size), size, context)
 
 
 def _spare(rows: Batch, context: MutationContext, longest: int) -> IntArray:
-    """How many symbols (B,) a row may lose, ``longest`` at most and 1 at least."""
-    spare: IntArray = np.clip(rows.lengths - context.text.min_length, 1, longest)
-    return spare
+    """Return how many symbols (B,) each row may lose: at least 1, at most ``longest``."""
+    return np.asarray(np.clip(rows.lengths - context.text.min_length, 1, longest))
 
 
 @dataclass(frozen=True)
 class Copy(ForTexts):
-    """Copies a span of up to ``longest`` symbols to another place, inserted or written over what is there."""
+    """Copy a span of up to ``longest`` symbols to another place: insert it, or overwrite what is there."""
 
     longest: Count = 16
 
     def __call__(self, rows: Batch, context: MutationContext) -> Batch:
-        """Changed copies of ``rows``."""
+        """Return changed copies of ``rows``."""
         start, size = spans(rows.lengths, self.longest, context.rng)
         over = np.where(context.rng.random(len(rows)) < 0.5, size, 0)
         at = places(rows.lengths - over + 1, context.rng)
@@ -121,14 +120,14 @@ class Copy(ForTexts):
 
 
 class Case(ForTexts):
-    """Changes the case of up to ``longest`` letters in a row."""
+    """Change the case of up to ``longest`` successive letters."""
 
     def __init__(self, longest: Count = 8) -> None:
         self.longest = longest
         self._others = PerSpace(_other_case)
 
     def __call__(self, rows: Batch, context: MutationContext) -> Batch:
-        """Changed copies of ``rows``; a row without a letter that has another case stays as it is."""
+        """Return changed copies of ``rows``; one without letters of two cases stays as it is."""
         others = self._others(context.text).take(rows.data, mode="clip")
         letters = (others != rows.data) & (np.arange(rows.data.shape[1]) < rows.lengths[:, None])
         rank = letters.cumsum(axis=1)  # 1 for the first letter of a row
@@ -138,7 +137,7 @@ class Case(ForTexts):
 
 
 def _other_case(space: TextSpace) -> IntArray:
-    """For every symbol int32 (V,) the one that writes it in another case, itself where there is none."""
+    """Return for every symbol the one with its text in another case, or itself: int32 (V,)."""
     ids = {text: i for i, text in enumerate(space.symbols)}
 
     def other(text: str) -> int:

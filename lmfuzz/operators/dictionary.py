@@ -1,4 +1,4 @@
-"""Words that matter, from a dictionary in the format of libFuzzer and AFL (``-dict``, ``-x``)."""
+"""An operator on dictionaries in the format of libFuzzer (``-dict``) and AFL (``-x``)."""
 
 import re
 from collections.abc import Sequence
@@ -18,11 +18,17 @@ ESCAPE = re.compile(r'\\(?:(["\\])|x([0-9A-Fa-f]{2})|.)')
 
 
 def parse(content: str, file: str) -> list[str]:
-    r"""The entries of a dictionary file, each once, in order; ``file`` is its name for error messages.
+    r"""Return the entries of a dictionary file, each once, in order.
 
-    A line is empty, a comment (``#``), or an entry in double quotes with an optional name and level
-    before it (all levels are taken). Escapes are ``\\``, ``\"`` and ``\xNN``, one byte of UTF-8.
-    UsageError, naming file and line, for anything else.
+    A line is empty, a comment (``#``), or an entry in double quotes after an optional name and level. Entries
+    of all levels are used. Escapes are ``\\``, ``\"`` and ``\xNN``, one byte of UTF-8.
+
+    Args:
+        content: the text of the file.
+        file: its name for error messages.
+
+    Raises:
+        UsageError: if a line is anything else; the message names file and line.
     """
     entries = []
     for number, line in enumerate(map(str.strip, content.split("\n")), start=1):
@@ -30,14 +36,14 @@ def parse(content: str, file: str) -> list[str]:
             if line and not line.startswith("#"):
                 entries.append(_entry(line))
         except UnicodeDecodeError:
-            raise UsageError(f"{file}, line {number}: what \\xNN spell must be UTF-8") from None
+            raise UsageError(f"{file}, line {number}: bytes written as \\xNN must be UTF-8") from None
         except ValueError as error:
             raise UsageError(f"{file}, line {number}: {error}") from None
     return list(dict.fromkeys(entries))
 
 
 def _entry(line: str) -> str:
-    """The text of one entry; ValueError says what is wrong with it, UnicodeDecodeError which bytes are."""
+    """Return the text of an entry; raise ValueError for its form and UnicodeDecodeError for its bytes."""
     match = ENTRY.fullmatch(line)
     if match is None:
         raise ValueError(f'{line!r} is not an entry; write name="value" or "value"')
@@ -51,16 +57,16 @@ def _unescaped(escape: re.Match[str]) -> str:
         return escape[1]
     if escape[2]:
         byte = int(escape[2], 16)
-        return chr(byte) if byte < 128 else chr(0xDC00 + byte)  # stands for the byte until all are there
+        return chr(byte) if byte < 128 else chr(0xDC00 + byte)  # a surrogate, until all bytes are known
     raise ValueError(f'{escape[0]} is not an escape; write \\\\, \\" or \\xNN')
 
 
 class Dictionary(ForTexts):
-    """Inserts an entry of a libFuzzer or AFL dictionary, or writes it over what is there.
+    """Insert an entry of a libFuzzer or AFL dictionary, or overwrite what is there.
 
-    The entries are those of ``file`` and the plain texts ``entries``. Those that the model's alphabet
-    cannot write or that are longer than a row may be are skipped; UsageError at the first call when
-    none is left.
+    The entries are those of ``file`` and the plain texts ``entries``. An entry is skipped if the model's
+    alphabet lacks a symbol of it, or if it is longer than a prompt may be. Raises UsageError if there is no
+    entry, and at the first call if all of them are skipped.
     """
 
     def __init__(self, file: str = "", entries: Sequence[str] = ()) -> None:
@@ -68,13 +74,13 @@ class Dictionary(ForTexts):
         listed = parse(read_text(Path(file), "dictionary"), file) if file else []
         self.entries = [*dict.fromkeys([*listed, *filter(None, entries)])]
         if not self.entries:
-            none = f'the dictionary {file} has no entry; write one per line, name="value" or "value"'
-            give = 'dictionary needs a file or entries: dictionary:file=PATH or dictionary:entries=["WORD"]'
-            raise UsageError(none if file else give)
+            empty = f'the dictionary {file} has no entry; write one per line, name="value" or "value"'
+            missing = 'dictionary needs entries: dictionary:file=words.dict or dictionary:entries=["thou"]'
+            raise UsageError(empty if file else missing)
         self._encoded = PerSpace(self._encode)
 
     def __call__(self, rows: Batch, context: MutationContext) -> Batch:
-        """Changed copies of ``rows``."""
+        """Return changed copies of ``rows``."""
         words = self._encoded(context.text)
         words = words[context.rng.integers(len(words), size=len(rows))]
         over = np.where(context.rng.random(len(rows)) < 0.5, words.lengths, 0)
@@ -86,7 +92,7 @@ class Dictionary(ForTexts):
         fitting = [entry for entry in known if len(entry) <= space.max_length]
         if not fitting:
             raise UsageError(
-                f"no entry of the dictionary {self.file or self.entries} can be used: an entry must be "
-                f"written in the model's alphabet, with {space.max_length} symbols at most"
+                f"no entry of the dictionary {self.file or self.entries} can be used; give one that is "
+                f"written in the model's alphabet and has at most {space.max_length} symbols"
             )
         return Batch.of(fitting)

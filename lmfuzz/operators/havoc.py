@@ -1,4 +1,4 @@
-"""Stacked changes: AFL's havoc stage on batches."""
+"""Stacked mutations: AFL's havoc stage on batches."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -12,21 +12,26 @@ from lmfuzz.operators.splice import Splice
 from lmfuzz.protocols import ForTexts, MutationContext, Operator
 from lmfuzz.types import Batch
 
-GROUP = 32  # rows that share the choice of an operator: fewer mean more variety in a batch, and more time
+GROUP = 32  # rows that share the choice of an operator; fewer give a batch more variety and take longer
 Depth = Annotated[int, Field(ge=0, le=10)]
 
 
 def stack() -> list[Operator]:
-    """The operators that Havoc draws from unless told; the small changes stand in it several times."""
+    """Return the operators that Havoc draws from by default, small changes three times each."""
     small: list[Operator] = [Insert(), Delete(), Substitute()]
     return [*small * 3, Swap(), Case(), Repeat(), Erase(), Copy(), Shift(), Splice()]
 
 
 class Havoc(ForTexts):
-    """Stacks 1, 2, 4 ... up to 2^``depth`` changes by other operators on a row, as AFL's havoc does.
+    """Stack 1, 2, 4 ... up to 2^``depth`` mutations by other operators, as AFL's havoc stage does.
 
-    ``parts`` are the operators to draw from, one named twice being drawn twice as often; ``dictionary``
-    is a file whose entries are used, too, in about one change of four.
+    Args:
+        depth: logarithm of the largest number of mutations.
+        dictionary: file of a dictionary whose entries about one mutation in four uses; "" for none.
+        parts: operators to draw from; one that is given twice is drawn twice as often.
+
+    Raises:
+        UsageError: if the dictionary cannot be read or has no entry.
     """
 
     def __init__(self, depth: Depth = 2, dictionary: str = "", parts: Sequence[Operator] = ()) -> None:
@@ -36,10 +41,10 @@ class Havoc(ForTexts):
             self._operators += [Dictionary(dictionary)] * -(-len(self._operators) // 3)
 
     def __call__(self, rows: Batch, context: MutationContext) -> Batch:
-        """Changed copies of ``rows``.
+        """Return changed copies of ``rows``.
 
-        The rows are shuffled, so that each round can change a slice from the front, as many rows as still
-        have changes left, in groups of which each draws one operator.
+        The rows are shuffled. Each round changes as many rows from the front as have mutations left, in
+        groups that draw one operator each.
         """
         order = context.rng.permutation(len(rows))
         width = max(rows.data.shape[1], context.text.max_length)

@@ -1,9 +1,8 @@
-"""A changed row is a few pieces one after the other: every operator that moves symbols is built on this.
+"""Rows as concatenated pieces, on which every operator that moves symbols is built.
 
-The front of a row gives way: where a row would get longer than the space allows, the surplus is
-dropped from its front, and where it would get too short, random symbols are put in front. What a
-language model writes depends most on the text right before it, so the end of a row, with all that a
-search has reached there, stays as it is unless an operator means to change it.
+A row that would get longer than the space allows loses symbols at its front, and one that would get too short
+gets random symbols there. What a language model writes depends most on the text right before it. So the end
+of a row, with all that a search has reached there, stays as it is unless an operator means to change it.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +20,7 @@ T = TypeVar("T")
 
 
 class Piece(NamedTuple):
-    """``length`` (B,) symbols from ``start`` (B,) on of each row of ``source`` (B, W)."""
+    """Represent ``length`` (B,) symbols from ``start`` (B,) on in each row of ``source`` (B, W)."""
 
     source: Array
     start: IntArray
@@ -29,32 +28,30 @@ class Piece(NamedTuple):
 
 
 def below(n: IntArray, rng: np.random.Generator) -> IntArray:
-    """One random integer in 0 .. n - 1 for every entry of ``n`` (B,), uniform; 0 where n is 0."""
-    drawn: IntArray = (rng.random(len(n)) * n).astype(np.int64)
-    return drawn
+    """Return a uniform random integer in 0 .. n - 1 for every entry of ``n`` (B,), 0 if n is 0."""
+    return np.asarray(rng.random(len(n)) * n, np.int64)
 
 
 def places(n: IntArray, rng: np.random.Generator) -> IntArray:
-    """One place in 0 .. n - 1 for every entry of ``n`` (B,); 0 where n is 0.
+    """Return a random place in 0 .. n - 1 for every entry of ``n`` (B,), 0 if n is 0.
 
-    Half are uniform, half near the end: geometric, 8 symbols on average.
+    Half of the places are uniform; the others are near the end: geometric, 8 symbols from it on average.
     """
     n = np.maximum(n, 1)
     back = np.minimum(rng.geometric(NEAR_END, len(n)), n)
-    drawn: IntArray = np.where(rng.random(len(n)) < 0.5, below(n, rng), n - back)
-    return drawn
+    return np.where(rng.random(len(n)) < 0.5, below(n, rng), n - back)
 
 
 def spans(lengths: IntArray, longest: int | IntArray, rng: np.random.Generator) -> tuple[IntArray, IntArray]:
-    """Start (B,) and size (B,) of a span in every row: 1 to ``longest`` symbols, 0 in an empty row."""
+    """Return start (B,) and size (B,) of a span per row: 1 to ``longest`` symbols, 0 if it is empty."""
     sizes = np.minimum(1 + below(np.minimum(lengths, longest), rng), lengths)
     return places(lengths - sizes + 1, rng), sizes
 
 
 def concatenate(rows: Batch, pieces: Sequence[Piece], context: MutationContext) -> Batch:
-    """The rows made of ``pieces`` in this order, with parent and operator of ``rows``.
+    """Return rows made of ``pieces`` in this order, with parent and operator of ``rows``.
 
-    Too long, they lose symbols at the front; too short, they get random ones there.
+    Rows that are too long lose symbols at the front; rows that are too short get random ones there.
     """
     lengths = np.array([piece.length for piece in pieces]).T  # (B, K)
     ends = lengths.cumsum(axis=1)
@@ -80,7 +77,7 @@ def concatenate(rows: Batch, pieces: Sequence[Piece], context: MutationContext) 
 
 
 def _side_by_side(pieces: Sequence[Piece]) -> tuple[Array, IntArray]:
-    """All sources as one matrix (B, W), each once, and where in its rows the pieces start (B, K)."""
+    """Return all sources in one matrix (B, W), each once, and where the pieces start in it (B, K)."""
     sources: list[Array] = []
     offsets: dict[int, int] = {}
     width = 0
@@ -94,34 +91,32 @@ def _side_by_side(pieces: Sequence[Piece]) -> tuple[Array, IntArray]:
 
 
 def put(rows: Batch, at: IntArray, over: IntArray, piece: Piece, context: MutationContext) -> Batch:
-    """The rows with ``piece`` put in the place of ``over`` (B,) symbols from ``at`` (B,) on.
+    """Return the rows with ``piece`` in place of ``over`` (B,) symbols from ``at`` (B,) on.
 
-    ``piece`` is no longer than a row may be and stands in the result as a whole: where so much of the
-    front would give way that it were cut, ``at`` moves to the right.
+    ``piece`` must not be longer than a row may be. It is never cut: if a row gets so long that its front
+    would lose part of the piece, ``at`` moves to the right.
     """
     at = np.maximum(at, rows.lengths - over + piece.length - context.text.max_length)
-    behind = np.minimum(at + over, rows.lengths)
+    after = np.minimum(at + over, rows.lengths)
     head = Piece(rows.data, np.zeros_like(at), at)
-    tail = Piece(rows.data, behind, rows.lengths - behind)
+    tail = Piece(rows.data, after, rows.lengths - after)
     return concatenate(rows, [head, piece, tail], context)
 
 
 def erase(rows: Batch, at: IntArray, size: IntArray, context: MutationContext) -> Batch:
-    """The rows without the ``size`` (B,) symbols from ``at`` (B,) on."""
-    behind = at + size
-    head = Piece(rows.data, np.zeros_like(at), at)
-    return concatenate(rows, [head, Piece(rows.data, behind, rows.lengths - behind)], context)
+    """Return the rows without the ``size`` (B,) symbols from ``at`` (B,) on."""
+    return put(rows, at, size, Piece(rows.data, at, np.zeros_like(at)), context)
 
 
 class PerSpace(Generic[T]):
-    """What ``build`` makes of a space, made anew only when the space is another one."""
+    """Keep what ``build`` makes of a space, until it is asked for another space."""
 
     def __init__(self, build: Callable[[TextSpace], T]) -> None:
         self._build = build
         self._made: tuple[TextSpace, T] | None = None
 
     def __call__(self, space: TextSpace) -> T:
-        """The thing made for ``space``."""
+        """Return what was made of ``space``."""
         if self._made is None or self._made[0] is not space:
             self._made = space, self._build(space)
         return self._made[1]

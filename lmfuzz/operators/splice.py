@@ -1,4 +1,4 @@
-"""Recombining rows with rows of the pool."""
+"""Recombination with rows of the pool."""
 
 from dataclasses import dataclass
 
@@ -10,19 +10,19 @@ from lmfuzz.types import Batch, IntArray
 
 
 def borrowed(count: int, context: MutationContext) -> Batch:
-    """``count`` rows of the pool, drawn at random."""
+    """Return ``count`` rows of the pool, drawn at random."""
     return context.pool[context.rng.integers(len(context.pool), size=count)]
 
 
 @dataclass(frozen=True)
 class Splice(ForTexts):
-    """Joins the head of a row with the tail of a pool row, or the head of a pool row with its tail."""
+    """Join the head of a prompt to the tail of one from the pool, or the other way round."""
 
     def __call__(self, rows: Batch, context: MutationContext) -> Batch:
-        """Changed copies of ``rows``; which of the two, and where both are cut, is drawn for every row."""
+        """Return changed copies of ``rows``; which way, and where to cut, is drawn for every row."""
         other = borrowed(len(rows), context)
         cut, other_cut = places(rows.lengths, context.rng), places(other.lengths, context.rng)
-        first = context.rng.random(len(rows)) < 0.5  # the row's own head is kept, else its tail
+        first = context.rng.random(len(rows)) < 0.5  # whether a row keeps its head or its tail
         none = np.zeros_like(cut)
 
         def if_kept(own_head: IntArray, own_tail: IntArray) -> IntArray:

@@ -1,4 +1,4 @@
-"""Letting the model itself write the end of a row."""
+"""An operator that lets the model itself write the end of a row."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -15,19 +15,19 @@ from lmfuzz.types import Batch
 
 @dataclass(frozen=True)
 class Tail(ForTexts):
-    """Keeps the head of a row and lets the model write its tail, up to ``share`` of the row, anew.
+    """Keep the head of a prompt and let the model rewrite its tail, up to ``share`` of the prompt.
 
-    The tail is drawn at ``temperature``; the row keeps its length (one of a single symbol gets a second).
-    A target that cannot write on by itself has no sampler: the tail is then the end of a pool row.
+    The tail is sampled at ``temperature``. The length stays the same, but a single symbol gets a second. If
+    the target cannot sample, the tail is the end of a prompt from the pool.
     """
 
     temperature: Annotated[float, Field(gt=0)] = 0.8
     share: Fraction = 0.5
 
     def __call__(self, rows: Batch, context: MutationContext) -> Batch:
-        """Changed copies of ``rows``; the model writes as many symbols for all as the longest tail needs."""
+        """Return changed copies of ``rows``; the model writes as many symbols as the longest tail has."""
         new = 1 + below(np.ceil(rows.lengths * self.share), context.rng)
-        kept = np.maximum(rows.lengths - new, np.minimum(rows.lengths, 1))  # a model needs one to start from
+        kept = np.maximum(rows.lengths - new, np.minimum(rows.lengths, 1))  # a model needs one to start with
         if context.sampler is None:
             other = borrowed(len(rows), context)
             size = np.minimum(new, other.lengths)

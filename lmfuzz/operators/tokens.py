@@ -1,4 +1,4 @@
-"""Operators on rows of tokens: by what the model makes of them, and by how else a text can be spelled."""
+"""Operators on tokens, which use the model's embeddings or other tokenizations of a text."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -15,12 +15,12 @@ from lmfuzz.types import Batch, BoolArray, IntArray
 
 @dataclass(frozen=True)
 class Neighbour(ForKnownTokens):
-    """Replaces a token by one of the ``count`` that are nearest to it in the model's embedding space."""
+    """Replace a token with one of the ``count`` nearest to it in the model's embedding space."""
 
     count: Count = 10
 
     def __call__(self, rows: Batch, context: MutationContext) -> Batch:
-        """Changed copies of ``rows``; a token without neighbours stays, and so does an empty row."""
+        """Return changed copies of ``rows``; an empty row, or a token without neighbours, stays as it is."""
         at = places(rows.lengths, context.rng)
         some = np.flatnonzero(rows.lengths)
         where = some, at[some]
@@ -32,14 +32,13 @@ class Neighbour(ForKnownTokens):
 
 @dataclass(frozen=True)
 class Rare(ForKnownTokens):
-    """Inserts a token that the model hardly saw in training, or writes it over what is there.
+    """Insert a token that the model hardly saw in training, or overwrite what is there.
 
-    Which tokens these are says an indicator of Land & Bartolo 2024 (arXiv 2405.05417): `lmfuzz tokens`
-    shows them.
+    An indicator of Land & Bartolo 2024 (arXiv 2405.05417) finds these tokens; `lmfuzz tokens` shows them.
     """
 
     def __call__(self, rows: Batch, context: MutationContext) -> Batch:
-        """Changed copies of ``rows``."""
+        """Return changed copies of ``rows``."""
         rare = _lexicon(context).rare
         fresh = rare[context.rng.integers(len(rare), size=(len(rows), 1))]
         over = np.where(context.rng.random(len(rows)) < 0.5, np.minimum(rows.lengths, 1), 0)
@@ -51,23 +50,28 @@ class Rare(ForKnownTokens):
 def _lexicon(context: MutationContext) -> Lexicon:
     if context.lexicon is None:
         raise UsageError(
-            "neighbour and rare need a model of tokens that shows its embeddings; take others with --operator"
+            "neighbour and rare need a token model that shows its embeddings; use --operator havoc"
         )
     return context.lexicon
 
 
 class Splits(NamedTuple):
-    """All ways to write a token as two: those of token i are ``pairs[first[i] : first[i + 1]]``."""
+    """Hold all ways to write a token as two: those of token i are ``pairs[first[i] : first[i + 1]]``.
 
-    first: IntArray  # (V + 1,)
-    pairs: IntArray  # int32 (N, 2)
+    Attributes:
+        first: (V + 1,).
+        pairs: int32 (N, 2).
+    """
+
+    first: IntArray
+    pairs: IntArray
 
 
 class Respell(ForTokens):
-    """Spells the texts of up to ``longest`` tokens with two tokens each, so that the row's text stays.
+    """Write up to ``longest`` successive tokens as two tokens each; the text stays the same.
 
-    A tokenizer never spells a text like that, so a model seldom saw it. A row that gets too long loses
-    tokens at its front, as always.
+    A tokenizer never does that, so that the model hardly saw such sequences in training. A prompt that gets
+    too long loses tokens at the front.
     """
 
     def __init__(self, longest: Count = 4) -> None:
@@ -75,14 +79,14 @@ class Respell(ForTokens):
         self._splits = PerSpace(_splits)
 
     def __call__(self, rows: Batch, context: MutationContext) -> Batch:
-        """Changed copies of ``rows``; one in which no token is two others stays as it is."""
+        """Return changed copies of ``rows``; one in which no token can be split stays as it is."""
         first, pairs = self._splits(context.text)
         ways = np.diff(first).take(rows.data, mode="clip")
         ways[np.arange(rows.data.shape[1]) >= rows.lengths[:, None]] = 0
         chosen = self._chosen(ways > 0, context)
         row, at = chosen.nonzero()
         found = pairs[first[rows.data[row, at]] + below(ways[row, at], context.rng)]
-        data = np.stack([rows.data, np.zeros_like(rows.data)], axis=2)  # (B, T, 2), one of them unless split
+        data = np.stack([rows.data, np.zeros_like(rows.data)], axis=2)  # (B, T, 2): halves, or token and 0
         data[row, at] = found
         sizes = np.where(chosen, 2, np.arange(rows.data.shape[1]) < rows.lengths[:, None])
         lengths = sizes.sum(axis=1)
@@ -91,19 +95,18 @@ class Respell(ForTokens):
         return concatenate(rows, [Piece(wide, np.zeros_like(lengths), lengths)], context)
 
     def _chosen(self, can: BoolArray, context: MutationContext) -> BoolArray:
-        """Neighbours among the tokens that ``can`` (B, T) be split, bool (B, T)."""
+        """Return successive ones of the tokens that ``can`` (B, T) be split, bool (B, T)."""
         rank = can.cumsum(axis=1)  # 1 for the first of a row
         count = rank[:, -1]
         size = np.minimum(1 + below(np.minimum(count, self.longest), context.rng), count)
         start = places(count - size + 1, context.rng)[:, None]
-        chosen: BoolArray = can & (rank > start) & (rank <= start + size[:, None])
-        return chosen
+        return np.asarray(can & (rank > start) & (rank <= start + size[:, None]))
 
 
 def _splits(space: TextSpace) -> Splits:
-    """Whole texts only: parts of characters would be others next to each other."""
+    """Return the splits of tokens that are whole texts: parts of characters change if they are joined."""
     if space.tokens is None:
-        raise UsageError("respell changes tokens; take --level token with it")
+        raise UsageError("respell changes tokens, not characters; add --level token")
     plain = space.tokens.plain
     ids = {space.symbols[i]: i for i in plain}
     ways = {i: _halves(space.symbols[i], ids) for i in plain}

@@ -1,4 +1,4 @@
-"""Strategies: which rows to try next, and what to learn from the answers."""
+"""Searches: strategies that choose which rows to try next, and learn from the answers."""
 
 from lmfuzz.plugins.registry import Kind
 from lmfuzz.protocols import Search

@@ -1,16 +1,15 @@
-"""Directed search: lmfuzz's own strategy, which climbs every objective's margin in a niche of its own."""
+"""Directed search: lmfuzz's own strategy, which climbs the margin of each objective separately."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from lmfuzz.plugins.bounds import Count, Share
-from lmfuzz.protocols import SearchContext, SearchTraits
+from lmfuzz.protocols import SearchContext
 from lmfuzz.search.bandit import Bandit
-from lmfuzz.search.mutation import Mutator
+from lmfuzz.search.mutation import MutationSearch
 from lmfuzz.search.tempering import Chains
-from lmfuzz.types import Batch, BoolArray, FloatArray, IntArray, State, Trace, join
+from lmfuzz.types import Batch, BoolArray, FloatArray, IntArray, Resumable, Trace, join
 
 TRIES = 4  # mutants per chain and batch: fewer chains with more tries climb faster, too few get stuck
 RECENT = 1024  # rows with a new state that exploration starts from
@@ -18,58 +17,74 @@ FAR = -1e6  # stands for a margin of -inf or NaN: unknown, and worse than all th
 
 
 @dataclass
-class Niche:
-    """What the search knows of one column of the margins."""
+class Niche(Resumable):
+    """Hold what the search knows about one column of the margins.
 
-    best: float = FAR  # largest margin of any row
-    stuck: int = 0  # batches since the chains' record last rose
-    record: float = FAR  # largest margin since the chains were started
-    hits: int = 0
-    chains: Chains | None = None
-    seeds: FloatArray = field(default_factory=lambda: np.zeros(0, np.float32))  # the seeds' margins
-
-
-class Directed:
-    """One niche per objective target, each with tempered chains; operators by a bandit; novelty beside.
-
-    Every batch is bred for one niche, drawn by how near it is to its target, or, with probability
-    ``explore``, from rows whose hidden state was new. Where a niche's chains did not get nearer for
-    ``patience`` batches, their hotter half starts again from other seeds. Of a batch only the margins
-    of its own niche are graded, which keeps the target fast; hits count in whatever niche they fall.
+    Attributes:
+        chains: none until the niche is first searched.
+        best: largest margin of any row.
+        stuck: batches since ``record`` last rose.
+        record: largest margin since the chains were started.
+        hits: rows with a margin above 0.
+        seeds: float32 (S,), the seeds' margins.
     """
 
-    traits = SearchTraits()
+    kept = ("best", "stuck", "record", "hits", "chains", "seeds")
+
+    chains: Chains
+    best: float = FAR
+    stuck: int = 0
+    record: float = FAR
+    hits: int = 0
+    seeds: FloatArray = field(default_factory=lambda: np.zeros(0, np.float32))
+
+
+class Directed(MutationSearch):
+    """Climb every objective's margin by tempered chains, and explore new states now and then.
+
+    Each objective target is a niche. Every batch is made for one niche, drawn by how near it is to its
+    target, or, with probability ``explore``, from rows with a new hidden state.
+    A bandit chooses the operators. Only the batch's own niche is graded, which keeps the target fast; hits
+    count in any niche.
+
+    Args:
+        context: what the search is given.
+        explore: probability of a batch that explores.
+        patience: batches without progress after which the hotter half of the chains restart from seeds.
+        borrow: share of the rows to borrow from that come from the niche's chains; the others are seeds.
+    """
+
+    kept = ("_mutator", "_climbing", "_exploring", "_niches", "_fresh")
 
     def __init__(
         self, context: SearchContext, explore: Share = 0.05, patience: Count = 100, borrow: Share = 0.5
     ) -> None:
+        super().__init__(context)
         self.explore, self.patience, self.borrow = explore, patience, borrow
-        self._context, self._rng = context, context.rng
-        self._mutator = Mutator(context)
-        self._climbing = Bandit(len(self._mutator.operators), context.rng)  # paid: nearer than the parent
-        self._exploring = Bandit(len(self._mutator.operators), context.rng)  # paid: a new state
-        self._niches = [Niche() for _ in context.targets]
-        self._fresh: list[int] = []  # corpus ids of rows whose state was new
-        self._niche: int | None = None  # the one that the last batch was bred for
-        self.focus: Sequence[int] = ()
+        self._climbing = Bandit(len(context.operators), self._rng)  # paid: nearer than the parent
+        self._exploring = Bandit(len(context.operators), self._rng)  # paid: a new state
+        self._niches = [Niche(Chains(context.seeds[:0], np.zeros(0))) for _ in context.targets]
+        self._fresh: list[int] = []  # corpus ids of rows with a new state
+        self._niche: int | None = None  # the one that the last batch was made for
 
     def ask(self, size: int) -> Batch:
-        """Seeds first, graded in every column; then mutants bred for one niche, or for novelty."""
-        if (seeds := self._mutator.seeds(size)) is not None:
-            self._niche, self.focus = None, range(len(self._niches))
-            return seeds
+        """Return seeds first, graded in every column; then mutants for one niche, or for exploration."""
+        self._niche, self.focus = None, range(len(self._niches))
+        return super().ask(size)
+
+    def _propose(self, size: int) -> Batch:
         self._niche = self._draw_niche()
         self.focus = () if self._niche is None else (self._niche,)
         if self._niche is None:
             return self._mutator.mutate(self._novel(size), self._exploring.draw)
         niche = self._niches[self._niche]
-        if niche.chains is None:
+        if not len(niche.chains):
             niche.chains = self._start(niche, max(1, size // TRIES))
         rows = niche.chains.rows[niche.chains.parents(size)]
         return self._mutator.change(rows, self._pool(niche.chains, size), self._climbing.draw)
 
     def _draw_niche(self) -> int | None:
-        """A niche, nearer ones more often, those with hits seldom; None for novelty."""
+        """Return a niche, near ones often, those with hits seldom; None to explore."""
         graded = [i for i, niche in enumerate(self._niches) if niche.best > FAR]
         if not graded or self._rng.random() < self.explore:
             return None
@@ -78,55 +93,53 @@ class Directed:
         return int(self._rng.choice(graded, p=weights / weights.sum()))
 
     def _novel(self, size: int) -> IntArray:
-        """Parents (B,) to explore from: half the newest rows of the corpus, half any."""
+        """Return parents (B,) to explore from: half from the rows with new states, half from all."""
         fresh = self._fresh[-size:] or list(range(self._mutator.seeded))
-        newest = self._rng.choice(fresh, size)
-        return np.where(
-            self._rng.random(size) < 0.5, newest, self._rng.integers(len(self._context.corpus), size=size)
-        )
+        newest, recent = self._rng.choice(fresh, size), self._rng.random(size) < 0.5
+        return np.where(recent, newest, self._rng.integers(len(self._context.corpus), size=size))
 
     def _start(self, niche: Niche, count: int) -> Chains:
-        """``count`` chains from the seeds nearest to the target."""
-        margins = niche.seeds
-        ids = np.resize(np.argsort(-margins, kind="stable"), count)
-        niche.record = float(margins.max())
-        return Chains(self._context.corpus.parents(ids), margins[ids])
+        """Return ``count`` chains from the seeds nearest to the target."""
+        ids = np.resize(np.argsort(-niche.seeds, kind="stable"), count)
+        niche.record = float(niche.seeds.max())
+        return Chains(self._context.corpus.parents(ids), niche.seeds[ids])
 
     def _pool(self, chains: Chains, size: int) -> Batch:
-        """Rows (B,) to borrow from: those of other chains of the niche, or seeds."""
+        """Return rows (B,) to borrow from: those of the niche's chains, or seeds."""
         own = int(self._rng.binomial(size, self.borrow))
         others = chains.rows[self._rng.integers(len(chains), size=own)]
-        return join([others, self._mutator.lend(size - own)])[self._rng.permutation(size)]
+        return join([others, self._mutator.borrow(size - own)])[self._rng.permutation(size)]
 
     def tell(self, batch: Batch, trace: Trace, margins: FloatArray, novel: BoolArray) -> None:
-        """Learn: niches from margins, the bandit from what got nearer or was new, the corpus grows."""
+        """Learn margins and yields, and add rows with a new state to the corpus."""
         margins = np.nan_to_num(margins.astype(np.float64), nan=FAR, neginf=FAR, posinf=-FAR)
-        for niche, best, hits in zip(
-            self._niches, margins.max(axis=0).tolist(), (margins > 0).sum(axis=0).tolist(), strict=True
-        ):
-            niche.best, niche.hits = max(niche.best, best), niche.hits + hits
+        for niche, column in zip(self._niches, margins.T, strict=True):
+            niche.best, niche.hits = (
+                max(niche.best, float(column.max())),
+                niche.hits + int((column > 0).sum()),
+            )
+            if batch.parent[0] < 0:
+                niche.seeds = np.concatenate([niche.seeds, column.astype(np.float32)])
         if batch.parent[0] < 0:
-            for niche, column in zip(self._niches, margins.T.astype(np.float32), strict=True):
-                niche.seeds = np.concatenate([niche.seeds, column])
             return
-        if self._niche is None:
-            self._exploring.reward(batch.operator, novel)
-            ids = self._context.corpus.add(batch[novel])
-            self._fresh = [*self._fresh, *ids.tolist()][-RECENT:]
+        if self._niche is not None:
+            self._learn(self._niches[self._niche], batch, margins[:, self._niche], novel)
             return
-        self._learn(self._niches[self._niche], batch, margins[:, self._niche], novel)
+        self._exploring.reward(batch.operator, novel)
+        self._remember(self._context.corpus.add(batch[novel]))
+
+    def _remember(self, ids: IntArray) -> None:
+        self._fresh = [*self._fresh, *ids.tolist()][-RECENT:]
 
     def _learn(self, niche: Niche, batch: Batch, margins: FloatArray, novel: BoolArray) -> None:
-        assert niche.chains is not None, "the batch was bred from these chains"
         before = niche.chains.margins[niche.chains.parents(len(batch))]
-        nearer = margins > before
-        niche.chains.feel((margins - before)[(margins > FAR) & (before > FAR)])
-        self._climbing.reward(batch.operator, nearer)
+        niche.chains.rescale((margins - before)[(margins > FAR) & (before > FAR)])
+        self._climbing.reward(batch.operator, margins > before)
         # The corpus keeps what was new and every step of the record: the lineage of findings.
         kept = novel | ((margins > niche.record) & (margins == margins.max()))
         parents = batch.parent.copy()
         parents[kept] = self._context.corpus.add(batch[kept])
-        self._fresh = [*self._fresh, *parents[novel].tolist()][-RECENT:]
+        self._remember(parents[novel])
         niche.chains.accept(replace(batch, parent=parents), margins, self._rng)
         niche.chains.exchange(self._rng)
         best = float(margins.max())
@@ -136,22 +149,3 @@ class Directed:
             ids = self._rng.integers(self._mutator.seeded, size=len(niche.chains) // 2)
             niche.chains.renew(self._context.corpus.parents(ids), niche.seeds[ids])
             niche.stuck = 0
-
-    def state(self) -> State:
-        """Everything but the rows of the corpus."""
-        niches = [{**vars(niche), "chains": niche.chains and niche.chains.state()} for niche in self._niches]
-        return {
-            "breeder": self._mutator.state(), "climbing": self._climbing.state(),
-            "exploring": self._exploring.state(), "niches": niches, "fresh": self._fresh,
-        }  # fmt: skip
-
-    def restore(self, state: State) -> None:
-        """Go on from ``state``."""
-        self._mutator.restore(state["breeder"])
-        self._climbing.restore(state["climbing"])
-        self._exploring.restore(state["exploring"])
-        self._fresh = list(state["fresh"])
-        self._niches = [
-            Niche(**{**niche, "chains": niche["chains"] and Chains.from_state(niche["chains"])})
-            for niche in state["niches"]
-        ]

@@ -1,81 +1,115 @@
-"""What every search does the same way: seeds first, then mutants whose operators are known."""
+"""What nearly all searches share: they hand out the seeds, then mutants made by known operators."""
 
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 
-from lmfuzz.protocols import MutationContext, SearchContext
-from lmfuzz.types import Batch, IntArray, State, join
+from lmfuzz.protocols import MutationContext, SearchContext, SearchTraits
+from lmfuzz.types import Batch, BoolArray, FloatArray, IntArray, Resumable, State, Trace, join
 
 GROUPS = 3  # operators drawn per batch: each changes a group of rows at once, which keeps mutation cheap
 
-Choice = Callable[[int], IntArray]  # how many operators to draw -> their ids
+Choice = Callable[[int], IntArray]  # how many operators to draw -> their places among the mutator's
 
 
-class Mutator:
-    """Hands out the seeds, which get the first corpus ids, and makes mutants of corpus rows."""
+class Mutator(Resumable):
+    """Hand out the seeds, which get the first corpus ids, and mutate rows of the corpus.
 
-    def __init__(self, context: SearchContext) -> None:
+    Args:
+        context: what the search is given.
+        only: names of operators to use, if the campaign has any of them; otherwise it uses all.
+    """
+
+    kept = ("_next",)
+
+    def __init__(self, context: SearchContext, only: Sequence[str] = ()) -> None:
         self.context = context
         self.seeded = len(context.seeds)  # corpus ids below this are seeds
         self.pool = context.seeds if context.pool is None else context.pool
-        self.operators = list(context.operators.values())
+        names = list(context.operators)
+        self.ids = [names.index(name) for name in only if name in names] or [*range(len(names))]
+        self.operators = [context.operators[names[i]] for i in self.ids]
         self._next = 0  # the first seed not handed out yet
         if not len(context.corpus):
             context.corpus.add(context.seeds)
 
     def seeds(self, size: int) -> Batch | None:
-        """Up to ``size`` seeds that were not handed out yet, None when all were."""
+        """Return up to ``size`` seeds that were not handed out yet, or None if all were."""
         if self._next >= self.seeded:
             return None
         start, self._next = self._next, min(self._next + size, self.seeded)
         return self.context.corpus[slice(start, self._next)]
 
     def uniform(self, groups: int) -> IntArray:
-        """``groups`` operators, all equally likely."""
+        """Return ``groups`` operators, all equally likely."""
         return self.context.rng.integers(len(self.operators), size=groups)
 
-    def mutate(self, ids: IntArray, choose: Choice | None = None, pool: IntArray | None = None) -> Batch:
-        """One mutant of every corpus row in ``ids`` (B,), in this order.
+    def mutate(self, ids: IntArray, choose: Choice | None = None) -> Batch:
+        """Return one mutant of every corpus row in ``ids`` (B,), in this order.
 
-        choose: draws the operators (uniformly when it is None). pool: corpus ids (B,) of rows to borrow
-        from (the setting's pool when it is None).
+        ``choose`` draws the operators, uniformly if it is None; they borrow from random rows of the pool.
         """
-        corpus = self.context.corpus
-        return self.change(corpus.parents(ids), self.lend(len(ids)) if pool is None else corpus[pool], choose)
+        return self.change(self.context.corpus.parents(ids), self.borrow(len(ids)), choose)
 
-    def lend(self, count: int) -> Batch:
-        """``count`` rows of the pool, drawn at random."""
+    def borrow(self, count: int) -> Batch:
+        """Return ``count`` random rows of the pool."""
         return self.pool[self.context.rng.integers(len(self.pool), size=count)]
 
     def change(self, rows: Batch, pool: Batch, choose: Choice | None = None) -> Batch:
-        """One mutant of each of ``rows``, which may borrow from the row of ``pool`` at its place.
-
-        All of them are within the setting's bound.
-        """
+        """Return one mutant of each row, within the bound; row i may borrow from row i of ``pool``."""
         groups = np.array_split(self.context.rng.permutation(len(rows)), min(GROUPS, len(rows)))
         return self._changed(rows, pool, groups, (choose or self.uniform)(len(groups)))
 
     def by(self, rows: Batch, pool: Batch, operators: IntArray) -> Batch:
-        """As ``change``, but each of the rows by an operator of its own, ``operators`` (B,)."""
+        """Do as ``change`` does, but with an operator for each row, ``operators`` (B,)."""
         chosen = np.unique(operators)
         return self._changed(rows, pool, [np.flatnonzero(operators == one) for one in chosen], chosen)
 
     def _changed(self, rows: Batch, pool: Batch, groups: Sequence[IntArray], chosen: IntArray) -> Batch:
-        """The rows of each group changed by the operator chosen for it, in the rows' order."""
+        """Return the rows in their order, each group changed by the operator chosen for it."""
         rng, context, parts = self.context.rng, self.context, []
-        for group, operator in zip(groups, chosen.tolist(), strict=True):
+        for group, place in zip(groups, chosen.tolist(), strict=True):
             near = MutationContext(context.space, pool[group], rng, context.sampler, context.lexicon)
-            changed = self.operators[operator](rows[group], near)
-            parts.append(replace(changed, operator=np.full(len(group), operator, np.int32)))
-        mutants = join(parts)[np.concatenate(groups).argsort()]
-        return mutants if context.bound is None else context.bound.hold(mutants, rng)
+            changed = self.operators[place](rows[group], near)
+            parts.append(replace(changed, operator=np.full(len(group), self.ids[place], np.int32)))
+        return self.hold(join(parts)[np.concatenate(groups).argsort()])
+
+    def hold(self, rows: Batch) -> Batch:
+        """Return the rows moved within the context's bound, if it has one."""
+        bound = self.context.bound
+        return rows if bound is None else bound.hold(rows, self.context.rng)
+
+
+class MutationSearch(Resumable, ABC):
+    """Hand out the seeds first, then the mutants that a subclass proposes."""
+
+    focus: Sequence[int] = ()
+    traits = SearchTraits()
+    stored_as: ClassVar[Mapping[str, str]] = {"_mutator": "breeder", "outcomes": "trials"}
+
+    def __init__(self, context: SearchContext, only: Sequence[str] = ()) -> None:
+        self._context, self._rng = context, context.rng
+        self._mutator = Mutator(context, only)
+
+    def ask(self, size: int) -> Batch:
+        """Return at most ``size`` rows to run: the seeds first, then mutants."""
+        seeds = self._mutator.seeds(size)
+        return self._propose(size) if seeds is None else seeds
+
+    @abstractmethod
+    def _propose(self, size: int) -> Batch:
+        """Return at most ``size`` mutants to run."""
+
+    def tell(self, batch: Batch, trace: Trace, margins: FloatArray, novel: BoolArray) -> None:
+        """Learn nothing."""
 
     def state(self) -> State:
-        """How far the seeds were handed out."""
-        return {"next": self._next}
+        """Return what ``restore`` needs: that of the mutator alone if nothing else is kept."""
+        return super().state() if self.kept else self._mutator.state()
 
     def restore(self, state: State) -> None:
-        """Go on from ``state``."""
-        self._next = state["next"]
+        """Continue from ``state``."""
+        return super().restore(state) if self.kept else self._mutator.restore(state)

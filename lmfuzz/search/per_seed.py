@@ -1,20 +1,19 @@
-"""Any search, for each seed by itself: what it finds for one seed tells nothing of another."""
+"""Any search, run for each seed by itself: what it learns about one seed does not help another."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 
 from lmfuzz.inputs.corpus import Corpus
 from lmfuzz.protocols import Search, SearchContext, SearchTraits
-from lmfuzz.search.adapt import traits_of
 from lmfuzz.search.seed_outcomes import SeedOutcomes
 from lmfuzz.types import Batch, BoolArray, FloatArray, IntArray, State, Trace, join, take
 
 
-class Share:
-    """The part of a corpus that descends from one seed; its ids count from 0, the seed."""
+class Descendants:
+    """Show the rows of a corpus that descend from one seed; their ids count from 0, the seed."""
 
     def __init__(self, whole: Corpus, ids: Sequence[int]) -> None:
         self.whole, self.ids = whole, list(ids)
@@ -23,30 +22,32 @@ class Share:
         return len(self.ids)
 
     def __getitem__(self, ids: IntArray | slice) -> Batch:
-        """As Corpus."""
+        """Return rows as Corpus does."""
         return self.whole[np.array(self.ids)[ids]]
 
     def parents(self, ids: IntArray) -> Batch:
-        """As Corpus."""
+        """Return rows to be mutated as Corpus does."""
         return replace(self[ids], parent=np.asarray(ids, np.int64))
 
     def add(self, batch: Batch) -> IntArray:
-        """As Corpus."""
+        """Keep rows as Corpus does."""
         start = len(self.ids)
         self.ids += self.whole.add(self.outside(batch)).tolist()
         return np.arange(start, len(self.ids))
 
     def outside(self, batch: Batch) -> Batch:
-        """The rows with parents as the whole corpus numbers them."""
+        """Return the rows with the ids of their parents in the whole corpus."""
         ids = np.array(self.ids)
         return replace(batch, parent=np.where(batch.parent < 0, batch.parent, ids[batch.parent]))
 
 
 class PerSeed:
-    """One search per seed, all of them advanced in the same batches, until it hits or its queries are spent.
+    """Run one search per seed, all in the same batches, until each hits or its queries are spent.
 
-    make: makes a search from a context whose only seed is one of the campaign's. Each is asked for as many
-    rows at once as its traits say: a walk takes one step after the other.
+    Args:
+        context: what the searches are given.
+        make: makes a search from a context with a single seed. Each is asked for as many rows at once as its
+            traits say: a walk takes one step after the other.
     """
 
     traits = SearchTraits(per_seed=True)
@@ -55,27 +56,27 @@ class PerSeed:
         self._context, self._make = context, make
         self.outcomes = SeedOutcomes(context)
         self.focus: Sequence[int] = ()
-        self._parts: dict[int, tuple[Search, Share]] = {}  # by seeds: a search, what it sees of the corpus
-        self._turn = 0  # the seed whose turn it is
+        self._parts: dict[int, tuple[Search, Descendants]] = {}  # seed -> its search and part of the corpus
+        self._turn = 0  # the seed that is next
         self._asked: list[tuple[int, Batch]] = []  # what each search was asked, with its own ids
         if not len(context.corpus):
             context.corpus.add(context.seeds)
 
     def ask(self, size: int) -> Batch:
-        """Rows of as many seeds as there is room for, in turns; none when every seed is done."""
-        self._asked, room, focus = [], size, set[int]()
+        """Return rows of as many seeds as fit, in turns; none when every seed is done."""
+        self._asked, free, focus = [], size, set[int]()
         seeds, left = self.outcomes.open, self.outcomes.left
         for seed in np.roll(seeds, -int(np.searchsorted(seeds, self._turn))).tolist():
             if seed not in self._parts:
                 self._parts[seed] = self._part(seed)
             search, _ = self._parts[seed]
             most = min(traits_of(search).each, size, int(left[seed]))
-            if most > room:
+            if most > free:
                 break
             rows = search.ask(most)
             focus |= set(search.focus)
             self._asked.append((seed, rows))
-            room, self._turn = room - len(rows), seed + 1
+            free, self._turn = free - len(rows), seed + 1
         if self._turn > seeds.max(initial=-1):
             self._turn = 0
         self.focus = sorted(focus)
@@ -83,12 +84,11 @@ class PerSeed:
             return self._context.seeds[:0]
         return join([self._parts[seed][1].outside(rows) for seed, rows in self._asked])
 
-    def _part(self, seed: int, ids: Sequence[int] = ()) -> tuple[Search, Share]:
+    def _part(self, seed: int, ids: Sequence[int] = ()) -> tuple[Search, Descendants]:
         context = self._context
-        share: Any = Share(context.corpus, ids or [seed])
+        own: Any = Descendants(context.corpus, ids or [seed])
         pool = context.seeds if context.pool is None else context.pool
-        alone = replace(context, seeds=context.seeds[seed : seed + 1], corpus=share, pool=pool)
-        return self._make(alone), share
+        return self._make(replace(context, seeds=context.seeds[[seed]], corpus=own, pool=pool)), own
 
     def tell(self, batch: Batch, trace: Trace, margins: FloatArray, novel: BoolArray) -> None:
         """Let each seed's search learn from its own rows."""
@@ -102,14 +102,22 @@ class PerSeed:
             del self._parts[seed]  # it is done
 
     def state(self) -> State:
-        """Every search under way, and what became of the seeds."""
-        parts = [[seed, share.ids, search.state()] for seed, (search, share) in self._parts.items()]
+        """Return the states of the searches under way, and what became of the seeds."""
+        parts = [[seed, own.ids, search.state()] for seed, (search, own) in self._parts.items()]
         return {"trials": self.outcomes.state(), "turn": self._turn, "parts": parts}
 
     def restore(self, state: State) -> None:
-        """Go on from ``state``."""
+        """Continue from ``state``."""
         self.outcomes.restore(state["trials"])
         self._turn = state["turn"]
         for seed, ids, inner in state["parts"]:
             self._parts[seed] = self._part(seed, ids)
             self._parts[seed][0].restore(inner)
+
+
+def traits_of(search: Any) -> SearchTraits:
+    """Return the traits of a search or a class of searches; in 0.3.0 each was an attribute of its own."""
+    if isinstance(traits := getattr(search, "traits", None), SearchTraits):
+        return traits
+    names = [field.name for field in fields(SearchTraits) if hasattr(search, field.name)]
+    return SearchTraits(**{name: getattr(search, name) for name in names})

@@ -1,20 +1,29 @@
 """What became of every seed, in campaigns that search for each seed by itself."""
 
+from typing import Any, Protocol, runtime_checkable
+
 import numpy as np
 
 from lmfuzz.protocols import SearchContext
-from lmfuzz.types import Batch, BoolArray, FloatArray, IntArray, State
+from lmfuzz.types import Batch, FloatArray, IntArray, Resumable
 
-TURN = 100  # queries after which a seed makes way for those that had fewer
+TURN = 100  # queries after which a seed gives way to those that had fewer
 
 
-class SeedOutcomes:
-    """Per seed (S,): whether the seed itself hits, and with how many queries which mutant of it hit.
+class SeedOutcomes(Resumable):
+    """Record for S seeds whether the seed itself hits, and after how many queries a mutant of it hit.
 
-    A query is a mutant that was run; the seeds' own run is none (TriggerFinder, section 4). natural:
-    the seed hits as it is. solved: a mutant hit. queries: mutants run, up to the first hit. distance:
-    of the first hit from its seed, NaN where there is none.
+    A query is a mutant that was run; running the seed itself is not one (TriggerFinder, arXiv 2112.02819,
+    section 4).
+
+    Attributes:
+        natural: bool (S,), the seed hits as it is.
+        solved: bool (S,), a mutant of it hit.
+        queries: int64 (S,), mutants run, up to the first hit.
+        distance: float64 (S,), from the seed to the first hit, NaN if there is none.
     """
+
+    kept = ("natural", "solved", "queries", "distance")
 
     def __init__(self, context: SearchContext) -> None:
         seeds = len(context.seeds)
@@ -25,18 +34,26 @@ class SeedOutcomes:
 
     @property
     def open(self) -> IntArray:
-        """The seeds to go on with: neither hit, nor all their queries spent."""
+        """Return the seeds to go on with: those without a hit that have queries left."""
         return np.flatnonzero(~self.natural & ~self.solved & (self.left > 0))
 
     @property
     def left(self) -> IntArray:
-        """Queries (S,) that every seed has left."""
+        """Return how many queries (S,) each seed has left."""
         most = np.iinfo(np.int64).max if self._most is None else self._most
         return most - self.queries
 
+    def due(self, size: int) -> IntArray:
+        """Return at most ``size`` open seeds, those that had fewer turns of ``TURN`` queries first.
+
+        So a seed that cannot be solved does not keep the others from being tried.
+        """
+        seeds = self.open
+        return np.sort(seeds[np.argsort(self.queries[seeds] // TURN, kind="stable")[:size]])
+
     def note(self, batch: Batch, margins: FloatArray) -> None:
-        """Take note of the margins (B, N) of rows, in the order in which they were to be tried."""
-        hits: BoolArray = np.logical_or.reduce(margins > 0, axis=1)
+        """Record the margins (B, N) of rows, in the order in which they were to be tried."""
+        hits = np.any(margins > 0, axis=1)
         self.natural[batch.origin[hits & (batch.parent < 0)]] = True
         tried = np.flatnonzero((batch.parent >= 0) & ~self.solved[batch.origin])
         first = np.full(len(self.natural), len(batch))
@@ -47,21 +64,17 @@ class SeedOutcomes:
             self.solved[seed] = True
             self.distance[seed] = self._space.distance(batch.row(int(first[seed])), self._seeds.row(seed))
 
-    def state(self) -> State:
-        """All of it, for resume."""
-        return {name: getattr(self, name) for name in ("natural", "solved", "queries", "distance")}
 
-    def restore(self, state: State) -> None:
-        """Go on from ``state``."""
-        for name, array in state.items():
-            setattr(self, name, np.array(array))
+@runtime_checkable
+class TracksSeeds(Protocol):
+    """Track, as a search, what became of every seed."""
+
+    outcomes: SeedOutcomes
 
 
-def turn(trials: SeedOutcomes, size: int) -> IntArray:
-    """At most ``size`` of the seeds to go on with, those that had fewer turns of ``TURN`` queries first.
-
-    So that no more seeds are under way than there is room for, and a seed that cannot be solved does
-    not keep the others from being tried.
-    """
-    seeds = trials.open
-    return np.sort(seeds[np.argsort(trials.queries[seeds] // TURN, kind="stable")[:size]])
+def outcomes_of(search: Any) -> SeedOutcomes | None:
+    """Return what became of every seed, if the search tracks that; in 0.3.0 it was called ``trials``."""
+    if isinstance(search, TracksSeeds):
+        return search.outcomes
+    trials: SeedOutcomes | None = getattr(search, "trials", None)
+    return trials

@@ -1,56 +1,67 @@
 """Tempered chains: rows climb one margin side by side, the cold ones greedily, the hot ones freely."""
 
 import math
+from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 
-from lmfuzz.types import Batch, BoolArray, FloatArray, IntArray, State
+from lmfuzz.types import Batch, BoolArray, FloatArray, IntArray, Resumable
 
 COLDEST, HOTTEST = 0.03, 1.5  # temperatures in nats of margin, spaced geometrically
 MEMORY = 50  # batches over which the scale is averaged
 USUAL = 0.2  # nats: mutants of prompts change the gap of a phrase by 0.2 to 1 in the median
 
 
-class Chains:
-    """M rows, each at its own temperature, coldest first: parallel tempering on one margin.
+class Chains(Resumable):
+    """Hold M rows, each at its own temperature, coldest first: parallel tempering on one margin.
 
-    Every chain has some mutants per turn; the best of them takes its parent's place by Metropolis' rule.
-    Then neighbouring temperatures swap rows by the replica-exchange rule (Swendsen & Wang 1986): what a
-    hot chain stumbles on ends up in a cold one, which refines it.
+    Every chain gets some mutants per turn; the best of them takes its parent's place by Metropolis' rule.
+    Then neighbouring temperatures swap rows by the replica-exchange rule (Swendsen & Wang 1986): a good row
+    that a hot chain finds moves to a cold one, which refines it.
 
-    scale: what the temperatures are multiplied with, at most 1. Margins need not be nats: the scale follows
-    by how much mutants change them.
+    Attributes:
+        rows: the M rows.
+        margins: float64 (M,), their margins.
+        scale: factor of the temperatures, at most 1. Margins need not be nats, so that it follows by how
+            much mutants change them.
     """
 
-    def __init__(self, rows: Batch, margins: FloatArray, scale: float = 1.0, felt: int = 0) -> None:
-        self.rows, self.margins = rows, margins.astype(np.float64)
-        self.scale, self._felt = scale, felt
+    kept = ("rows", "margins", "scale", "_averaged")
+    stored_as: ClassVar[Mapping[str, str]] = {"_averaged": "felt"}
+
+    def __init__(self, rows: Batch, margins: FloatArray, scale: float = 1.0) -> None:
+        self.rows, self.margins, self.scale = rows, margins.astype(np.float64), scale
+        self._averaged = 0  # batches that the scale is an average of
 
     @property
     def temperatures(self) -> FloatArray:
-        """One per chain (M,), coldest first."""
+        """Return the temperature of each chain (M,), coldest first."""
         steps = np.linspace(0, 1, len(self)) if len(self) > 1 else np.zeros(1)
         return self.scale * COLDEST * (HOTTEST / COLDEST) ** steps
 
-    def feel(self, changes: FloatArray) -> None:
-        """Let the scale follow by how much mutants changed the margins of their parents (B,)."""
+    def rescale(self, changes: FloatArray) -> None:
+        """Adapt the scale to ``changes`` (B,), by how much mutants changed the margins of their parents."""
         if not len(changes):
             return
-        self._felt = min(self._felt + 1, MEMORY)
+        self._averaged = min(self._averaged + 1, MEMORY)
         usual = float(np.median(np.abs(changes))) / USUAL
-        self.scale = min(1.0, max(1e-4, self.scale + (usual - self.scale) / self._felt))
+        self.scale = min(1.0, max(1e-4, self.scale + (usual - self.scale) / self._averaged))
 
     def __len__(self) -> int:
         return len(self.margins)
 
     def parents(self, size: int) -> IntArray:
-        """Which chain each of ``size`` mutants is made of: all in turn, as often as it takes."""
+        """Return the chain that each of ``size`` mutants is made from: all in turn, repeatedly."""
         return np.arange(size) % len(self)
 
     def accept(self, mutants: Batch, margins: FloatArray, rng: np.random.Generator) -> BoolArray:
-        """Let each chain's best mutant challenge its row; which mutants (B,) took its place.
+        """Let each chain's best mutant compete with its row, and return which mutants (B,) took its place.
 
-        mutants: bred from ``parents(B)``; the ``parent`` of each is what its row is to descend from.
+        Args:
+            mutants: made from ``parents(B)``; ``parent`` is what the row will be said to descend from.
+            margins: float64 (B,).
+            rng: source of the acceptance draws.
         """
         size, chains = len(margins), len(self)
         tries = np.full(-(-size // chains) * chains, -np.inf)
@@ -63,9 +74,7 @@ class Chains:
         self.rows.lengths[at] = mutants.lengths[won]
         self.rows.parent[at] = mutants.parent[won]
         self.margins[at] = margins[won]
-        accepted = np.zeros(size, bool)
-        accepted[won] = True
-        return accepted
+        return np.isin(np.arange(size), won)
 
     def exchange(self, rng: np.random.Generator) -> None:
         """Offer every pair of neighbouring temperatures a swap, from the hot end to the cold one."""
@@ -86,14 +95,3 @@ class Chains:
         for name in ("lengths", "parent", "operator", "origin"):
             getattr(self.rows, name)[hottest] = getattr(rows, name)
         self.margins[hottest] = margins
-
-    def state(self) -> State:
-        """The rows, their margins and the scale of the temperatures."""
-        rows = {name: getattr(self.rows, name) for name in Batch.__slots__}
-        return {"rows": rows, "margins": self.margins, "scale": self.scale, "felt": self._felt}
-
-    @classmethod
-    def from_state(cls, state: State) -> "Chains":
-        """The chains as they were."""
-        rows = Batch(**{name: np.array(array) for name, array in state["rows"].items()})
-        return cls(rows, np.array(state["margins"]), state["scale"], state["felt"])

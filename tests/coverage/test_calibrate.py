@@ -79,7 +79,7 @@ def test_rows_that_are_not_finite_are_left_out_and_unstable_if_they_come_and_go(
     found = calibrate(seeds, rerun, line(0.25, np.nan))
     assert (found.noise_floor, found.seeds, found.mutants, found.radius) == (0, 1, 0.25, 0.25)
     assert found.stability == 0.5  # two that moved nowhere, two that were finite once
-    with pytest.raises(UsageError, match="no seed has a finite point"):
+    with pytest.raises(UsageError, match="no seed has finite states in two runs"):
         calibrate(line(np.nan, 1), line(1, np.nan), line(1))
 
 

@@ -97,7 +97,7 @@ def test_entries_the_model_cannot_write_are_skipped():
 
 def test_complains_when_no_entry_is_left():
     operator = Dictionary(entries=["Ü", "z" * 13])
-    with pytest.raises(UsageError, match=r"can be used: .* in the model's alphabet, with 12 symbols at most"):
+    with pytest.raises(UsageError, match=r"can be used; .* has at most 12 symbols"):
         operator(rows("abcd"), around())
 
 
@@ -116,7 +116,7 @@ def test_complains_about_a_missing_or_empty_file(tmp_path):
     (tmp_path / "empty.dict").write_text("# nothing\n")
     with pytest.raises(UsageError, match=r"empty\.dict has no entry"):
         Dictionary(str(tmp_path / "empty.dict"))
-    with pytest.raises(UsageError, match="needs a file or entries"):
+    with pytest.raises(UsageError, match="needs entries: dictionary:file=words"):
         Dictionary()
 
 

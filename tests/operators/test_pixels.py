@@ -150,7 +150,7 @@ def test_what_is_no_image_is_refused_in_a_sentence_or_changed(name):
     if name in ON_BOXES:
         assert (operator(rows_of(space, 40, 0), near(space)).data != rows_of(space, 40, 0).data).any()
     else:
-        with pytest.raises(UsageError, match=r"rows of shape \(4, 2\), images being .*; take noise"):
+        with pytest.raises(UsageError, match=r"images changes rows of shape .* not \(4, 2\); take noise"):
             operator(rows_of(space, 3, 0), near(space))
 
 

@@ -66,7 +66,7 @@ def test_a_rare_token_is_inserted_or_written_over_another():
     longest=st.integers(1, 9),
     seed=st.integers(0, 99),
 )
-def test_a_row_that_is_spelled_anew_has_the_same_text(rows, longest, seed):
+def test_a_row_that_is_respelled_has_the_same_text(rows, longest, seed):
     batch = Batch.of([np.array(row) for row in rows])
     near = around(batch, seed)
     changed = Respell(longest=longest)(batch, near)
@@ -105,7 +105,7 @@ def test_a_row_that_is_full_loses_its_front():
 def test_what_they_need():
     rows = Batch.of([np.arange(3)])
     for operator in (Neighbour(), Rare()):
-        with pytest.raises(UsageError, match="a model of tokens that shows its embeddings"):
+        with pytest.raises(UsageError, match="a token model that shows its embeddings"):
             operator(rows, around(rows))
     characters = MutationContext(TextSpace(tuple("abc")), rows, np.random.default_rng(0))
     with pytest.raises(UsageError, match="--level token"):

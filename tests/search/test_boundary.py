@@ -13,7 +13,7 @@ from lmfuzz.search.boundary import Boundary
 from lmfuzz.search.per_seed import PerSeed
 from lmfuzz.search.random import Random
 from lmfuzz.search.root_finding import Lines, crossings, leads, least
-from lmfuzz.search.seed_outcomes import TURN, SeedOutcomes, turn
+from lmfuzz.search.seed_outcomes import TURN, SeedOutcomes
 from lmfuzz.types import Batch
 
 
@@ -129,11 +129,11 @@ def test_wrong_use():
 def test_a_seed_that_is_not_solved_makes_way():
     run = Run.of(Boundary, seeds=5)
     trials = SeedOutcomes(run.context)
-    assert turn(trials, 2).tolist() == [0, 1]
+    assert trials.due(2).tolist() == [0, 1]
     trials.queries[:] = [TURN - 1, TURN, 3, TURN, 0]
-    assert turn(trials, 3).tolist() == [0, 2, 4]
+    assert trials.due(3).tolist() == [0, 2, 4]
     trials.solved[2] = True
-    assert turn(trials, 9).tolist() == [0, 1, 3, 4]
+    assert trials.due(9).tolist() == [0, 1, 3, 4]
 
 
 # --- lines ---

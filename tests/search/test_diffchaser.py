@@ -155,5 +155,5 @@ def test_wrong_use():
     around = SearchContext(text, Batch.of([np.array([0])]), {}, ("d",), None, np.random.default_rng(0))
     with pytest.raises(UsageError, match="take directed for texts"):
         DiffChaser(around)
-    with pytest.raises(UsageError, match="elite of 30 must be smaller than the population of 30"):
+    with pytest.raises(UsageError, match="elite must be less than the population of 30, not 30"):
         started(elite=30)

@@ -13,7 +13,8 @@ from lmfuzz.operators import OPERATORS
 from lmfuzz.plugins.grammar import parse
 from lmfuzz.protocols import SearchContext, SearchTraits
 from lmfuzz.search import SEARCHES
-from lmfuzz.search.adapt import TracksSeeds, outcomes_of, traits_of
+from lmfuzz.search.per_seed import traits_of
+from lmfuzz.search.seed_outcomes import TracksSeeds, outcomes_of
 from lmfuzz.storage.serialize import decode, encode
 from lmfuzz.types import SEED, Batch, join
 

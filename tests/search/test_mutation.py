@@ -26,7 +26,7 @@ class Borrow:
         return rows.changed(data, np.full(len(rows), 2, np.int32))
 
 
-def mutator(operators):
+def made(operators):
     corpus = Corpus(SPACE)
     seeds = Batch.of([np.array([symbol]) for symbol in range(5)])
     return Mutator(SearchContext(SPACE, seeds, operators, ("t",), corpus, np.random.default_rng(0), SAMPLER))
@@ -35,9 +35,10 @@ def mutator(operators):
 @pytest.mark.parametrize("size", [1, 2, GROUPS, GROUPS + 1, 30])
 def test_every_mutant_stands_at_its_parents_place(size):
     one, other = Borrow(), Borrow()
-    breeding = mutator({"one": one, "other": other})
+    mutator = made({"one": one, "other": other})
     ids, pool = np.arange(size) % 5, (3 * np.arange(size) + 1) % 5
-    mutants = breeding.mutate(ids, pool=pool)
+    corpus = mutator.context.corpus
+    mutants = mutator.change(corpus.parents(ids), corpus[pool])
     assert mutants.data[:, :2].tolist() == np.stack([ids, pool], axis=1).tolist()
     assert mutants.parent.tolist() == ids.tolist()
     assert set(mutants.operator.tolist()) <= {0, 1}
@@ -48,21 +49,21 @@ def test_every_mutant_stands_at_its_parents_place(size):
 
 def test_without_a_pool_operators_borrow_from_seeds_alone():
     borrow = Borrow()
-    breeding = mutator({"borrow": borrow})
-    breeding.context.corpus.add(Batch.of([np.array([9])] * 50))
-    breeding.mutate(np.full(200, 7))
+    mutator = made({"borrow": borrow})
+    mutator.context.corpus.add(Batch.of([np.array([9])] * 50))
+    mutator.mutate(np.full(200, 7))
     pools = join([near.pool for near in borrow.seen])
     assert set(pools.data[:, 0].tolist()) == {0, 1, 2, 3, 4}
 
 
 def test_operators_are_drawn_by_the_choice_given():
-    breeding = mutator({"a": Borrow(), "b": Borrow(), "c": Borrow()})
-    mutants = breeding.mutate(np.zeros(8, int), choose=lambda groups: np.full(groups, 1))
+    mutator = made({"a": Borrow(), "b": Borrow(), "c": Borrow()})
+    mutants = mutator.mutate(np.zeros(8, int), choose=lambda groups: np.full(groups, 1))
     assert mutants.operator.tolist() == [1] * 8
 
 
 def test_a_corpus_that_holds_rows_already_is_left_as_it_is():
-    first = mutator({"a": Borrow()})
+    first = made({"a": Borrow()})
     again = Mutator(first.context)
     assert len(first.context.corpus) == 5
     assert SPACE.texts(again.seeds(9)) == ["a", "b", "c", "d", "e"]
