@@ -10,8 +10,9 @@ import numpy as np
 
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.tokenizer import Tokens
-from lmfuzz.types import PAD, Array, Batch, BoolArray, FloatArray, IntArray
+from lmfuzz.types import PAD, Array, Batch, BoolArray, FloatArray, IntArray, per_row
 
+Spans = list[tuple[IntArray, IntArray]]  # per axis: start and stop (B,)
 Rows = Literal["text", "tokens", "box", "image"]  # tokens are also texts, and images are also boxes
 
 
@@ -191,6 +192,19 @@ class BoxSpace:
     def image(self) -> bool:
         """Whether a row is an image: (H, W, 1) or (H, W, 3)."""
         return len(self.shape) == 3 and self.shape[2] in (1, 3)
+
+    @property
+    def cuttable(self) -> tuple[int, ...]:
+        """The sizes of the axes that can be cut, which the channels of an image cannot."""
+        return self.shape[:2] if self.image else self.shape
+
+    def block(self, spans: Spans) -> BoolArray:
+        """Return which values lie within the spans of all cuttable axes, to be combined with (B, *shape)."""
+        inside: BoolArray = np.ones([1] * (len(self.shape) + 1), bool)
+        for i, (start, stop) in enumerate(spans):
+            along = per_row(np.arange(self.shape[i]), len(self.shape) - i)
+            inside = inside & (along >= per_row(start, inside.ndim)) & (along < per_row(stop, inside.ndim))
+        return inside
 
     def batch(self, rows: Sequence[Array] | Array) -> Batch:
         """Return rows of values as seeds."""

@@ -14,13 +14,11 @@ import numpy as np
 from pydantic import Field
 
 from lmfuzz.errors import UsageError
-from lmfuzz.inputs.spaces import BoxSpace
+from lmfuzz.inputs.spaces import BoxSpace, Spans
 from lmfuzz.operators.splice import borrowed
 from lmfuzz.plugins.bounds import Fraction
 from lmfuzz.protocols import ForBoxes, ForImages, MutationContext
-from lmfuzz.types import Array, Batch, BoolArray, FloatArray, IntArray, per_row
-
-Spans = list[tuple[IntArray, IntArray]]  # per axis: start and stop (B,)
+from lmfuzz.types import Array, Batch, FloatArray, per_row
 
 
 class BoxOperator(ForBoxes, ABC):
@@ -115,7 +113,7 @@ class Mix(BoxOperator):
         many, other = len(rows), borrowed(len(rows), context).data
         kind = context.rng.integers(3, size=many)
         side, blend = kind == 1, kind == 2
-        axis = context.rng.integers(len(cuttable(space)), size=many)
+        axis = context.rng.integers(len(space.cuttable), size=many)
         front = context.rng.random(many) < 0.5
         spans = []
         for i, (start, stop) in enumerate(_spans(space, 1, many, context.rng)):
@@ -123,33 +121,18 @@ class Mix(BoxOperator):
             start = np.where(through | (cut & front), 0, start)
             spans.append((start, np.where(through | (cut & ~front), space.shape[i], stop)))
         blended = rows.data + _uniform(0, 1, rows, context) * (other - rows.data)
-        crossed = np.where(block(spans, space), other, rows.data)
+        crossed = np.where(space.block(spans), other, rows.data)
         return np.where(per_row(blend, rows.data.ndim), blended, crossed)
-
-
-def cuttable(space: BoxSpace) -> tuple[int, ...]:
-    """Return the sizes of the axes that can be cut, which the channels of an image cannot."""
-    return space.shape[:2] if space.image else space.shape
 
 
 def _spans(space: BoxSpace, share: float, many: int, rng: np.random.Generator) -> Spans:
     """Return a span per row on every axis, from one place to ``share`` of the axis."""
     spans: Spans = []
-    for size in cuttable(space):
+    for size in space.cuttable:
         length = rng.integers(1, max(1, round(size * share)) + 1, size=many)
         start = rng.integers(0, size - length + 1)
         spans.append((start, start + length))
     return spans
-
-
-def block(spans: Spans, space: BoxSpace) -> BoolArray:
-    """Return which values lie within the spans of all axes, to be combined with (B, *shape)."""
-    dimensions = len(space.shape) + 1
-    inside: BoolArray = np.ones([1] * dimensions, bool)
-    for i, (start, stop) in enumerate(spans):
-        along = per_row(np.arange(space.shape[i]), dimensions - i - 1)
-        inside = inside & (along >= per_row(start, dimensions)) & (along < per_row(stop, dimensions))
-    return inside
 
 
 @dataclass(frozen=True)
@@ -254,5 +237,5 @@ class CutOut(ImageOperator):
     def _values(self, rows: Batch, space: BoxSpace, context: MutationContext) -> Array:
         value = _uniform(space.low, space.high, rows, context)
         value[context.rng.random(len(rows)) < 0.5] = space.low
-        inside = block(_spans(space, self.share, len(rows), context.rng), space)
+        inside = space.block(_spans(space, self.share, len(rows), context.rng))
         return np.where(inside, value, rows.data)

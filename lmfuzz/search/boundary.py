@@ -4,7 +4,6 @@ import numpy as np
 
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.spaces import BoxSpace
-from lmfuzz.operators.pixels import block, cuttable
 from lmfuzz.plugins.bounds import Count
 from lmfuzz.protocols import SearchContext, SearchTraits
 from lmfuzz.search.mutation import MutationSearch
@@ -151,12 +150,12 @@ class Boundary(MutationSearch):
 
     def _blocks(self, share: FloatArray) -> BoolArray:
         """Return for each row a random block of about that ``share`` (n,) of the values."""
-        sizes, spans = cuttable(self._space), []
+        sizes, spans = self._space.cuttable, []
         for size in sizes:
             side = np.maximum(1, np.rint(size * share ** (1 / len(sizes)))).astype(np.int64)
             start = self._rng.integers(0, size - side + 1)
             spans.append((start, start + side))
-        return block(spans, self._space)
+        return self._space.block(spans)
 
     def _reachable(self, ids: IntArray) -> tuple[FloatArray, FloatArray]:
         """Return the least and the largest values (n, *shape) that rows of these seeds may have."""

@@ -38,8 +38,8 @@ def as_target(found: Any, model: str, spec: Spec) -> Target:
     if is_module(found):
         return _module(found, model, spec)
     raise TargetError(
-        f"{model}: a {type(found).__name__} is neither a torch module, nor a function with a box of legal"
-        f" values (lmfuzz.on), nor a target: it lacks {', '.join(lacks)}"
+        f"{model} is not a model: an object of type {type(found).__name__} is neither a torch module, nor a"
+        f" function with a box of legal values (lmfuzz.on), nor a target: it lacks {', '.join(lacks)}"
     )
 
 

@@ -65,7 +65,8 @@ def measure_shrink(keys: list[str], options: Options) -> dict[str, Measured]:
 
 def _campaign(directory: Path, seed: int, quick: bool) -> None:
     more = {"objectives": ["regex:pattern=the"]} if quick else {}
-    campaign = Campaign.begin(build(Spec(budget="2000x" if quick else "60000x", seed=seed, **more)))  # type: ignore[arg-type]
+    spec = Spec(budget="2000x" if quick else "60000x", seed=seed, **more)  # type: ignore[arg-type]
+    campaign = Campaign.begin(build(spec))
     with campaign.create(directory) as store:
         campaign.run(store, Eye(lambda step: None))
 
@@ -77,9 +78,9 @@ def _is_minimal(shrinker: Shrinker, finding: Finding, row: IntArray) -> bool:
 
 
 def _fails(shrinker: Shrinker, finding: Finding, row: IntArray) -> bool:
-    objective, one = shrinker.objective, shrinker.space.batch([row])
+    objective, one = shrinker.evaluator.objectives, shrinker.space.batch([row])
     column = objective.targets.index(finding.objective)
-    trace = shrinker.executor.run(one, shrinker.wants)
+    trace = shrinker.evaluator.run(one)
     if not objective(one, trace)[0, column] > 0:
         return False
     why = objective.evidence(one, trace, 0, column)

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.begun import begun
 from lmfuzz.analysis.survival import Trial
 from lmfuzz.analysis.sweep import Sweep, cells, read
-from lmfuzz.campaign.campaign import Campaign
 from lmfuzz.targets import checkpoint
 from lmfuzz.targets.rnn.model import CharRNN, CharRNNConfig
 from lmfuzz.targets.rnn.target import RNNTarget
@@ -124,8 +124,7 @@ def test_a_fault_is_found_when_it_is_the_planted_one(tmp_path: Path) -> None:
     found = cells(read(plan), str(plan))
     with Sweep(found, tmp_path) as sweep:
         assert list(campaigns.results(sweep)) == []
-        campaign = Campaign(found[0].spec)
-        campaign.calibrate()
+        campaign = begun(found[0].spec)
         with campaign.create(sweep.directory(found[0])) as store:
             campaign.run(store, Eye(lambda step: None))
     with Sweep(found, tmp_path) as sweep:
@@ -208,10 +207,9 @@ def test_the_transformer_is_what_campaigns_can_search(tmp_path: Path) -> None:
 
     rebuild("llama", 0, 5, tmp_path)
     plan = write_sweep(["llama_canary"], 1, 1, "100x", tmp_path, tmp_path)
-    campaign = Campaign(cells(read(plan), str(plan))[0].spec)
+    campaign = begun(cells(read(plan), str(plan))[0].spec)
     assert set(ALPHABET) < set(campaign.target.space.symbols)
-    campaign.calibrate()
-    assert [target.partition("/")[0] for target in campaign.panel.targets] == ["phrases", "crash"]
+    assert [target.partition("/")[0] for target in campaign.objectives.targets] == ["phrases", "crash"]
 
 
 @pytest.mark.parametrize(

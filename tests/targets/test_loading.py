@@ -116,7 +116,7 @@ def test_what_is_wrong_is_said_in_one_sentence(factories: Path, tmp_path: Path) 
     assert "there is no module 'absent_module'" in said("absent_module:x")
     assert f"raised ValueError: no weights here ({factories}, line 32)" in said(f"{factories}:fails")
     assert said(f"{factories}:refuses") == f"{factories}:refuses: fetch the weights first"
-    assert "a int is neither a torch module, nor a function" in said(f"{factories}:nothing")
+    assert "an object of type int is neither a torch module, nor a function" in said(f"{factories}:nothing")
     assert "has no alphabet" in said(f"{factories}:Nameless")
     assert "each of them once" in said(f"{factories}:Twice")
     assert "gives (2, 3, 4) for symbols (2, 3), must be (2, 3, 5)" in said(f"{factories}:Wide")
