@@ -4,6 +4,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,10 @@ from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.protocols import Target
 from lmfuzz.spec import Spec
 from lmfuzz.storage.store import Store
+from lmfuzz.targets.hf.options import HFOptions
 from lmfuzz.types import Finding, IntArray, Step
 
+OWN = "python:target"  # what a spec calls a target that is given
 ENDLESS = "1000000000x"  # the measurement stops the campaign
 
 
@@ -44,9 +47,11 @@ def assembled(
     with tempfile.TemporaryDirectory(prefix="lmfuzz-bench-") as folder:
         file = Path(folder) / "seeds.jsonl"
         file.write_text("".join(json.dumps({"prompt": seed}) + "\n" for seed in seeds), encoding="utf-8")
-        given = {} if target is None else {"model": "python:target"}
-        spec = Spec(**{"budget": ENDLESS, "seeds": [str(file)], **settings, **given})  # type: ignore[arg-type]
-        campaign = Campaign.begin(build(spec, {"python:target": target}))
+        if target is not None:  # how it is loaded was said where it was made
+            made = {field.name for field in fields(HFOptions)}
+            settings = {"model": OWN, **{key: settings[key] for key in settings.keys() - made - {"model"}}}
+        spec = Spec(**{"budget": ENDLESS, "seeds": [str(file)], **settings})  # type: ignore[arg-type]
+        campaign = Campaign.begin(build(spec, {OWN: target}))
         with campaign.create(Path(folder) / "campaign") as store:
             yield campaign, store
 
