@@ -3,10 +3,15 @@
 import re
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
+from torch import nn
 
+import lmfuzz
 from lmfuzz.cli import main as cli
 
 ROOT = Path(__file__).parent.parent
@@ -81,3 +86,33 @@ def test_the_detector_finds_what_it_says(checkout, monkeypatch, capsys):
 def test_no_command_is_only_talked_about():
     """All commands that there are stand in the README."""
     assert {arguments[0] for arguments in COMMANDS} == set(cli.cli.commands)
+
+
+class Letters(nn.Module):
+    """Writes the last letter over and over."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(size, size)
+        nn.init.constant_(self.head.bias[-1], 9.0)
+
+    def forward(self, symbols: torch.Tensor) -> torch.Tensor:
+        return self.head(nn.functional.one_hot(symbols, self.head.in_features).float())
+
+
+def test_the_python_example_runs(checkout: Path) -> None:
+    block = re.search(r"```python\n(import lmfuzz\n.*?)```", README, re.DOTALL)
+    assert block is not None
+    code = block[1].replace("20000x", "200x").replace("40000x", "400x")
+    alphabet = "abcdefghijklmnopqrstuvwxyzG "
+    lmfuzz.fuzz("lmfuzz.targets.toy:toy", budget="200x", output="runs/first", progress=False)
+    names = {"model": Letters(len(alphabet)), "alphabet": alphabet}
+    quick = {"stop_after": 1, "max_new": 8, "progress": False}
+    diff = lmfuzz.diff
+    names["lmfuzz"] = SimpleNamespace(
+        fuzz=partial(lmfuzz.fuzz, max_new=40, progress=False), open=lmfuzz.open,
+        diff=lambda *args, **given: diff(*args, **given, seeds=["abc"], budget="200x", **quick),
+    )  # fmt: skip
+    exec(code.replace("import lmfuzz\n", ""), names)  # the README's own text
+    assert names["result"].findings
+    assert Path("out.html").exists()

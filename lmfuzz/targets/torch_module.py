@@ -20,6 +20,7 @@ class WithAlphabet(nn.Module):
     def __init__(self, module: nn.Module, alphabet: str) -> None:
         super().__init__()
         self.module, self.alphabet = module, alphabet
+        self.original_name = type(module).__name__  # what messages call it
         self.training = module.training
 
     def forward(self, *inputs: Any) -> Any:
