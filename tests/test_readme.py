@@ -60,6 +60,8 @@ def test_every_command_works(checkout, monkeypatch, capsys):
     """In their order: show, replay and resume need the campaign that the first one made."""
     assert len(COMMANDS) >= 8
     for number, arguments in enumerate(COMMANDS):
+        if arguments[:1] == ["sweep"]:
+            continue
         if arguments[:1] == ["show"] and len(arguments) == 3:  # a finding, which so short a campaign may lack
             found, _, _ = run(
                 ["fuzz", "--objective", "regex:pattern=the", "--budget", SHORT, "-o", f"runs/found-{number}"],
@@ -71,6 +73,14 @@ def test_every_command_works(checkout, monkeypatch, capsys):
         code, out, err = run(briefly(arguments), monkeypatch, capsys)
         assert code in (0, 1), f"lmfuzz {shlex.join(arguments)}: {err}"
         assert out
+
+
+@pytest.mark.parametrize("arguments", [one for one in COMMANDS if one[0] == "sweep"])
+def test_every_sweep_works(checkout, monkeypatch, capsys, arguments):
+    """A sweep has processes of its own, so it is a test beside that of the other commands."""
+    code, out, err = run(arguments, monkeypatch, capsys)
+    assert code == 0, err
+    assert out
 
 
 def test_the_detector_finds_what_it_says(checkout, monkeypatch, capsys):
