@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from lmfuzz.analysis.replay import Recorded, Replay, verdict_line
+from lmfuzz.analysis.recorded import Recorded
+from lmfuzz.analysis.replay import Replay, verdict_line
 from lmfuzz.errors import TargetError, UsageError, printable
 
 MODEL = "LMFUZZ_MODEL"  # the variable that names another version of the model

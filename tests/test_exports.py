@@ -19,7 +19,7 @@ from jsonschema import Draft7Validator
 from markdown_it import MarkdownIt
 from shell import Shell, forget_files
 
-from lmfuzz.analysis.replay import Recorded
+from lmfuzz.analysis.recorded import Recorded
 from lmfuzz.exports import export_model as dossiers
 from lmfuzz.exports.export_model import FAILS, OPEN, Case, Dossier
 from lmfuzz.exports.formats import FORMATS

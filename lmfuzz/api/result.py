@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmfuzz import files
-from lmfuzz.analysis.replay import Recorded, Replay, Verdict
+from lmfuzz.analysis.recorded import Recorded
+from lmfuzz.analysis.replay import Replay, Verdict
 from lmfuzz.analysis.shrink import shrink
 from lmfuzz.analysis.summary import finding_record, summary, summary_lines
 from lmfuzz.api.given import Objects

@@ -1,4 +1,4 @@
-"""``lmfuzz.show``, as tests that 0.3.0 exported import it."""
+"""``lmfuzz.show``, as the tests that 0.3.0 exported import it."""
 
 from lmfuzz.analysis.replay import verdict_line
 

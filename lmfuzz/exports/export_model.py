@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lmfuzz.analysis.replay import Recorded, Replay, Verdict
+from lmfuzz.analysis.recorded import Recorded
+from lmfuzz.analysis.replay import Replay, Verdict
 from lmfuzz.analysis.summary import summary, summary_lines
 from lmfuzz.storage.record import CampaignRecord
 from lmfuzz.text import bucket_title, escape, plural, quote_output, replay_command, shorten
@@ -13,7 +14,7 @@ from lmfuzz.types import SEED, Evidence, Finding
 
 FAILS, PASSES, OPEN = "fails", "passes", "open"  # OPEN: could not be judged
 
-_MORE = {False: "newly failing", None: "failing, whether anew is unknown", OPEN: "not judged"}
+_MORE = {False: "newly failing", None: "failing, unknown since when", OPEN: "not judged"}
 
 
 @dataclass(frozen=True, slots=True)
