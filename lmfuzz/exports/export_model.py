@@ -1,4 +1,4 @@
-"""What all exports are made of: findings and seeds, and how each stands."""
+"""What all exports are made from: findings and seeds, and the state of each."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -19,11 +19,17 @@ _MORE = {False: "newly failing", None: "failing, unknown since when", OPEN: "not
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A finding, or a seed as if it were one, and how it stands.
+    """Hold a finding, or a seed as if it were one, and its state.
 
-    finding: of a replay as it is now, with the output and evidence of that. state: FAILS, PASSES or OPEN;
-    ``words`` say it for a person. was: the bucket it was found in, where it is in another now. A seed that
-    passes has no objective.
+    Attributes:
+        number: the number of the finding or of the seed.
+        finding: the finding; in a replay with its present output and evidence. A seed that passes has no
+            objective.
+        state: FAILS, PASSES or OPEN.
+        words: the state in words.
+        seed: whether it is a seed.
+        before: whether the seed failed on the campaign's model; None if that is not known.
+        was: the bucket in which it was found, if it is in another one now.
     """
 
     number: int
@@ -31,12 +37,12 @@ class Case:
     state: str
     words: str
     seed: bool = False
-    before: bool | None = True  # of a seed, whether it failed on the campaign's model; None: not known
+    before: bool | None = True
     was: str = ""
 
     @property
     def bucket(self) -> str:
-        """The bucket it was found in, by which it is known from one replay to the next."""
+        """The bucket in which it was found, which names it in every replay."""
         return self.was or self.finding.bucket
 
     @property
@@ -47,32 +53,31 @@ class Case:
 
     @property
     def line(self) -> str:
-        """How it stands, its prompt and its output, on one line."""
+        """Its state, prompt and output, on one line."""
         now = f", now {bucket_title(self.finding.bucket)}" if self.was else ""
-        return (
-            f"{escape(self.words)}{now}: {shorten(self.finding.prompt)} -> {quote_output(self.finding, 60)}"
-        )
+        output = quote_output(self.finding, 60)
+        return f"{escape(self.words)}{now}: {shorten(self.finding.prompt)} -> {output}"
 
 
 @dataclass(frozen=True, slots=True)
 class Dossier:
-    """A campaign, or a replay of it, to be written down."""
+    """Hold a campaign, or a replay of one, as it is exported; ``about`` are lines for a person."""
 
     directory: Path
     recorded: Recorded
     model: str
     identity: str
     cases: Sequence[Case]
-    about: Sequence[str]  # lines for a person
+    about: Sequence[str]
     replayed: bool = False
 
     @property
     def empty(self) -> str:
-        """That there are no findings, or ''."""
+        """A sentence that there are no findings, or ''."""
         return "" if self.cases else f"{escape(str(self.directory))} has no findings"
 
     def details(self, case: Case) -> list[str]:
-        """All about a case that fails, line by line."""
+        """Return everything about a case that fails, line by line."""
         finding = case.finding
         lines = [f"bucket    {bucket_title(finding.bucket)}"] if case.was else []
         lines += [f'prompt    "{escape(finding.prompt)}"', f"output    {quote_output(finding)}"]
@@ -85,16 +90,16 @@ class Dossier:
 
 
 def campaign(directory: Path) -> Dossier:
-    """The campaign in a directory; UsageError as CampaignRecord.read."""
+    """Return the campaign in a directory; raises UsageError as CampaignRecord.read does."""
     record = CampaignRecord.read(directory)
     recorded = Recorded.of(record)
     cases = [Case(n, finding, FAILS, finding.label) for n, finding in recorded.findings.items()]
-    about = tuple(summary_lines(summary(record)))
+    about = list(summary_lines(summary(record)))
     return Dossier(directory, recorded, _model(recorded.spec.model), recorded.identity, cases, about)
 
 
 def judged(directory: Path, replay: Replay, verdicts: Sequence[Verdict], with_seeds: bool) -> Dossier:
-    """What a replay came to; ``with_seeds``: seeds without a verdict pass, unless they are findings."""
+    """Return what a replay came to; ``with_seeds``: seeds that have no verdict and are no findings pass."""
     cases = [_case(verdict) for verdict in verdicts]
     bad = {verdict.number for verdict in verdicts if verdict.seed}
     found = {finding.row.tobytes() for finding in replay.recorded.findings.values()}

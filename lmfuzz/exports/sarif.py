@@ -15,7 +15,7 @@ SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sar
 
 
 def sarif(dossier: Dossier) -> str:
-    """One run; what passes is left out, what could not be judged is open."""
+    """Return one run; what passes is left out, what could not be judged is open."""
     cases = [case for case in dossier.cases if case.state != PASSES]
     rules = list(dict.fromkeys(_rule(case) for case in cases))
     about = [{"id": rule, "shortDescription": {"text": f"the model misbehaves: {rule}"}} for rule in rules]
