@@ -23,7 +23,7 @@ def _suite(whole: ElementTree.Element, dossier: Dossier, name: str, cases: list[
     states = Counter(case.state for case in cases)
     counts = {"tests": len(cases) or 1, "failures": states[FAILS], "errors": states[OPEN], "skipped": 0}
     numbers = {key: str(count) for key, count in counts.items()}
-    suite = ElementTree.SubElement(whole, "testsuite", name=f"lmfuzz {name}", **numbers, time="0")
+    suite = ElementTree.SubElement(whole, "testsuite", {"name": f"lmfuzz {name}", **numbers, "time": "0"})
     about = ElementTree.SubElement(suite, "properties")
     for key, value in (("model", dossier.model), ("identity", dossier.identity)):
         ElementTree.SubElement(about, "property", name=key, value=escape(value))
