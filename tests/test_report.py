@@ -89,7 +89,7 @@ def test_a_report_says_what_was_found(campaign: Path, sh: Shell) -> None:
     assert all(name in said for name, *_ in account.operators)
     last = {trace["name"]: trace["y"][-1] for trace in charts(text)["growth-1"]["data"]}
     assert last == {
-        "rows of the corpus": account.numbers["corpus_size"],
+        "inputs in the corpus": account.numbers["corpus_size"],
         "states in the archive": account.numbers["archive_size"],
         "findings": len(account.findings), "buckets": len(account.buckets),
     }  # fmt: skip
@@ -222,7 +222,9 @@ def test_rows_of_several_buckets_are_reported(campaign: Path, sh: Shell) -> None
         change(campaign, "UPDATE state SET value = ?", encode({**state, "visits": state["visits"] + 1}))
         assert sh("report", "c").code == 0
         said = words(Path("c/report.html").read_text(encoding="utf-8"))
-        assert f"{len(found) - 1} of {rows} rows new state, as seen in the last tenth of executions" in said
+        assert (
+            f"{len(found) - 1} of {rows} inputs new state, as counted in the last tenth of executions" in said
+        )
 
 
 def test_the_interval_holds_what_is_left_nineteen_times_of_twenty() -> None:
@@ -299,7 +301,7 @@ def test_many_long_hostile_findings_do_not_make_a_report_long(campaign: Path) ->
     assert len(written.encode()) < 6_000_000
     assert written.count('<details class="finding"') == entries.MOST
     more = many - entries.MOST
-    assert f"{more} findings, and {more} buckets, more than are shown here: lmfuzz show c" in words(written)
+    assert f"Not shown: {more} findings and {more} buckets. All are listed by lmfuzz show c" in words(written)
 
 
 def test_buckets_that_begin_alike_are_told_apart(campaign: Path, sh: Shell) -> None:

@@ -44,7 +44,7 @@ class Recorded:
 
     @classmethod
     def of(cls, record: CampaignRecord, number: int | None = None) -> "Recorded":
-        """Return the findings of a campaign, or one, and its seeds; UsageError if there is no such finding."""
+        """Return the findings of a campaign, or one, and its seeds; UsageError if there is none such."""
         space, seeds = record.space, record.seeds
         numbers = range(1, len(record.findings) + 1) if number is None else [number]
         rows = [seeds.row(i) for i in range(len(seeds))]

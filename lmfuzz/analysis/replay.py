@@ -126,17 +126,9 @@ class Replay:
                 raise UsageError(
                     f"finding {number} is about {finding.objective}, which the objectives no longer look for"
                 )
-        whys = [self._unfit(*one) for one in self.recorded.inputs]
-        if whys and all(whys):
-            raise UsageError(f"the model cannot be given any of the campaign's inputs: {whys[0]}")
-
-    def _unfit(self, row: Array, text: str) -> str:
-        """Why the model cannot be given a row, or ''."""
-        try:
-            self._fitted(row, text)
-        except UsageError as error:
-            return str(error)
-        return ""
+        fits = [self._fitted(*one) for one in self.recorded.inputs]
+        if fits and all(isinstance(fit, str) for fit in fits):
+            raise UsageError(f"the model cannot be given any of the campaign's inputs: {fits[0]}")
 
     def __iter__(self) -> Iterator[Verdict]:
         """Yield a verdict for every finding, one after the other."""
@@ -148,14 +140,13 @@ class Replay:
         return self._judge(number, finding, finding.row, self.recorded.texts[number])
 
     def _judge(self, number: int, finding: Finding, row: Array, text: str) -> Verdict:
-        runs = self.spec.confirm
-        try:
-            if self.respelled and finding.by_text is False:
-                raise UsageError("its text alone did not fail, and the model has another tokenizer")
-            one = self._space.batch([self._fitted(row, text)])
-        except UsageError as error:
-            return Verdict(number, finding, Reruns(0, 0, runs), "", str(error))
+        runs, fit = self.spec.confirm, self._fitted(row, text)
+        if self.respelled and finding.by_text is False:
+            fit = "its text alone did not fail, and the model has another tokenizer"
+        if isinstance(fit, str):
+            return Verdict(number, finding, Reruns(0, 0, runs), "", fit)
         self._try_out()
+        one = self._space.batch([fit])
         column = self._objectives.targets.index(finding.objective)
         again = self._evaluator.confirm(one, column, runs)
         trace = self._evaluator.run(one)
@@ -172,19 +163,23 @@ class Replay:
 
     def _fitting(self, seeds: range) -> dict[int, Array]:
         """Those of ``seeds`` that the model can be given, as it takes them."""
-        return {i: self._fitted(*pair) for i in seeds if not self._unfit(*(pair := self.recorded.seeds[i]))}
+        fits = {i: self._fitted(*self.recorded.seeds[i]) for i in seeds}
+        return {i: fit for i, fit in fits.items() if not isinstance(fit, str)}
 
-    def _fitted(self, row: Array, text: str) -> Array:
-        """The row as the model takes it; UsageError if it cannot be given to the model."""
+    def _fitted(self, row: Array, text: str) -> Array | str:
+        """The row as the model takes it, or why the model cannot be given it."""
         space = self._space
         if isinstance(space, BoxSpace):
-            if row.shape != space.shape:
-                raise UsageError(f"the model takes inputs of shape {space.shape}, not {row.shape}")
-            return row
-        made = space.encode(text) if self.respelled else row
-        if not space.legal(space.batch([made]))[0]:
-            raise UsageError(f"it has {len(made)} symbols, but the model takes at most {space.max_length}")
-        return made
+            same = row.shape == space.shape
+            return row if same else f"the model takes inputs of shape {space.shape}, not {row.shape}"
+        try:
+            made = space.encode(text) if self.respelled else row
+        except UsageError as error:
+            return str(error)
+        legal = space.legal(space.batch([made]))[0]
+        return (
+            made if legal else f"it has {len(made)} symbols, but the model takes at most {space.max_length}"
+        )
 
     # -- seeds ------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ VERDICTS = UNDER_TRAINED, UNUSED, SUSPICIOUS, FINE = ("under-trained", "unused",
 FIXED = {"level": "token", "template": "raw", "max_length": 1, "max_new": 1}  # settings of every scan
 HEAD = ("id", "indicator", "norm", "probability", "verdict", "kind", "text")
 _MUTE = 0.25  # share of ordinary tokens; a model that cannot say more of them does not repeat what it reads
+_FORMS = ("{:.4f}", "{:.4f}", "{:.2e}")  # of the columns of numbers
 _TEXT = 24  # characters of a token on a line
 
 
@@ -134,8 +135,9 @@ class Scan:
         i, known = int(self.ids[place]), self.vocabulary
         part = "\ufffd" in known.texts[i]  # a part of a character: the tokenizer's own name says more
         text = cut(escape(known.names[i] if part else known.texts[i]), _TEXT)
-        numbers = [f"{values[place]:.4f}" for values in (self.indicators, self.norms)]
-        return [str(i), *numbers, f"{self.probability[place]:.2e}", self.verdicts[place], known.kinds[i], f'"{text}"']
+        values = (self.indicators[place], self.norms[place], self.probability[place])
+        numbers = [form.format(value) for form, value in zip(_FORMS, values, strict=True)]
+        return [str(i), *numbers, self.verdicts[place], known.kinds[i], f'"{text}"']
 
 
 def _loaded(spec: Spec) -> Any:
