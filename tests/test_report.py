@@ -503,9 +503,9 @@ def test_nothing_of_a_strangers_name_acts_in_the_results_of_a_sweep(away: HTTPSe
 def test_a_campaign_that_counted_no_visits_says_that_it_cannot_say(campaign: Path) -> None:
     record = CampaignRecord.read(campaign)
     state = record.state
-    assert "cannot be said" not in words(page.render([campaign]))
+    assert "unknown: this campaign" not in words(page.render([campaign]))
     change(campaign, "UPDATE state SET value = ?", encode({**state, "visits": 0 * state["visits"]}))
-    assert "new state cannot be said" in words(page.render([campaign]))
+    assert "new state unknown: this campaign" in words(page.render([campaign]))
 
 
 def test_lines_that_print_are_not_escaped_character_by_character(monkeypatch: pytest.MonkeyPatch) -> None:
