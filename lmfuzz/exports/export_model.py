@@ -13,6 +13,7 @@ from lmfuzz.text import bucket_title, escape, plural, quote_output, replay_comma
 from lmfuzz.types import SEED, Evidence, Finding
 
 FAILS, PASSES, OPEN = "fails", "passes", "open"  # OPEN: could not be judged
+BUNDLED = "the bundled model"
 
 _MORE = {False: "newly failing", None: "failing, unknown since when", OPEN: "not judged"}
 
@@ -95,7 +96,7 @@ def campaign(directory: Path) -> Dossier:
     recorded = Recorded.of(record)
     cases = [Case(n, finding, FAILS, finding.label) for n, finding in recorded.findings.items()]
     about = list(summary_lines(summary(record)))
-    return Dossier(directory, recorded, _model(recorded.spec.model), recorded.identity, cases, about)
+    return Dossier(directory, recorded, recorded.spec.model or BUNDLED, recorded.identity, cases, about)
 
 
 def judged(directory: Path, replay: Replay, verdicts: Sequence[Verdict], with_seeds: bool) -> Dossier:
@@ -107,7 +108,7 @@ def judged(directory: Path, replay: Replay, verdicts: Sequence[Verdict], with_se
         if i not in bad and row.tobytes() not in found:
             seed = Finding("", 0.0, Evidence("", ""), row, text, "", SEED, SEED, 0, 0, 0)
             cases.append(Case(i, seed, PASSES, "passes", seed=True))
-    about, model = [_summary(cases)], _model(replay.spec.model)
+    about, model = [_summary(cases)], replay.spec.model or BUNDLED
     return Dossier(directory, replay.recorded, model, replay.identity, cases, about, replayed=True)
 
 
@@ -129,7 +130,3 @@ def _case(verdict: Verdict) -> Case:
     state = FAILS if again.failed else OPEN if again.unscored else PASSES
     was = verdict.finding.bucket if verdict.moved else ""
     return Case(verdict.number, verdict.now, state, verdict.words, verdict.seed, verdict.before, was)
-
-
-def _model(name: str) -> str:
-    return name or "the bundled model"

@@ -64,9 +64,7 @@ def _result(dossier: Dossier, case: Case, rule: int) -> dict[str, Any]:
 
 def _message(text: str) -> str:
     """A text without links and placeholders (SARIF 2.1.0, 3.11.5 and 3.11.6)."""
-    for letter, harmless in {"[": r"\[", "]": r"\]", "{": "{{", "}": "}}"}.items():
-        text = text.replace(letter, harmless)
-    return text
+    return text.translate(str.maketrans({"[": r"\[", "]": r"\]", "{": "{{", "}": "}}"}))
 
 
 def _uri(path: Path) -> str:

@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,9 @@ from lmfuzz.analysis.sweep_results import ENDS, LOG_RANK, SOONER, Quote, Results
 from lmfuzz.report.page import template
 from lmfuzz.text import as_utf8, bucket_title, columns, escape, markdown_code, plural, spreadsheet_cell
 
-Shown = tuple[list[str], list[list[str]]]  # heads, and rows
+Shown = tuple[list[str], list[list[str]]]  # heads and rows
 MOST = 40  # buckets on a page; the CSV has all
-_FORMS: dict[str, Callable[[Any], str]] = {
-    "bucket": lambda name: bucket_title(str(name)), "p": p_text, "more": "{:.2f}".format,
-    "executions": "{:.0f}".format,
-}  # fmt: skip
+_FORMS = {"more": ".2f", "executions": ".0f"}  # how numbers are shown, if not with four digits
 _HEADS = {
     "trials": "trials", "executions": "executions", "seconds": "seconds", "buckets": "buckets",
     "more": "A12, more buckets", "p": "p (Mann-Whitney)", "bucket": "bucket", "found": "found",
@@ -50,9 +47,10 @@ def _text(name: str, row: Mapping[str, Any]) -> str:
 
 
 def _number(name: str, value: Any) -> str:
-    if value is None or name in _FORMS:
-        return "" if value is None else _FORMS[name](value)
-    return f"{value:.4g}" if isinstance(value, float) else escape(str(value))
+    if isinstance(value, float):
+        return p_text(value) if name == "p" else format(value, _FORMS.get(name, ".4g"))
+    text = "" if value is None else str(value)
+    return bucket_title(text) if name == "bucket" else escape(text)
 
 
 def as_lines(table: Table) -> Iterator[str]:
