@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from lmfuzz.analysis.recorded import Recorded
-from lmfuzz.analysis.replay import Replay, verdict_line
+from lmfuzz.analysis.replay import Replay
+from lmfuzz.analysis.verdict import verdict_line
 from lmfuzz.errors import TargetError, UsageError, printable
 
 MODEL = "LMFUZZ_MODEL"  # the variable that names another version of the model

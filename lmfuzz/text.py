@@ -41,7 +41,8 @@ def shorten(text: str, width: int = WIDTH) -> str:
 
 def wrap(text: str, columns: int) -> list[str]:
     """Return ``text`` as lines of at most ``columns`` characters, with all its spaces."""
-    kept = dict.fromkeys(("expand_tabs", "replace_whitespace", "drop_whitespace", "break_on_hyphens"), False)
+    options = ("expand_tabs", "replace_whitespace", "drop_whitespace", "break_on_hyphens")
+    kept: dict[str, Any] = dict.fromkeys(options, False)
     return textwrap.wrap(text, max(columns, 20), subsequent_indent="    ", **kept) or [""]
 
 

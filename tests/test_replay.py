@@ -12,7 +12,8 @@ from shell import SEEDS, Shell, forget_files
 from targets import small_lms
 
 from lmfuzz.analysis.recorded import Recorded
-from lmfuzz.analysis.replay import Replay, verdict_line
+from lmfuzz.analysis.replay import Replay
+from lmfuzz.analysis.verdict import verdict_line
 from lmfuzz.storage.record import CampaignRecord
 from lmfuzz.targets.toy import Toy
 from lmfuzz.types import Batch, Evidence, Reruns, Trace

@@ -1,78 +1,20 @@
 """Findings and seeds run again, each alone, on the campaign's model or on another version of it."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
 from lmfuzz.analysis.recorded import FEW, Recorded, spelling
-from lmfuzz.analysis.summary import finding_record
+from lmfuzz.analysis.verdict import Verdict
 from lmfuzz.campaign.build import load_target, objectives
 from lmfuzz.campaign.checks import check_channels
 from lmfuzz.campaign.evaluator import Evaluator
 from lmfuzz.errors import TargetError, UsageError
 from lmfuzz.inputs.spaces import BoxSpace, Space
 from lmfuzz.spec import NOTHING, Own
-from lmfuzz.text import WIDTH, as_utf8, bucket_title, escape, quote_output, shorten
 from lmfuzz.types import CRASH, SEED, Array, Evidence, Finding, Reruns
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """Hold what became of a finding, or of a seed, when it was run again.
-
-    Attributes:
-        number: the number of the finding, or of the seed.
-        finding: what the campaign recorded; of a seed, what it would be as a finding.
-        again: how many runs failed, passed and could not be judged.
-        output: the text of the last run.
-        why: why it could not be judged, or ''.
-        seed: whether it is a seed.
-        before: whether the seed failed on the campaign's model; None if that is not known.
-        evidence: the evidence of the last run, if that one failed.
-    """
-
-    number: int
-    finding: Finding
-    again: Reruns
-    output: str
-    why: str
-    seed: bool = False
-    before: bool | None = True
-    evidence: Evidence | None = None
-
-    @property
-    def now(self) -> Finding:
-        """The finding as the last run shows it; without a bad part and words if these may have changed."""
-        same, old = self.output == self.finding.output, self.finding.evidence
-        evidence = self.evidence or (old if same else Evidence(old.signature, ""))
-        return replace(self.finding, output=self.output, evidence=evidence)
-
-    @property
-    def moved(self) -> str:
-        """The bucket that the finding is in now, if it is in another one, or ''."""
-        return "" if as_utf8(self.now.bucket) == as_utf8(self.finding.bucket) else self.now.bucket
-
-    @property
-    def fixed(self) -> bool:
-        """Whether every run was judged and passed."""
-        return not (self.again.failed or self.again.unscored)
-
-    @property
-    def words(self) -> str:
-        """``still fails``, ``flaky k of n``, ``newly fails``, ``fixed`` and the like."""
-        failed, others = self.again.failed, self.again.passed + self.again.unscored
-        if failed and not self.before:
-            part = f", {failed} of {failed + others} times" if others else ""
-            unknown = f", unknown since when ({self.why})"
-            return f"newly fails{part}" if self.before is False else f"fails{part}{unknown}"
-        if failed:
-            return f"flaky {failed} of {failed + others}" if others else "still fails"
-        if self.again.unscored:
-            return f"could not be judged ({self.why})"
-        return "fixed" if self.seed or self.finding.failed else "passes alone, as it did when it was found"
 
 
 class Replay:
@@ -239,29 +181,3 @@ class Replay:
         except (TargetError, UsageError) as error:
             return None, str(error)
         return (None, "its model has changed") if original.changed else (original, "")
-
-
-def verdict_line(verdict: Verdict) -> str:
-    """Return what a finding does now, on one line; the bad part is marked if the last run showed one."""
-    finding = verdict.finding
-    bucket = f", {bucket_title(finding.bucket)}" if finding.objective else ""
-    bucket += f", now {bucket_title(verdict.moved)}" if verdict.moved else ""
-    head = f"{'seed' if verdict.seed else 'finding'} {verdict.number}: {escape(verdict.words)}{bucket}"
-    return f"{head}: {shorten(finding.prompt)} -> {quote_output(verdict.now, WIDTH)}"
-
-
-def verdict_record(verdict: Verdict) -> dict[str, Any]:
-    """Return what a finding does now, for machines: how many runs failed, passed and were not judged.
-
-    ``finding`` is what the campaign recorded; bucket, output and evidence are those of the last run
-    (evidence is null if that one did not fail).
-    """
-    return {
-        "verdict": verdict.words,
-        "seed": verdict.seed,
-        **asdict(verdict.again),
-        "bucket": verdict.now.bucket,
-        "output": verdict.output,
-        "evidence": verdict.evidence and asdict(verdict.evidence),
-        "finding": finding_record(verdict.finding, verdict.number),
-    }

@@ -78,8 +78,8 @@ def summary(record: CampaignRecord, unwritten: Sequence[Finding] = ()) -> dict[s
     }
 
 
-def summary_lines(numbers: dict[str, Any]) -> Iterator[str]:
-    """Yield the summary in words; the buckets with the most hits come first."""
+def summary_lines(numbers: dict[str, Any], buckets: bool = True) -> Iterator[str]:
+    """Yield the summary in words, with a table of the buckets unless that is not wanted."""
     seconds, inside = numbers["seconds"], numbers["time_in_target"]
     yield (
         f"{plural(numbers['executions'], 'execution')} in {format_duration(seconds)} "
@@ -90,7 +90,8 @@ def summary_lines(numbers: dict[str, Any]) -> Iterator[str]:
     )
     if trials := numbers["trials"]:
         yield trials_line(trials)
-    yield from bucket_lines(numbers["findings"])
+    if buckets:
+        yield from bucket_lines(numbers["findings"])
     if numbers["unwritten"]:
         yield f"{plural(numbers['unwritten'], 'finding')} of these could not be written"
     for name, count in numbers["unscored"].items():
@@ -161,13 +162,18 @@ def detail_lines(record: CampaignRecord, number: int) -> Iterator[str]:
         yield f"            {picture}: the same for the minimal input"
     yield f"found       at execution {finding.execution}, model {record.identity}"
     yield "lineage"
-    rows = record.rows
-    for row in record.lineage(finding):
-        made = record.operator(int(rows.operator[row])) or "seed"
-        yield f'  #{row:<7} {made:<12} "{escape(space.decode(rows.row(row)))}"'
+    for row, made, text in ancestors(record, finding):
+        yield f'  #{row:<7} {made:<12} "{escape(text)}"'
     last = "seed" if finding.parent < 0 else record.spec.search.partition(":")[0]
     yield f'  {"this":<8} {record.operator(finding.operator) or last:<12} "{escape(finding.prompt)}"'
     yield f"replay it with: {replay_command(record.directory, number)}"
+
+
+def ancestors(record: CampaignRecord, finding: Finding) -> list[tuple[int, str, str]]:
+    """Return the id, the operator and the text of each row that a finding descends from, its seed first."""
+    rows = record.rows
+    made = [(row, record.operator(int(rows.operator[row])) or "seed") for row in record.lineage(finding)]
+    return [(row, name, record.space.decode(rows.row(row))) for row, name in made]
 
 
 def facts(finding: Finding, space: Space) -> Iterator[tuple[str, str]]:

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -59,15 +59,9 @@ def trial(record: CampaignRecord) -> Trial:
     return Trial(record.executions - before, record.seconds, first, sum(record.unscored.values()))
 
 
-@dataclass(frozen=True, slots=True)
-class Survival:
-    """Hold how many trials found something, and the time until half of them had.
+class Survival(NamedTuple):
+    """Hold the time until half of the trials found something, with its interval; None if not reached."""
 
-    The median, and the ends ``low`` and ``high`` of its interval, are None if they were not reached.
-    """
-
-    found: int
-    trials: int
     median: float | None
     low: float | None
     high: float | None
@@ -85,7 +79,7 @@ def survival(times: Sequence[float], found: Sequence[bool]) -> Survival:
         ends = curve.confidence_interval(LEVEL, method="log-log")
     low = np.where(np.isnan(ends.low.probabilities), curve.probabilities, ends.low.probabilities)
     curves = (curve.probabilities, low, ends.high.probabilities)
-    return Survival(sum(found), len(found), *(_crossing(curve.quantiles, p) for p in curves))
+    return Survival(*(_crossing(curve.quantiles, p) for p in curves))
 
 
 def _crossing(times: Any, probabilities: Any) -> float | None:

@@ -110,9 +110,8 @@ def _soon(bucket: str | None, ours: Sequence[Trial], theirs: Sequence[Trial]) ->
     row: list[Any] = [sum(_first(bucket, one) is not None for one in ours), len(ours)]
     for unit in range(len(_UNITS)):
         own, other = _times(bucket, unit, ours), _times(bucket, unit, theirs)
-        life = stats.survival(*own)
         sooner = (stats.gehan(own, other)[0], stats.logrank(own, other)) if theirs else (None, None)
-        row += [life.median, life.low, life.high, *sooner]
+        row += [*stats.survival(*own), *sooner]
     return row
 
 

@@ -55,7 +55,8 @@ def replay(
     """
     from lmfuzz import files
     from lmfuzz.analysis.recorded import Recorded
-    from lmfuzz.analysis.replay import Replay, verdict_line, verdict_record
+    from lmfuzz.analysis.replay import Replay
+    from lmfuzz.analysis.verdict import verdict_line, verdict_record
     from lmfuzz.exports import export_model as dossier
     from lmfuzz.exports import formats
     from lmfuzz.storage.record import CampaignRecord

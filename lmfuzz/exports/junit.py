@@ -3,7 +3,8 @@
 from collections import Counter
 from xml.etree import ElementTree
 
-from lmfuzz.exports.export_model import FAILS, OPEN, Case, Dossier
+from lmfuzz.analysis.verdict import FAILS, OPEN, Verdict
+from lmfuzz.exports.export_model import Dossier
 from lmfuzz.text import escape
 
 
@@ -19,7 +20,7 @@ def junit(dossier: Dossier) -> str:
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{ElementTree.tostring(whole, encoding="unicode")}\n'
 
 
-def _suite(whole: ElementTree.Element, dossier: Dossier, name: str, cases: list[Case]) -> None:
+def _suite(whole: ElementTree.Element, dossier: Dossier, name: str, cases: list[Verdict]) -> None:
     states = Counter(case.state for case in cases)
     counts = {"tests": len(cases) or 1, "failures": states[FAILS], "errors": states[OPEN], "skipped": 0}
     numbers = {key: str(count) for key, count in counts.items()}
@@ -28,13 +29,13 @@ def _suite(whole: ElementTree.Element, dossier: Dossier, name: str, cases: list[
     for key, value in (("model", dossier.model), ("identity", dossier.identity)):
         ElementTree.SubElement(about, "property", name=key, value=escape(value))
     for case in cases:
-        test = _test(suite, name, case.name)
+        test = _test(suite, name, case.title)
         if case.state == FAILS:
             kind = escape(case.finding.objective)
-            failure = ElementTree.SubElement(test, "failure", type=kind, message=case.line)
+            failure = ElementTree.SubElement(test, "failure", type=kind, message=case.line())
             failure.text = "\n".join(dossier.details(case))
         elif case.state == OPEN:
-            ElementTree.SubElement(test, "error", type="unjudged", message=case.line)
+            ElementTree.SubElement(test, "error", type="unjudged", message=case.line())
     if not cases:  # some CI systems take a report without any test for a mistake
         _test(suite, name, "nothing was found")
     if dossier.about and name == "findings":

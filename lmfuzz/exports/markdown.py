@@ -14,7 +14,7 @@ def markdown(dossier: Dossier) -> str:
     if dossier.empty:
         lines += ["Nothing was found.", ""]
     for case in dossier.cases:
-        lines += [f"## {_code(case.name)}", "", *_block(dossier.details(case))]
+        lines += [f"## {_code(case.title)}", "", *_block(dossier.details(case))]
     return "\n".join(lines)
 
 

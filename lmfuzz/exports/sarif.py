@@ -7,11 +7,13 @@ from typing import Any
 from urllib.parse import quote
 
 import lmfuzz
-from lmfuzz.exports.export_model import FAILS, PASSES, Case, Dossier
+from lmfuzz.analysis.verdict import FAILS, PASSES, Verdict
+from lmfuzz.exports.export_model import Dossier
 from lmfuzz.files import CAMPAIGN
 from lmfuzz.text import as_utf8, escape, strict_json
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+_HARMLESS = {ord("["): r"\[", ord("]"): r"\]", ord("{"): "{{", ord("}"): "}}"}
 
 
 def sarif(dossier: Dossier) -> str:
@@ -37,21 +39,21 @@ def sarif(dossier: Dossier) -> str:
     return strict_json({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}, indent=1) + "\n"
 
 
-def _rule(case: Case) -> str:
+def _rule(case: Verdict) -> str:
     return escape(case.finding.objective) or "input"
 
 
-def _result(dossier: Dossier, case: Case, rule: int) -> dict[str, Any]:
-    finding, fails = case.finding, case.state == FAILS
+def _result(dossier: Dossier, case: Verdict, rule: int) -> dict[str, Any]:
+    finding, fails = case.now, case.state == FAILS
     place = {"artifactLocation": {"uri": _uri(dossier.directory / CAMPAIGN)}, "region": {"startLine": 1}}
-    same = as_utf8(f"{case.bucket}\0{finding.prompt}").encode()
+    same = as_utf8(f"{case.finding.bucket}\0{finding.prompt}").encode()
     return {
         "ruleId": _rule(case), "ruleIndex": rule,
         "kind": "fail" if fails else "open", "level": "error" if fails else "none",
-        "message": {"text": _message(f"{case.name}: {case.line}")},
+        "message": {"text": _message(f"{case.title}: {case.line()}")},
         "locations": [{
             "physicalLocation": place,
-            "logicalLocations": [{"name": f"{'seed' if case.seed else 'finding'} {case.number}"}],
+            "logicalLocations": [{"name": case.name}],
         }],
         "baselineState": "new" if not (case.before and dossier.replayed) else "unchanged",
         "partialFingerprints": {"bucketAndPrompt/v1": hashlib.sha256(same).hexdigest()},
@@ -64,7 +66,7 @@ def _result(dossier: Dossier, case: Case, rule: int) -> dict[str, Any]:
 
 def _message(text: str) -> str:
     """A text without links and placeholders (SARIF 2.1.0, 3.11.5 and 3.11.6)."""
-    return text.translate(str.maketrans({"[": r"\[", "]": r"\]", "{": "{{", "}": "}}"}))
+    return text.translate(_HARMLESS)
 
 
 def _uri(path: Path) -> str:

@@ -16,7 +16,7 @@ COLUMNS = (
 def jsonl(dossier: Dossier) -> str:
     """Return an object per finding, as ``lmfuzz show --json`` has it; --seeds reads it as prompts too."""
     about = {"model": dossier.model, "identity": dossier.identity}
-    records = (finding_record(case.finding, case.number) for case in dossier.cases)
+    records = (finding_record(case.now, case.number) for case in dossier.cases)
     return "".join(f"{strict_json({**record, **about})}\n" for record in records)
 
 
@@ -26,7 +26,7 @@ def csv_table(dossier: Dossier) -> str:
     table = csv.writer(out, quoting=csv.QUOTE_ALL)
     table.writerow(COLUMNS)
     for case in dossier.cases:
-        finding, evidence = case.finding, case.finding.evidence
+        finding, evidence = case.now, case.now.evidence
         row = {
             **finding_record(finding, case.number), "signature": evidence.signature, "words": evidence.words,
             "bad": finding.output[slice(*evidence.span)] if evidence.span else "",

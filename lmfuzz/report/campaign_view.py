@@ -69,8 +69,7 @@ class Account:
     @property
     def lines(self) -> list[str]:
         """The summary in words, without the table of buckets."""
-        lines = list(show.summary_lines({**self.numbers, "findings": {}}))
-        return [line for line in lines if line != "nothing was found"]
+        return list(show.summary_lines(self.numbers, buckets=False))
 
     @property
     def settings(self) -> list[tuple[str, str]]:

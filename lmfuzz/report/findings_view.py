@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
-from lmfuzz.analysis.summary import alone_words, facts
+from lmfuzz.analysis.summary import alone_words, ancestors, facts
 from lmfuzz.inputs.spaces import BoxSpace
 from lmfuzz.storage.record import CampaignRecord
 from lmfuzz.text import bucket_title, cut, escape, excerpt, replay_command, shorten
@@ -92,16 +92,14 @@ def buckets(record: CampaignRecord, campaigns: int) -> list[Bucket]:
     shown = [n for rank in ranks for n in rank if n is not None][: MOST // campaigns]
     pictures = _Pictures(record, PICTURES // campaigns)
     entries = {n: _entry(record, n, pictures) for n in shown}
-    return [
-        Bucket(
-            name, hits[name], [record.finding(n) for n in some], [entries[n] for n in some if n in entries]
-        )
-        for name, some in ((name, numbers[name]) for name in names)
-    ]
+    found = {name: [record.finding(n) for n in some] for name, some in numbers.items()}
+    seen = {name: [entries[n] for n in some if n in entries] for name, some in numbers.items()}
+    return [Bucket(name, hits[name], found[name], seen[name]) for name in names]
 
 
 def _entry(record: CampaignRecord, number: int, pictures: "_Pictures") -> Entry:
-    finding, lineage = record.finding(number), record.lineage(record.finding(number))
+    finding = record.finding(number)
+    lineage = [(cut(escape(by), NAME), shorten(text, ROW)) for _, by, text in ancestors(record, finding)]
     made = record.operator(finding.operator) or (record.spec.search if finding.parent >= 0 else "")
     how = f"last changed by {cut(escape(made), NAME)}" if made else "an unchanged seed"
     shown = lineage if len(lineage) <= STEPS + 2 else [lineage[0], *lineage[-STEPS:]]
@@ -111,13 +109,8 @@ def _entry(record: CampaignRecord, number: int, pictures: "_Pictures") -> Entry:
         ("Replay", escape(replay_command(record.directory, number))),
     ]
     small = "" if finding.minimal is None else pictures(finding, finding.minimal.row)
-    both, ancestors = (pictures(finding, finding.row), small), [_ancestor(record, row) for row in shown]
-    return Entry(number, finding, about, ancestors, len(lineage) - len(shown), both)
-
-
-def _ancestor(record: CampaignRecord, row: int) -> tuple[str, str]:
-    name = record.operator(int(record.rows.operator[row])) or "seed"
-    return cut(escape(name), NAME), shorten(record.space.decode(record.rows.row(row)), ROW)
+    both = (pictures(finding, finding.row), small)
+    return Entry(number, finding, about, shown, len(lineage) - len(shown), both)
 
 
 def brief(finding: Finding) -> tuple[str, tuple[str, str, str]]:
