@@ -11,15 +11,14 @@ import json
 import math
 import re
 import sys
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
 from subprocess import DEVNULL, STDOUT, Popen
-from threading import Lock
 from typing import Any, NamedTuple, Protocol, Self, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -35,7 +34,7 @@ from lmfuzz.storage.directory import has_commit, lock
 from lmfuzz.storage.record import CampaignRecord
 
 Settings = dict[str, Any]
-TICK = 0.2  # seconds between looks at whether to stop
+TICK = 0.1  # seconds between looks at the processes
 CAMPAIGNS, LOGS = "campaigns", "logs"
 _MOST = 100_000  # campaigns
 _DIGEST = 10  # characters
@@ -231,8 +230,7 @@ class Sweep:
         self.failures: dict[Cell, Failure] = {}
         self.done: dict[Cell, Trial] = {}
         self.running: dict[Cell, Popen[bytes]] = {}
-        self._stopped, self._turn = False, Lock()  # one thread at a time talks to the view
-        self._asked: set[Cell] = set()  # the campaigns that were asked to end
+        self._stopped = self._asked = False
         if (folder / DATABASE).exists():
             raise UsageError(f"{folder} is a campaign, not a sweep; give another folder with -o")
         for name in (CAMPAIGNS, LOGS):
@@ -270,44 +268,43 @@ class Sweep:
         """Run the campaigns to their ends, ``jobs`` at a time, until ``stop``; skip those that failed."""
         for failure in self.failures.values():
             view.failed(failure)
-        ended = {*self.done, *self.failures}
-        with ThreadPoolExecutor(jobs) as pool:
-            left = {pool.submit(self._run, cell, view) for cell in self.cells if cell not in ended}
-            try:
-                while left:
-                    done, left = wait(left, TICK, FIRST_COMPLETED)
-                    for future in done:
-                        future.result()  # or what it raised
-                    if self._stopped:
-                        self._terminate()
-                    view.tick()
-            finally:
-                while wait(left, TICK).not_done:  # after an error: leave no process running
-                    self._stopped = True
+        left = [cell for cell in self.cells if cell not in self.done and cell not in self.failures]
+        self._asked = False
+        try:
+            while self.running or (left and not self._stopped):
+                while left and len(self.running) < jobs and not self._stopped:
+                    self._begin(left.pop(0), view)
+                if self._stopped:
                     self._terminate()
+                time.sleep(TICK)
+                for cell in [cell for cell, process in self.running.items() if process.poll() is not None]:
+                    self._end(cell, view)
+                view.tick()
+        finally:  # after an error: leave no process running
+            self._terminate()
+            for process in self.running.values():
+                process.wait()
 
-    def _run(self, cell: Cell, view: View) -> None:
-        """Run a campaign in a process of its own, and record how that ended."""
-        if self._stopped:
-            return
+    def _begin(self, cell: Cell, view: View) -> None:
+        """Run a campaign in a process of its own."""
         directory, log = self.directory(cell), self.log(cell)
-        with self._turn:
-            view.begun(cell, has_commit(directory))
+        view.begun(cell, has_commit(directory))
         specs.write(cell.spec, config := log.with_suffix(".toml"), {}, {})
         command = [sys.executable, "-m", _PROCESS, str(config), str(directory)]
         with log.open("ab") as said:
             self.running[cell] = Popen(  # in a group of its own: Ctrl-C is for the sweep, which passes it on
                 command, stdin=DEVNULL, stdout=said, stderr=STDOUT, process_group=0
             )
-        code = self.running[cell].wait()
-        del self.running[cell]
-        with self._turn:
-            if not self._judge(cell) and not self._stopped:
-                self.failures[cell] = Failure(cell, code, self._said(cell, code))
-            if cell in self.done:
-                view.ended(cell)
-            elif cell in self.failures:
-                view.failed(self.failures[cell])
+
+    def _end(self, cell: Cell, view: View) -> None:
+        """Record how the process of a campaign ended."""
+        code = self.running.pop(cell).returncode
+        if not self._judge(cell) and not self._stopped:
+            self.failures[cell] = Failure(cell, code, self._said(cell, code))
+        if cell in self.done:
+            view.ended(cell)
+        elif cell in self.failures:
+            view.failed(self.failures[cell])
 
     def _judge(self, cell: Cell) -> bool:
         """Whether a campaign has ended or cannot be read; records which."""
@@ -323,10 +320,10 @@ class Sweep:
 
     def _terminate(self) -> None:
         """Ask the processes under way to end, each once: asked twice, they end at once."""
-        for cell, process in list(self.running.items()):
-            if cell not in self._asked:
-                self._asked.add(cell)
+        if not self._asked:
+            for process in self.running.values():
                 process.terminate()
+        self._asked = True
 
     def _said(self, cell: Cell, code: int) -> str:
         """Why a campaign's process ended, in its own words if it has any."""
