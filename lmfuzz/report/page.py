@@ -53,7 +53,7 @@ def template(name: str) -> "jinja2.Template":
     environment.trim_blocks = environment.lstrip_blocks = True
     json = {"allow_nan": False, "ensure_ascii": False, "separators": (",", ":")}
     environment.policies["json.dumps_kwargs"] = json
-    environment.filters |= {"percent": _percent, **FILTERS}
+    environment.filters |= {"percent": _percent, "hash": _hash, "counted": plural, **FILTERS}
     return environment.get_template(name)
 
 
@@ -70,10 +70,8 @@ def _page(accounts: Sequence[Account]) -> str:
         charts={name: chart for name, chart in drawn.items() if chart is not None},
         stars=[charts.stars(drawn[f"map-{i}"]) for i in range(1, len(accounts) + 1)],
         scripts=scripts,
-        hashes=[_hash(script) for script in scripts],
         style=_source("page.css"),
         version=lmfuzz.__version__,
-        counted=plural,
         hits=comparison.hits(accounts),
         most=MOST,
         differences=comparison.differences(accounts),
