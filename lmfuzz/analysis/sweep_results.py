@@ -151,11 +151,6 @@ def _notes(sweep: Sweep, plan: Plan, arms: Arms, chosen: Mapping[str, str]) -> I
     else:
         yield Note("nothing is compared, since there is no [baseline]")
     if any(cell.spec.stop_after for cell in sweep.cells):
-        yield Note(
-            "stop_after ends a campaign at that many findings, flaky ones included; what it had not found by"
-            " then is censored there"
-        )
-    yield Note(
-        "medians have 95 % intervals: by bootstrap for buckets, by Kaplan and Meier for times, where a trial"
-        " that found nothing may have found it later; executions count from the end of calibration"
-    )
+        yield Note("stop_after ends a campaign at that many findings, flaky or not; the rest is censored")
+    yield Note("medians have 95 % intervals: by bootstrap for buckets, by Kaplan and Meier for times")
+    yield Note("a trial that found nothing may have found it later; executions count after the calibration")

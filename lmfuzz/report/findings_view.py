@@ -20,7 +20,7 @@ from lmfuzz.types import Array, Finding
 MOST = 250  # findings that a report shows
 TEXT, TITLE, ROW, NAME = 400, 80, 60, 40  # characters of a text, a bucket, an ancestor, an operator
 PROMPT, OUTPUT = 40, 60  # characters of these on a line
-PICTURES = 1_500_000  # bytes of all pictures of a report: they cannot be cut
+PICTURES = 1_500_000  # bytes of pictures after which a report shows no more of them
 STEPS = 6  # ancestors that are shown besides the seed
 TALLEST = 224  # pixels of a picture
 
@@ -90,14 +90,17 @@ def buckets(record: CampaignRecord, campaigns: int) -> list[Bucket]:
     names = sorted(numbers, key=lambda name: (-hits[name], name))
     ranks = zip_longest(*(numbers[name] for name in names))  # the first of every bucket, the second ...
     shown = [n for rank in ranks for n in rank if n is not None][: MOST // campaigns]
-    pictures = _Pictures(record, PICTURES // campaigns)
-    entries = {n: _entry(record, n, pictures) for n in shown}
+    entries: dict[int, Entry] = {}
+    left = PICTURES // campaigns
+    for n in shown:
+        entries[n] = _entry(record, n, left > 0)
+        left -= sum(map(len, entries[n].pictures))
     found = {name: [record.finding(n) for n in some] for name, some in numbers.items()}
     seen = {name: [entries[n] for n in some if n in entries] for name, some in numbers.items()}
     return [Bucket(name, hits[name], found[name], seen[name]) for name in names]
 
 
-def _entry(record: CampaignRecord, number: int, pictures: "_Pictures") -> Entry:
+def _entry(record: CampaignRecord, number: int, drawn: bool) -> Entry:
     finding = record.finding(number)
     lineage = [(cut(escape(by), NAME), shorten(text, ROW)) for _, by, text in ancestors(record, finding)]
     made = record.operator(finding.operator) or (record.spec.search if finding.parent >= 0 else "")
@@ -108,9 +111,9 @@ def _entry(record: CampaignRecord, number: int, pictures: "_Pictures") -> Entry:
         ("Found", f"at execution {finding.execution:,}, {how}"),
         ("Replay", escape(replay_command(record.directory, number))),
     ]
-    small = "" if finding.minimal is None else pictures(finding, finding.minimal.row)
-    both = (pictures(finding, finding.row), small)
-    return Entry(number, finding, about, shown, len(lineage) - len(shown), both)
+    own = _picture(record, finding, finding.row) if drawn else ""
+    small = _picture(record, finding, finding.minimal.row) if drawn and finding.minimal else ""
+    return Entry(number, finding, about, shown, len(lineage) - len(shown), (own, small))
 
 
 def brief(finding: Finding) -> tuple[str, tuple[str, str, str]]:
@@ -125,22 +128,14 @@ FILTERS: dict[str, Callable[..., Any]] = {
 }  # fmt: skip
 
 
-class _Pictures:
-    """Pictures as data: addresses, up to ``room`` bytes of them."""
+def _picture(record: CampaignRecord, finding: Finding, row: Array) -> str:
+    """The seed, ``row`` and their difference as a data: address; '' if they are no images."""
+    space, seed = record.space, finding.origin
+    if not (isinstance(space, BoxSpace) and space.image and seed >= 0):
+        return ""
+    from lmfuzz.inputs import render  # only when it is used: it loads Pillow
 
-    def __init__(self, record: CampaignRecord, room: int) -> None:
-        self._record, self._room = record, room
-
-    def __call__(self, finding: Finding, row: Array) -> str:
-        """The seed, ``row`` and their difference."""
-        space, seed = self._record.space, finding.origin
-        if not (isinstance(space, BoxSpace) and space.image and seed >= 0 and self._room > 0):
-            return ""
-        from lmfuzz.inputs import render as pictures  # only when it is used: it loads Pillow
-
-        picture = pictures.beside(row, self._record.rows.row(seed), space)
-        picture.thumbnail((4 * TALLEST, TALLEST))
-        picture.save(file := io.BytesIO(), "PNG", optimize=True)
-        address = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
-        self._room -= len(address)
-        return address if self._room > 0 else ""
+    picture = render.beside(row, record.rows.row(seed), space)
+    picture.thumbnail((4 * TALLEST, TALLEST))
+    picture.save(file := io.BytesIO(), "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
