@@ -118,10 +118,9 @@ class Replay:
             made = space.encode(text) if self.respelled else row
         except UsageError as error:
             return str(error)
-        legal = space.legal(space.batch([made]))[0]
-        return (
-            made if legal else f"it has {len(made)} symbols, but the model takes at most {space.max_length}"
-        )
+        if space.legal(space.batch([made]))[0]:
+            return made
+        return f"it has {len(made)} symbols, but the model takes at most {space.max_length}"
 
     # -- seeds ------------------------------------------------------------------------------------
 

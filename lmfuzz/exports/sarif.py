@@ -13,6 +13,7 @@ from lmfuzz.files import CAMPAIGN
 from lmfuzz.text import as_utf8, escape, strict_json
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+# No links and placeholders in messages (SARIF 2.1.0, 3.11.5 and 3.11.6).
 _HARMLESS = {ord("["): r"\[", ord("]"): r"\]", ord("{"): "{{", ord("}"): "}}"}
 
 
@@ -29,7 +30,7 @@ def sarif(dossier: Dossier) -> str:
         "invocations": [{
             "executionSuccessful": True,
             "toolExecutionNotifications": [
-                {"level": "note", "message": {"text": _message(line)}} for line in notes
+                {"level": "note", "message": {"text": line.translate(_HARMLESS)}} for line in notes
             ],
         }],
         "columnKind": "unicodeCodePoints",
@@ -50,7 +51,7 @@ def _result(dossier: Dossier, case: Verdict, rule: int) -> dict[str, Any]:
     return {
         "ruleId": _rule(case), "ruleIndex": rule,
         "kind": "fail" if fails else "open", "level": "error" if fails else "none",
-        "message": {"text": _message(f"{case.title}: {case.line()}")},
+        "message": {"text": f"{case.title}: {case.line()}".translate(_HARMLESS)},
         "locations": [{
             "physicalLocation": place,
             "logicalLocations": [{"name": case.name}],
@@ -62,11 +63,6 @@ def _result(dossier: Dossier, case: Verdict, rule: int) -> dict[str, Any]:
             "output": finding.output, "evidence": finding.evidence.words,
         },
     }  # fmt: skip
-
-
-def _message(text: str) -> str:
-    """A text without links and placeholders (SARIF 2.1.0, 3.11.5 and 3.11.6)."""
-    return text.translate(_HARMLESS)
 
 
 def _uri(path: Path) -> str:
