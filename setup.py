@@ -40,7 +40,7 @@ setup(
     packages=[*find_packages(include=["lmfuzz", "lmfuzz.*"]), "lmfuzz.corpora"],
     package_dir={"lmfuzz.corpora": "corpora"},
     package_data={
-        "lmfuzz": ["py.typed", "*.pyi", "models/*/*.*", "models/*/*/*", "report/*.*"],
+        "lmfuzz": ["py.typed", "*.pyi", "models/*/*.*", "models/*/*/*", "report/*.*", "exports/*.txt"],
         "lmfuzz.corpora": ["*.txt", "*.md", "*/*.txt", "*/*.dict", "*/*.py", "*/*.toml", "*/*.gz"],
     },
     install_requires=[

@@ -1,4 +1,4 @@
-"""What exported tests are made with: findings that were written down, run again one by one."""
+"""What exported tests import: recorded findings, run again one by one."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -6,18 +6,20 @@ from typing import Any
 
 import pytest
 
-from lmfuzz.analysis.replay import Recorded, Replay, verdict_line
+from lmfuzz.analysis.recorded import Recorded
+from lmfuzz.analysis.replay import Replay
+from lmfuzz.analysis.verdict import verdict_line
 from lmfuzz.errors import TargetError, UsageError, printable
 
 MODEL = "LMFUZZ_MODEL"  # the variable that names another version of the model
 
 
 class RecordedFindings:
-    """Findings of a campaign, ready to be run again on its model, or on the one that LMFUZZ_MODEL names.
+    """Run findings of a campaign again, on its model or on the one that LMFUZZ_MODEL names.
 
     Args:
-        campaign: what ``lmfuzz export --format pytest`` wrote down of the campaign.
-        findings: what it wrote down of each finding.
+        campaign: what ``lmfuzz export --format pytest`` recorded of the campaign.
+        findings: what it recorded of each finding.
 
     Raises:
         Failed: pytest's failure, in one sentence, when the model or an objective cannot be loaded.

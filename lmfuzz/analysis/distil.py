@@ -1,4 +1,4 @@
-"""The fewest rows that cover what a campaign's archive holds: seeds for other campaigns."""
+"""The fewest inputs that cover what a campaign's archive holds: seeds for other campaigns."""
 
 import json
 import math
@@ -15,15 +15,20 @@ from lmfuzz.inputs.spaces import BoxSpace, TextSpace
 from lmfuzz.storage.record import CampaignRecord
 from lmfuzz.types import Array, FloatArray, IntArray
 
-_TILE = 1024  # points whose distances to as many others are looked at at once, a multiple of 8
+_TILE = 1024  # points on each side of a matrix of distances, a multiple of 8
 
 
 @dataclass(frozen=True, slots=True)
 class Distilled:
-    """What was written: ``rows`` seeds, which cover ``states`` within ``radius``.
+    """Hold what was written.
 
-    corpus: how many rows the corpus has. respelled: prompts of tokens that a tokenizer spells otherwise;
-    left_out: those among them that it does not spell as a legal row.
+    Attributes:
+        rows: how many seeds were written.
+        states: how many states they cover.
+        radius: the distance within which they cover them.
+        corpus: how many rows the corpus has.
+        respelled: how many prompts of tokens the tokenizer makes other tokens of.
+        left_out: how many of those are left out, since the other tokens are not a legal input.
     """
 
     rows: int
@@ -38,9 +43,16 @@ def distil(directory: Path, file: Path, radius: float | None = None) -> Distille
     """Write the fewest rows that cover the archive within ``radius``, those that cover most first.
 
     Rows and points are those stored when the states were new: no model is run. The default radius is the
-    campaign's own. Any two states are farther apart than that, so that each needs its own row: what falls
-    away is what the corpus holds besides. UsageError for an empty archive, a radius that is none, or a file
-    that would not read back: prompts are .jsonl, numbers .npy.
+    campaign's own. Any two states are farther apart than that, so each needs its own row, and only what the
+    corpus holds besides is dropped.
+
+    Args:
+        directory: the campaign.
+        file: the file to write; .jsonl for prompts, .npy for images and numbers.
+        radius: how near a row must be to a state that it covers.
+
+    Raises:
+        UsageError: the archive is empty, the radius is not a distance, or --seeds could not read the file.
     """
     files.check(file)
     record = CampaignRecord.read(directory)
@@ -50,7 +62,7 @@ def distil(directory: Path, file: Path, radius: float | None = None) -> Distille
         raise UsageError(f"the radius must be a finite distance of at least 0, not {radius:g}")
     ending = ".npy" if isinstance(space, BoxSpace) else ".jsonl"
     if file.suffix != ending:
-        raise UsageError(f"-o {file} does not end in {ending}, as --seeds needs it of this campaign's rows")
+        raise UsageError(f"-o {file} does not end in {ending}, which --seeds needs for inputs of this kind")
     if not states.rows:
         raise UsageError(f"the archive of the campaign in {directory} is empty: there is nothing to distil")
     every = np.arange(len(states.rows))
@@ -67,18 +79,18 @@ def distil(directory: Path, file: Path, radius: float | None = None) -> Distille
 
 
 def _legible(rows: Sequence[Array], space: TextSpace) -> tuple[list[Array], int]:
-    """The rows whose texts are legal, and how many of all are spelled otherwise than they are."""
+    """The rows whose texts are legal, and of how many the tokenizer makes other tokens."""
     spelled = [(row, space.respelled(row)) for row in rows]
     kept = [row for row, other in spelled if other is None or space.legal(space.batch([other]))[0]]
     return kept, sum(other is not None for _, other in spelled)
 
 
 def cover(points: FloatArray, radius: float, groups: Array) -> IntArray:
-    """Which of the points (N, D) are, together, within ``radius`` of all, those that cover most first.
+    """Return which of the points (N, D) together are within ``radius`` of all, those that cover most first.
 
-    A point covers itself, and others of its own of the ``groups`` (N,). Greedy set cover (Chvatal 1979):
-    the point that covers most of what is left, of several the earliest; at most 1 + ln N times as many as
-    the fewest. Needs N * N / 8 bytes.
+    A point covers itself, and others of its own group (``groups`` (N,)). Greedy set cover (Chvatal 1979)
+    takes the point that covers most of what is left, the earliest of several: at most 1 + ln N times as many
+    as the fewest. Needs N * N / 8 bytes.
     """
     near = _near(points, radius, groups)
     gains = np.bitwise_count(near).sum(axis=1, dtype=np.int32)
@@ -96,19 +108,16 @@ def cover(points: FloatArray, radius: float, groups: Array) -> IntArray:
 def _near(points: FloatArray, radius: float, groups: Array) -> Array:
     """Which points are near which, a bit each: uint8 (N, N / 8), symmetric, each near itself.
 
-    What rounding leaves in doubt is not near: a row more, and all is covered.
+    Points that rounding leaves in doubt are not near: that costs a row, but everything is covered.
     """
     exact = points.astype(np.float64) - points.mean(axis=0, dtype=np.float64)
     halves = ((exact * exact).sum(axis=1) - radius * radius / 2) / 2
-    doubt = 2.1 * (points.shape[1] + 8) * max(halves.max(), radius * radius)  # in units of the last place
-    single = doubt * 2.0**-24 < 1e-3 * radius * radius
-    kind, unit = (np.float32, 2.0**-24) if single else (np.float64, 2.0**-53)
-    some, halves = exact.astype(kind), (halves + doubt * unit).astype(kind)
+    halves += 2.1 * (points.shape[1] + 8) * max(halves.max(), radius * radius) * 2.0**-53  # of rounding
     near = np.empty((len(points), -(-len(points) // 8)), np.uint8)
     tiles = [slice(start, start + _TILE) for start in range(0, len(points), _TILE)]
     for i, rows in enumerate(tiles):
         for columns in tiles[i:]:
-            bits = some[rows] @ some[columns].T - halves[rows, None] >= halves[columns]
+            bits = exact[rows] @ exact[columns].T - halves[rows, None] >= halves[columns]
             bits &= groups[rows, None] == groups[columns]
             if rows == columns:
                 bits &= bits.T

@@ -16,34 +16,33 @@ from lmfuzz.types import Finding
 def shrink(directory: Path, number: int | None = None, own: Own = NOTHING) -> Iterator[tuple[int, Finding]]:
     """Shrink the findings of a campaign, or one; each is on disk when it is yielded, with its number.
 
-    One that does not fail again stays as it is, without a minimal input. What is minimal already costs
-    nothing.
+    A finding that does not fail again stays as it is, without a minimal input. One that is minimal already
+    costs nothing.
 
     Raises:
-        UsageError: there is no such campaign or finding, or its model is another now.
+        UsageError: there is no such campaign or finding, or its model has changed.
         TargetError: the model cannot be loaded.
-        DiskError: the disk takes no more.
+        DiskError: the disk is full.
     """
     with Store.resume(directory) as store:
         record = store.record()
-        found = dict(enumerate(record.findings, start=1))
-        if number is not None:
-            found = {number: record.finding(number)}
-        large = any(finding.minimal is None for finding in found.values())
+        numbers = range(1, len(record.findings) + 1) if number is None else [number]
+        large = any(record.finding(n).minimal is None for n in numbers)
         shrinks = shrinker(record, own) if large else None
-        for n, finding in found.items():
+        for n in numbers:
+            finding = record.finding(n)
             if shrinks is not None and finding.minimal is None:
                 finding = _shrunk(n, finding, shrinks, store)
             yield n, finding
 
 
 def _shrunk(number: int, finding: Finding, shrinks: Shrinker, store: Store) -> Finding:
-    """The finding with its minimal input, which is on disk by then; as it is when it does not fail again."""
+    """The finding with its minimal input, which is on disk by then; as it is if it does not fail again."""
     if (small := shrinks(finding)) is None:
         return finding
     store.minimise(number, small)
     if isinstance(store.space, BoxSpace) and store.space.image:
-        from lmfuzz.inputs import render  # only where it is used: it loads Pillow
+        from lmfuzz.inputs import render  # only when it is used: it loads Pillow
 
         seed = shrinks.seeds.row(finding.origin)
         render.save_minimal(store.directory / PICTURES, number, small.row, seed, store.space)

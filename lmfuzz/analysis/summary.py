@@ -1,6 +1,5 @@
-"""What a person reads of a campaign: its summary, its findings, one finding with its lineage."""
+"""What a person reads about a campaign: its summary, its findings, one finding with its lineage."""
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -19,18 +18,16 @@ _ENDINGS = {
     "findings": "enough was found",
     "done": "every seed is done",
 }
-UNFINISHED = "unfinished"  # how a campaign ended that was killed, or runs
+UNFINISHED = "unfinished"  # the reason of a campaign that was killed, or still runs
 
 
 def alone_words(by_text: bool) -> str:
-    """What is to be said of the text of tokens, spelled by the tokenizer."""
-    return (
-        "fails, too" if by_text else "is spelled as other tokens, which do not fail: these tokens are needed"
-    )
+    """Return what the text of a prompt of tokens does when the tokenizer reads it."""
+    return "fails too" if by_text else "is tokenized differently and does not fail: these tokens are needed"
 
 
 def reduction(small: Minimal, space: Space) -> str:
-    """``57 -> 2 characters, 24 executions``."""
+    """Return how much shrinking made of it: ``57 -> 2 characters, 24 executions``."""
     if isinstance(space, BoxSpace):
         unit = f"changed {'pixels' if space.image else 'values'}"
     else:
@@ -39,7 +36,7 @@ def reduction(small: Minimal, space: Space) -> str:
 
 
 def finding_record(finding: Finding, number: int | None = None) -> dict[str, Any]:
-    """A finding for machines; its row is numbers, ``span`` places in the output."""
+    """Return a finding for machines; its row is numbers, ``span`` places in the output."""
     about = {} if number is None else {"number": number}
     texts = {"bucket": finding.bucket, "label": finding.label, "row": finding.row.tolist()}
     small = finding.minimal
@@ -48,11 +45,11 @@ def finding_record(finding: Finding, number: int | None = None) -> dict[str, Any
 
 
 def summary(record: CampaignRecord, unwritten: Sequence[Finding] = ()) -> dict[str, Any]:
-    """How the campaign stands, as of its last commit: the object that ``--json`` prints.
+    """Return the campaign as of its last commit, as ``--json`` prints it.
 
-    seconds and time_in_target are seconds; novelty_rate and stability are shares, 0 to 1; findings:
-    objective -> bucket -> kept, hits and the labels of the kept ones; those that could not be written
-    are among them, and ``unwritten`` says how many these are.
+    seconds and time_in_target are seconds; novelty_rate and stability are shares, 0 to 1; findings are
+    objective -> bucket -> kept, hits and the labels of the kept ones. Findings that could not be written are
+    among them, and ``unwritten`` says how many these are.
     """
     findings: dict[str, dict[str, Any]] = {}
     for finding in [*record.findings, *unwritten]:
@@ -81,8 +78,8 @@ def summary(record: CampaignRecord, unwritten: Sequence[Finding] = ()) -> dict[s
     }
 
 
-def summary_lines(numbers: dict[str, Any]) -> Iterator[str]:
-    """The summary in words; buckets with the most hits first."""
+def summary_lines(numbers: dict[str, Any], buckets: bool = True) -> Iterator[str]:
+    """Yield the summary in words, with a table of the buckets unless that is not wanted."""
     seconds, inside = numbers["seconds"], numbers["time_in_target"]
     yield (
         f"{plural(numbers['executions'], 'execution')} in {format_duration(seconds)} "
@@ -93,11 +90,12 @@ def summary_lines(numbers: dict[str, Any]) -> Iterator[str]:
     )
     if trials := numbers["trials"]:
         yield trials_line(trials)
-    yield from bucket_lines(numbers["findings"])
+    if buckets:
+        yield from bucket_lines(numbers["findings"])
     if numbers["unwritten"]:
         yield f"{plural(numbers['unwritten'], 'finding')} of these could not be written"
     for name, count in numbers["unscored"].items():
-        yield f"not scored by {escape(name)}: {plural(count, 'row')} (neither safe nor a finding)"
+        yield f"not scored by {escape(name)}: {plural(count, 'input')} (neither safe nor a finding)"
     for name, errors in numbers["errors"].items():
         times = plural(sum(errors.values()), "time")
         yield f"the objective {escape(name)} raised {times}; the first traceback:"
@@ -105,7 +103,7 @@ def summary_lines(numbers: dict[str, Any]) -> Iterator[str]:
 
 
 def _trials(of: Outcomes) -> dict[str, Any]:
-    """What became of the seeds: how many hit as they are, or were solved, with how many queries."""
+    """What became of the seeds: how many hit unchanged, or were solved, and with how many queries."""
     used, far = of.queries[of.solved], of.distance[of.solved]
     return {
         "seeds": len(of.solved), "natural": int(of.natural.sum()), "solved": int(of.solved.sum()),
@@ -117,9 +115,9 @@ def _trials(of: Outcomes) -> dict[str, Any]:
 
 
 def trials_line(trials: dict[str, Any]) -> str:
-    """The seeds in words."""
+    """Return what became of the seeds, in words."""
     tried = trials["seeds"] - trials["natural"]
-    natural = f"; {trials['natural']} of {trials['seeds']} seeds hit as they are" if trials["natural"] else ""
+    natural = f"; {trials['natural']} of {trials['seeds']} seeds hit unchanged" if trials["natural"] else ""
     solved = f"{trials['solved']} of {plural(tried, 'seed')} solved"
     if not trials["solved"]:
         return f"{solved} with {trials['queries']} queries{natural}"
@@ -130,7 +128,7 @@ def trials_line(trials: dict[str, Any]) -> str:
 
 
 def bucket_lines(findings: dict[str, dict[str, Any]]) -> Iterator[str]:
-    """A table of the buckets: kept, hits, and how many of the kept were not confirmed every time."""
+    """Yield a table of the buckets: kept, hits, and how many of the kept did not fail every time."""
     rows = [(name, bucket) for buckets in findings.values() for name, bucket in buckets.items()]
     if not rows:
         yield "nothing was found"
@@ -139,13 +137,13 @@ def bucket_lines(findings: dict[str, dict[str, Any]]) -> Iterator[str]:
     yield f"{plural(kept, 'finding')} in {plural(len(rows), 'bucket')}:"
     yield f"  {'kept':>4}  {'hits':>7}  bucket"
     for name, bucket in sorted(rows, key=lambda row: (-row[1]["hits"], row[0])):
-        flaky = Counter(label for label in bucket["labels"] if label != "confirmed")
-        note = f"  ({sum(flaky.values())} flaky)" if flaky else ""
+        flaky = sum(label != "confirmed" for label in bucket["labels"])
+        note = f"  ({flaky} flaky)" if flaky else ""
         yield f"  {bucket['kept']:>4}  {bucket['hits']:>7}  {bucket_title(name)}{note}"
 
 
 def detail_lines(record: CampaignRecord, number: int) -> Iterator[str]:
-    """Everything about one finding."""
+    """Yield everything about one finding."""
     finding, space, pictures = record.finding(number), record.space, record.directory / PICTURES
     yield f"finding {number} of {record.directory}"
     yield f"bucket      {bucket_title(finding.bucket)}"
@@ -161,20 +159,25 @@ def detail_lines(record: CampaignRecord, number: int) -> Iterator[str]:
     if (picture := pictures / f"{number}.png").exists():
         yield f"pictures    {picture}: the seed, the input, and the difference (grey: no change)"
     if (picture := pictures / f"{number}-minimal.png").exists():
-        yield f"            {picture}: the same of the minimal input"
+        yield f"            {picture}: the same for the minimal input"
     yield f"found       at execution {finding.execution}, model {record.identity}"
     yield "lineage"
-    rows = record.rows
-    for row in record.lineage(finding):
-        made = record.operator(int(rows.operator[row])) or "seed"
-        yield f'  #{row:<7} {made:<12} "{escape(space.decode(rows.row(row)))}"'
+    for row, made, text in ancestors(record, finding):
+        yield f'  #{row:<7} {made:<12} "{escape(text)}"'
     last = "seed" if finding.parent < 0 else record.spec.search.partition(":")[0]
     yield f'  {"this":<8} {record.operator(finding.operator) or last:<12} "{escape(finding.prompt)}"'
     yield f"replay it with: {replay_command(record.directory, number)}"
 
 
+def ancestors(record: CampaignRecord, finding: Finding) -> list[tuple[int, str, str]]:
+    """Return the id, the operator and the text of each row that a finding descends from, its seed first."""
+    rows = record.rows
+    made = [(row, record.operator(int(rows.operator[row])) or "seed") for row in record.lineage(finding)]
+    return [(row, name, record.space.decode(rows.row(row))) for row, name in made]
+
+
 def facts(finding: Finding, space: Space) -> Iterator[tuple[str, str]]:
-    """What is to be said of a finding beside its texts, by name."""
+    """Yield what is known of a finding besides its texts, by name."""
     yield "evidence", escape(finding.evidence.words)
     yield "margin", f"{finding.margin:.4g}"
     if isinstance(space, BoxSpace):

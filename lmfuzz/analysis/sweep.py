@@ -1,8 +1,8 @@
-"""A sweep: a grid of campaigns, each in a process and a directory of its own; what was killed goes on.
+"""A sweep: a grid of campaigns, each in its own process and directory; a campaign that was killed goes on.
 
 A campaign belongs to the sweep by its spec: its directory's name ends with a digest of it. Its process holds
-a lock to its end, whatever becomes of the sweep that started it; the process that the next sweep starts waits
-for that one (cli/sweep_campaign.py). So no campaign is lost, and none runs twice.
+a lock until it ends, whatever becomes of the sweep that started it; the process that the next sweep starts
+waits for that one (cli/sweep_campaign.py). So no campaign is lost, and none runs twice.
 """
 
 import hashlib
@@ -10,16 +10,15 @@ import itertools
 import json
 import math
 import re
-import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
-from threading import Lock
+from subprocess import DEVNULL, STDOUT, Popen
 from typing import Any, NamedTuple, Protocol, Self, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -35,33 +34,39 @@ from lmfuzz.storage.directory import has_commit, lock
 from lmfuzz.storage.record import CampaignRecord
 
 Settings = dict[str, Any]
-TICK = 0.2  # seconds between looks at what was asked for
+TICK = 0.1  # seconds between looks at the processes
 CAMPAIGNS, LOGS = "campaigns", "logs"
 _MOST = 100_000  # campaigns
 _DIGEST = 10  # characters
-_PROCESS = "lmfuzz.cli.sweep_campaign"  # what a campaign is run with
-_OWN = "lmfuzz: "  # begins a line of lmfuzz's own
-_UNREADABLE = 2  # how the process of a campaign ends whose database cannot be read
+_PROCESS = "lmfuzz.cli.sweep_campaign"  # the module that runs a campaign
+_OWN = "lmfuzz: "  # how lmfuzz's own lines begin
+_UNREADABLE = 2  # the exit code for a database that cannot be read
 _names = attrgetter("search", "feature", "objectives", "operators", "twin")  # of a spec
 
 
 class Plan(BaseModel):
-    """What a sweep file says: settings that all campaigns share, and the axes of the grid.
+    """Hold what a sweep file says: settings that all campaigns share, and the axes of the grid.
 
     An axis is the name of a setting with the list of its values, or any name with tables of settings, each
-    under the name of its value; several tables under one name ([[grid.AXIS.NAME]]) are trials of the same.
+    under the name of its value; several tables under one name ([[grid.AXIS.NAME]]) are trials of one value.
+
+    Attributes:
+        campaign: the settings that all campaigns share.
+        grid: the axes.
+        trials: N for the seeds 0 to N - 1, unless the grid has ``seed``.
+        baseline: for some axes, the value that the other values are compared with.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     campaign: Settings = {}
     grid: dict[str, list[Any] | dict[str, Settings | list[Settings]]] = {}
-    trials: int | None = Field(default=None, ge=1, le=_MOST)  # seeds 0 to N - 1, unless grid has 'seed'
-    baseline: Settings = {}  # axis -> value: what the others are compared with
+    trials: int | None = Field(default=None, ge=1, le=_MOST)
+    baseline: Settings = {}
 
 
 class _Point(NamedTuple):
-    """A value of an axis: what it is called, and what it sets; ``number`` tells trials of the same apart."""
+    """A value of an axis: its name, and what it sets; ``number`` tells trials of one value apart."""
 
     label: str
     settings: Settings
@@ -70,7 +75,7 @@ class _Point(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """One campaign of a sweep; ``labels``: axis -> value of what it is a trial of."""
+    """Hold one campaign of a sweep; ``labels`` are the axes and values that it is a trial of."""
 
     name: str
     labels: tuple[tuple[str, str], ...]
@@ -78,56 +83,58 @@ class Cell:
 
     @cached_property
     def digest(self) -> str:
-        """Names the spec; keys that have their default do not count, so that new ones change nothing."""
+        """A name for the spec; settings that have their default do not count, so new ones change nothing."""
         text = json.dumps(self.spec.model_dump(exclude_defaults=True), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:_DIGEST]
 
 
 def read(path: Path) -> Plan:
-    """The plan in a file; UsageError for whatever it has wrong, with the nearest key."""
+    """Return the plan in a file; raises UsageError for whatever is wrong in it, with the nearest key."""
     config = specs.read(path)
     for key in config:
         if key in Spec.model_fields:
-            raise UsageError(f"{key} in {path} stands outside of a table; put it below [campaign] or [grid]")
+            raise UsageError(f"{key} in {path} stands outside any table; put it below [campaign] or [grid]")
         if key not in Plan.model_fields:
             raise UsageError(f"unknown key {key!r} in {path}{nearest(key, Plan.model_fields)}")
     try:
         return Plan(**config)
     except ValidationError as error:
-        place = error.errors()[0]["loc"]
-        if place[0] == "grid" and len(place) > 1:
-            wrong = f"{place[1]} in [grid] must be a list of values, or tables of settings"
+        key, *inside = map(str, error.errors()[0]["loc"])
+        if key == "grid" and inside:
+            wrong = f"{inside[0]} in [grid] must be a list of values, or tables of settings"
             raise UsageError(f"{path}: {wrong}") from None
-        key = str(place[0])
-        annotation = dict if key != "trials" else int
-        wrong = complaint(error, config[key], annotation).replace("must be dict", "must be a table")
-        raise UsageError(f"{key} in {path} {wrong}") from None
+        wrong = complaint(error, config[key], int if key == "trials" else dict)
+        raise UsageError(f"{key} in {path} {wrong.replace('must be dict', 'must be a table')}") from None
 
 
 def label(value: Any) -> str:
-    """What a value is called: texts as they are, a list's joined."""
+    """Return the name of a value: a text as it is, a list joined by +."""
     if isinstance(value, list):
         return " + ".join(map(label, value))
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def cells(plan: Plan, file: str) -> list[Cell]:
-    """All campaigns of a plan, the first trial of everything before the second; UsageError for what is wrong.
+    """Return all campaigns of a plan, the first trial of everything before the second.
 
-    file: what the plan was read from, for sentences.
+    Args:
+        plan: the plan.
+        file: what the plan was read from, for error messages.
+
+    Raises:
+        UsageError: something in the plan is wrong.
     """
     axes = {name: _points(name, axis, file) for name, axis in plan.grid.items()}
     if "seed" in plan.campaign or (plan.trials and "seed" in axes):
-        right = "write trials = N for seeds 0 to N - 1, or seed in [grid]"
-        raise UsageError(f"{file} says twice what the seeds are; {right}")
+        right = "write either trials = 20 for the seeds 0 to 19, or seed in [grid]"
+        raise UsageError(f"{file} gives the seeds in two ways; {right}")
     seeds = axes.pop("seed", None) or _points("seed", [*range(plan.trials or ENOUGH)], file)
     _check_baseline(plan, axes, file)
     if (many := math.prod(map(len, [seeds, *axes.values()]))) > _MOST:
-        raise UsageError(f"{file} asks for {many} campaigns; {_MOST} are the most")
+        raise UsageError(f"{file} asks for {many} campaigns; the limit is {_MOST}")
     found: dict[str, Cell] = {}
     for points in itertools.product(seeds, *axes.values()):
-        named = dict(zip(["seed", *axes], points, strict=True))
-        cell = _cell(plan, named, axes, file)
+        cell = _cell(plan, dict(zip(["seed", *axes], points, strict=True)), axes, file)
         if (same := found.setdefault(cell.digest, cell)) is not cell:
             raise UsageError(f"two campaigns of {file} are the same: {same.name}, and {cell.name}")
     for spec in {str(_names(cell.spec)): cell.spec for cell in found.values()}.values():
@@ -140,30 +147,26 @@ def _points(name: str, axis: list[Any] | Mapping[str, Any], file: str) -> list[_
     if isinstance(axis, list):
         field = Spec.model_fields.get(name)
         several = field is not None and get_origin(field.annotation) is list
-        found = [_Point(label(v), {name: [v] if several and isinstance(v, str) else v}) for v in axis]
-        names = [point.label for point in found]
+        named = [(label(v), [{name: [v] if several and isinstance(v, str) else v}]) for v in axis]
     else:
-        tables = {at: given if isinstance(given, list) else [given] for at, given in axis.items()}
-        found = [
-            _Point(at, settings, f".{number}" if len(many) > 1 else "")
-            for at, many in tables.items()
-            for number, settings in enumerate(many)
-        ]
-        names = list(tables)
-    if not found:
+        named = [(at, given if isinstance(given, list) else [given]) for at, given in axis.items()]
+    if not any(many for _, many in named):
         raise UsageError(f"{name} in [grid] of {file} has no values")
-    if twice := [at for at, times in Counter(names).items() if times > 1]:
+    if twice := [at for at, times in Counter(at for at, _ in named).items() if times > 1]:
         raise UsageError(f"{name} in [grid] of {file} names {twice[0]} twice")
-    return found
+    return [
+        _Point(at, settings, f".{number}" if len(many) > 1 else "")
+        for at, many in named
+        for number, settings in enumerate(many)
+    ]
 
 
 def _cell(plan: Plan, named: Mapping[str, _Point], axes: Mapping[str, list[_Point]], file: str) -> Cell:
     settings: Settings = {"threads": 1, **plan.campaign}
     set_by: dict[str, str] = {}
     for name, point in named.items():
-        if twice := set_by.keys() & point.settings.keys():
-            key = min(twice)
-            raise UsageError(f"{key} in {file} is set by two axes, {set_by[key]} and {name}")
+        if twice := sorted(set_by.keys() & point.settings.keys()):
+            raise UsageError(f"{twice[0]} in {file} is set by two axes, {set_by[twice[0]]} and {name}")
         settings |= point.settings
         set_by |= dict.fromkeys(point.settings, name)
     varied = [name for name, points in axes.items() if len(points) > 1]
@@ -174,33 +177,34 @@ def _cell(plan: Plan, named: Mapping[str, _Point], axes: Mapping[str, list[_Poin
 
 def _check_baseline(plan: Plan, axes: Mapping[str, list[_Point]], file: str) -> None:
     for name, value in plan.baseline.items():
+        where = f"[baseline] of {file}"
         if name not in axes:
-            raise UsageError(f"[baseline] of {file} names {name!r}, which is no axis{nearest(name, axes)}")
+            raise UsageError(f"{where} names {name!r}, which is not an axis{nearest(name, axes)}")
         known = [point.label for point in axes[name]]
         if label(value) not in known:
-            wrong = f"{name} in [baseline] of {file} is {label(value)!r}, which that axis has not"
+            wrong = f"{name} in {where} is {label(value)!r}, which is not a value of that axis"
             raise UsageError(wrong + nearest(label(value), known))
 
 
 class View(Protocol):
-    """Who looks on."""
+    """What follows a sweep."""
 
     def begun(self, cell: Cell, again: bool) -> None:
-        """A campaign begins, or goes on."""
+        """Note that a campaign begins, or goes on."""
 
     def ended(self, cell: Cell) -> None:
-        """A campaign is at its end."""
+        """Note that a campaign has ended."""
 
     def failed(self, failure: "Failure") -> None:
-        """A campaign could not be run."""
+        """Note that a campaign could not be run."""
 
     def tick(self) -> object:
-        """Some time has passed."""
+        """Note that some time has passed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why there is no trial of a campaign; ``code`` is how its process ended, minus a signal's number."""
+    """Hold why a campaign failed; ``code`` is its exit code, or minus the signal that killed it."""
 
     cell: Cell
     code: int
@@ -208,19 +212,25 @@ class Failure:
 
 
 class Sweep:
-    """The campaigns of a plan in a folder; a context manager that keeps other sweeps out of it.
+    """Run the campaigns of a plan in a folder; a context manager that keeps other sweeps out of it.
 
-    One whose database cannot be read has failed. UsageError when another sweep works in the folder, or it
-    is a campaign's.
+    Attributes:
+        cells: the campaigns.
+        folder: where they are.
+        failures: those that failed, or whose database cannot be read.
+        done: those that have ended, in the order in which they did.
+        running: those under way, with their processes.
+
+    Raises:
+        UsageError: another sweep works in the folder, or it belongs to a campaign.
     """
 
     def __init__(self, found: Sequence[Cell], folder: Path) -> None:
         self.cells, self.folder = list(found), folder
         self.failures: dict[Cell, Failure] = {}
-        self.done: dict[Cell, Trial] = {}  # in the order of their ends
-        self.running: dict[Cell, subprocess.Popen[bytes]] = {}
-        self._stopped, self._turn = False, Lock()  # which of the threads speaks
-        self._asked: set[Cell] = set()  # to end
+        self.done: dict[Cell, Trial] = {}
+        self.running: dict[Cell, Popen[bytes]] = {}
+        self._stopped = self._asked = False
         if (folder / DATABASE).exists():
             raise UsageError(f"{folder} is a campaign, not a sweep; give another folder with -o")
         for name in (CAMPAIGNS, LOGS):
@@ -237,90 +247,88 @@ class Sweep:
         self._lock.release()
 
     def directory(self, cell: Cell) -> Path:
-        """Where a campaign is, or will be; its digest is what counts, axes may have come since."""
+        """Return where a campaign is, or will be; its digest decides, since axes may have been added."""
         plain = re.sub(r"[^\w=.+-]+", "-", cell.name, flags=re.ASCII).strip("-.")[:80]
         return self._places.setdefault(cell.digest, self.folder / CAMPAIGNS / f"{plain}-{cell.digest}")
 
     def log(self, cell: Cell) -> Path:
-        """What a campaign printed."""
+        """Return the file with what a campaign printed."""
         return self.folder / LOGS / f"{self.directory(cell).name}.log"
 
     def stop(self) -> None:
-        """End the campaigns under way in order, and begin no other."""
+        """Ask the campaigns under way to end, and begin no other."""
         self._stopped = True
 
     @property
     def interrupted(self) -> bool:
-        """Whether it was stopped before all campaigns were at their ends."""
+        """Whether it was stopped before all campaigns had ended."""
         return self._stopped and len(self.done) < len(self.cells)
 
     def run(self, jobs: int, view: View) -> None:
-        """Bring the campaigns to their ends, ``jobs`` at a time, or until ``stop``; ``failures`` are left."""
+        """Run the campaigns to their ends, ``jobs`` at a time, until ``stop``; skip those that failed."""
         for failure in self.failures.values():
             view.failed(failure)
-        ended = {*self.done, *self.failures}
-        with ThreadPoolExecutor(jobs) as pool:
-            left = {pool.submit(self._run, cell, view) for cell in self.cells if cell not in ended}
-            try:
-                while left:
-                    done, left = wait(left, TICK, FIRST_COMPLETED)
-                    for future in done:
-                        future.result()  # or what it raised
-                    if self._stopped:
-                        self._terminate()
-                    view.tick()
-            finally:
-                while wait(left, TICK).not_done:  # after an error: no process is left behind
-                    self._stopped = True
+        left = [cell for cell in self.cells if cell not in self.done and cell not in self.failures]
+        self._asked = False
+        try:
+            while self.running or (left and not self._stopped):
+                while left and len(self.running) < jobs and not self._stopped:
+                    self._begin(left.pop(0), view)
+                if self._stopped:
                     self._terminate()
+                time.sleep(TICK)
+                for cell in [cell for cell, process in self.running.items() if process.poll() is not None]:
+                    self._end(cell, view)
+                view.tick()
+        finally:  # after an error: leave no process running
+            self._terminate()
+            for process in self.running.values():
+                process.wait()
 
-    def _run(self, cell: Cell, view: View) -> None:
-        """Run a campaign in a process of its own, and take note of how that ended."""
-        if self._stopped:
-            return
+    def _begin(self, cell: Cell, view: View) -> None:
+        """Run a campaign in a process of its own."""
         directory, log = self.directory(cell), self.log(cell)
-        with self._turn:
-            view.begun(cell, has_commit(directory))
+        view.begun(cell, has_commit(directory))
         specs.write(cell.spec, config := log.with_suffix(".toml"), {}, {})
         command = [sys.executable, "-m", _PROCESS, str(config), str(directory)]
         with log.open("ab") as said:
-            self.running[cell] = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT,
-                process_group=0,  # Ctrl-C is for the sweep, which passes it on
-            )  # fmt: skip
-        code = self.running[cell].wait()
-        del self.running[cell]
-        with self._turn:
-            if not self._judge(cell) and not self._stopped:
-                self.failures[cell] = Failure(cell, code, self._said(cell, code))
-            if cell in self.done:
-                view.ended(cell)
-            elif cell in self.failures:
-                view.failed(self.failures[cell])
+            self.running[cell] = Popen(  # in a group of its own: Ctrl-C is for the sweep, which passes it on
+                command, stdin=DEVNULL, stdout=said, stderr=STDOUT, process_group=0
+            )
+
+    def _end(self, cell: Cell, view: View) -> None:
+        """Record how the process of a campaign ended."""
+        code = self.running.pop(cell).returncode
+        if not self._judge(cell) and not self._stopped:
+            self.failures[cell] = Failure(cell, code, self._said(cell, code))
+        if cell in self.done:
+            view.ended(cell)
+        elif cell in self.failures:
+            view.failed(self.failures[cell])
 
     def _judge(self, cell: Cell) -> bool:
-        """Whether a campaign is at its end or cannot be read, of which it takes note."""
+        """Whether a campaign has ended or cannot be read; records which."""
         directory = self.directory(cell)
         try:
             if not has_commit(directory) or not (record := CampaignRecord.read(directory)).at_end:
                 return False
             self.done[cell] = trial(record)
-        except Exception as error:  # whatever is in the database; the others go on
+        except Exception as error:  # whatever is in the database, the other campaigns go on
             words = str(error) if isinstance(error, UsageError) else f"{directory}: {one_line(error)}"
             self.failures[cell] = Failure(cell, _UNREADABLE, words)
         return True
 
     def _terminate(self) -> None:
-        """Ask the processes under way to end, each once: the second time would not be in order."""
-        for cell, process in list(self.running.items()):
-            if cell not in self._asked:
-                self._asked.add(cell)
+        """Ask the processes under way to end, each once: asked twice, they end at once."""
+        if not self._asked:
+            for process in self.running.values():
                 process.terminate()
+        self._asked = True
 
     def _said(self, cell: Cell, code: int) -> str:
-        """Why a campaign's process ended, in its own words where it has any."""
+        """Why a campaign's process ended, in its own words if it has any."""
         if code < 0:
-            return f"its process was killed by signal {-code}; the same sweep again goes on with it"
+            return f"its process was killed by signal {-code}; run the same sweep again to go on with it"
         lines = self.log(cell).read_text(encoding="utf-8", errors="replace").splitlines()
         own = [line.removeprefix(_OWN) for line in lines if line.startswith(_OWN)]
         return own[-1] if own else f"exit code {code}, see {self.log(cell)}"

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmfuzz import files
-from lmfuzz.analysis.replay import Recorded, Replay, Verdict
+from lmfuzz.analysis.recorded import Recorded
+from lmfuzz.analysis.replay import Replay
 from lmfuzz.analysis.shrink import shrink
 from lmfuzz.analysis.summary import finding_record, summary, summary_lines
+from lmfuzz.analysis.verdict import Verdict
 from lmfuzz.api.given import Objects
 from lmfuzz.api.progress import bar
 from lmfuzz.api.running import go_on, silent

@@ -84,7 +84,7 @@ class SweepView(View):
         settings: dict[tuple[tuple[str, str], ...], list[Cell]] = {}
         for cell in self.sweep.cells:
             settings.setdefault(cell.labels, []).append(cell)
-        under_way = {cell.labels for cell in list(self.sweep.running)}  # which other threads change
+        under_way = {cell.labels for cell in self.sweep.running}
         for labels, cells in sorted(settings.items(), key=lambda pair: pair[0] not in under_way):
             ended = [self.sweep.done[cell] for cell in cells if cell in self.sweep.done]
             now = [cell for cell in cells if cell in self.sweep.running]

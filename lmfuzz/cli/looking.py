@@ -54,7 +54,9 @@ def replay(
     that fail there again alone: a seed that fails only alone is missed.
     """
     from lmfuzz import files
-    from lmfuzz.analysis.replay import Recorded, Replay, verdict_line, verdict_record
+    from lmfuzz.analysis.recorded import Recorded
+    from lmfuzz.analysis.replay import Replay
+    from lmfuzz.analysis.verdict import verdict_line, verdict_record
     from lmfuzz.exports import export_model as dossier
     from lmfuzz.exports import formats
     from lmfuzz.storage.record import CampaignRecord

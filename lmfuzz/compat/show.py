@@ -1,5 +1,5 @@
-"""``lmfuzz.show``, as tests that 0.3.0 exported import it."""
+"""``lmfuzz.show``, as the tests that 0.3.0 exported import it."""
 
-from lmfuzz.analysis.replay import verdict_line
+from lmfuzz.analysis.verdict import verdict_line
 
 __all__ = ["verdict_line"]

@@ -1,4 +1,4 @@
-"""``lmfuzz.spaces``, as targets that were written for 0.3.0 import it."""
+"""``lmfuzz.spaces``, as targets written for 0.3.0 import it."""
 
 from lmfuzz.inputs.spaces import BoxSpace, TextSpace
 

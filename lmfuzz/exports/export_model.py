@@ -1,79 +1,43 @@
-"""What all exports are made of: findings and seeds, and how each stands."""
+"""What all exports are made from: a campaign, or a replay, and the state of each finding and seed."""
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lmfuzz.analysis.replay import Recorded, Replay, Verdict
+from lmfuzz.analysis.recorded import Recorded
+from lmfuzz.analysis.replay import Replay
 from lmfuzz.analysis.summary import summary, summary_lines
+from lmfuzz.analysis.verdict import FAILS, OPEN, Verdict
 from lmfuzz.storage.record import CampaignRecord
-from lmfuzz.text import bucket_title, escape, plural, quote_output, replay_command, shorten
-from lmfuzz.types import SEED, Evidence, Finding
+from lmfuzz.text import bucket_title, escape, plural, quote_output, replay_command
+from lmfuzz.types import SEED, Evidence, Finding, Reruns
 
-FAILS, PASSES, OPEN = "fails", "passes", "open"  # OPEN: could not be judged
-
-_MORE = {False: "newly failing", None: "failing, whether anew is unknown", OPEN: "not judged"}
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """A finding, or a seed as if it were one, and how it stands.
-
-    finding: of a replay as it is now, with the output and evidence of that. state: FAILS, PASSES or OPEN;
-    ``words`` say it for a person. was: the bucket it was found in, where it is in another now. A seed that
-    passes has no objective.
-    """
-
-    number: int
-    finding: Finding
-    state: str
-    words: str
-    seed: bool = False
-    before: bool | None = True  # of a seed, whether it failed on the campaign's model; None: not known
-    was: str = ""
-
-    @property
-    def bucket(self) -> str:
-        """The bucket it was found in, by which it is known from one replay to the next."""
-        return self.was or self.finding.bucket
-
-    @property
-    def name(self) -> str:
-        """``finding 3: BUCKET``, or ``seed 12``; on one line."""
-        bucket = f": {bucket_title(self.bucket)}" if self.finding.objective else ""
-        return f"{'seed' if self.seed else 'finding'} {self.number}{bucket}"
-
-    @property
-    def line(self) -> str:
-        """How it stands, its prompt and its output, on one line."""
-        now = f", now {bucket_title(self.finding.bucket)}" if self.was else ""
-        return (
-            f"{escape(self.words)}{now}: {shorten(self.finding.prompt)} -> {quote_output(self.finding, 60)}"
-        )
+BUNDLED = "the bundled model"
+_MORE = {False: "newly failing", None: "failing, unknown since when", OPEN: "not judged"}
 
 
 @dataclass(frozen=True, slots=True)
 class Dossier:
-    """A campaign, or a replay of it, to be written down."""
+    """Hold a campaign, or a replay of one, as it is exported; ``about`` are lines for a person."""
 
     directory: Path
     recorded: Recorded
     model: str
     identity: str
-    cases: Sequence[Case]
-    about: Sequence[str]  # lines for a person
+    cases: Sequence[Verdict]
+    about: Sequence[str]
     replayed: bool = False
 
     @property
     def empty(self) -> str:
-        """That there are no findings, or ''."""
+        """A sentence that there are no findings, or ''."""
         return "" if self.cases else f"{escape(str(self.directory))} has no findings"
 
-    def details(self, case: Case) -> list[str]:
-        """All about a case that fails, line by line."""
-        finding = case.finding
-        lines = [f"bucket    {bucket_title(finding.bucket)}"] if case.was else []
+    def details(self, case: Verdict) -> list[str]:
+        """Return everything about a case that fails, line by line."""
+        finding = case.now
+        lines = [f"bucket    {bucket_title(case.moved)}"] if case.moved else []
         lines += [f'prompt    "{escape(finding.prompt)}"', f"output    {quote_output(finding)}"]
         if finding.evidence.words:
             lines.append(f"evidence  {escape(finding.evidence.words)}")
@@ -84,28 +48,28 @@ class Dossier:
 
 
 def campaign(directory: Path) -> Dossier:
-    """The campaign in a directory; UsageError as CampaignRecord.read."""
+    """Return the campaign in a directory; raises UsageError as CampaignRecord.read does."""
     record = CampaignRecord.read(directory)
     recorded = Recorded.of(record)
-    cases = [Case(n, finding, FAILS, finding.label) for n, finding in recorded.findings.items()]
-    about = tuple(summary_lines(summary(record)))
-    return Dossier(directory, recorded, _model(recorded.spec.model), recorded.identity, cases, about)
+    cases = [recorded_case(n, finding) for n, finding in recorded.findings.items()]
+    about = list(summary_lines(summary(record)))
+    return Dossier(directory, recorded, recorded.spec.model or BUNDLED, recorded.identity, cases, about)
 
 
 def judged(directory: Path, replay: Replay, verdicts: Sequence[Verdict], with_seeds: bool) -> Dossier:
-    """What a replay came to; ``with_seeds``: seeds without a verdict pass, unless they are findings."""
-    cases = [_case(verdict) for verdict in verdicts]
+    """Return what a replay came to; ``with_seeds``: seeds that have no verdict and are no findings pass."""
+    cases = list(verdicts)
     bad = {verdict.number for verdict in verdicts if verdict.seed}
     found = {finding.row.tobytes() for finding in replay.recorded.findings.values()}
     for i, (row, text) in enumerate(replay.recorded.seeds if with_seeds else ()):
         if i not in bad and row.tobytes() not in found:
             seed = Finding("", 0.0, Evidence("", ""), row, text, "", SEED, SEED, 0, 0, 0)
-            cases.append(Case(i, seed, PASSES, "passes", seed=True))
-    about, model = [_summary(cases)], _model(replay.spec.model)
+            cases.append(Verdict(i, seed, Reruns(0, 1, 0), "", seed=True))
+    about, model = [_summary(cases)], replay.spec.model or BUNDLED
     return Dossier(directory, replay.recorded, model, replay.identity, cases, about, replayed=True)
 
 
-def _summary(everything: Sequence[Case]) -> str:
+def _summary(everything: Sequence[Verdict]) -> str:
     """What a replay came to, on one line."""
     parts = []
     for seed, what in ((False, "finding"), (True, "seed")):
@@ -118,12 +82,7 @@ def _summary(everything: Sequence[Case]) -> str:
     return "; ".join(parts) or "there was nothing to run again"
 
 
-def _case(verdict: Verdict) -> Case:
-    again = verdict.again
-    state = FAILS if again.failed else OPEN if again.unscored else PASSES
-    was = verdict.finding.bucket if verdict.moved else ""
-    return Case(verdict.number, verdict.now, state, verdict.words, verdict.seed, verdict.before, was)
-
-
-def _model(name: str) -> str:
-    return name or "the bundled model"
+def recorded_case(number: int, finding: Finding) -> Verdict:
+    """Return a finding as the campaign recorded it."""
+    again = Reruns(finding.failed, finding.runs - finding.failed - finding.unscored, finding.unscored)
+    return Verdict(number, finding, again, finding.output, evidence=finding.evidence, recorded=True)

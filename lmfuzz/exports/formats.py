@@ -17,7 +17,7 @@ FORMATS: dict[str, Callable[[Dossier], str]] = {
 
 
 def known(name: str) -> Callable[[Dossier], str]:
-    """The format of this name; UsageError with the nearest when there is none."""
+    """Return the format of this name; UsageError, with the nearest name, if there is none."""
     if name not in FORMATS:
         close = nearest(name, FORMATS) or f"; there are {', '.join(FORMATS)}"
         raise UsageError(f"there is no format {name!r}{close}")

@@ -3,12 +3,13 @@
 from collections import Counter
 from xml.etree import ElementTree
 
-from lmfuzz.exports.export_model import FAILS, OPEN, Case, Dossier
+from lmfuzz.analysis.verdict import FAILS, OPEN, Verdict
+from lmfuzz.exports.export_model import Dossier
 from lmfuzz.text import escape
 
 
 def junit(dossier: Dossier) -> str:
-    """One suite of findings, and one of seeds where these were run."""
+    """Return one suite of findings, and one of seeds if these were run."""
     whole = ElementTree.Element("testsuites", name="lmfuzz")
     _suite(whole, dossier, "findings", [case for case in dossier.cases if not case.seed])
     if seeds := [case for case in dossier.cases if case.seed]:
@@ -19,26 +20,24 @@ def junit(dossier: Dossier) -> str:
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{ElementTree.tostring(whole, encoding="unicode")}\n'
 
 
-def _suite(whole: ElementTree.Element, dossier: Dossier, name: str, cases: list[Case]) -> None:
-    suite = ElementTree.SubElement(whole, "testsuite", name=f"lmfuzz {name}")
+def _suite(whole: ElementTree.Element, dossier: Dossier, name: str, cases: list[Verdict]) -> None:
+    states = Counter(case.state for case in cases)
+    counts = {"tests": len(cases) or 1, "failures": states[FAILS], "errors": states[OPEN], "skipped": 0}
+    numbers = {key: str(count) for key, count in counts.items()}
+    suite = ElementTree.SubElement(whole, "testsuite", {"name": f"lmfuzz {name}", **numbers, "time": "0"})
     about = ElementTree.SubElement(suite, "properties")
     for key, value in (("model", dossier.model), ("identity", dossier.identity)):
         ElementTree.SubElement(about, "property", name=key, value=escape(value))
     for case in cases:
-        test = _test(suite, name, case.name)
+        test = _test(suite, name, case.title)
         if case.state == FAILS:
-            ElementTree.SubElement(
-                test, "failure", type=escape(case.finding.objective), message=case.line
-            ).text = "\n".join(dossier.details(case))
+            kind = escape(case.finding.objective)
+            failure = ElementTree.SubElement(test, "failure", type=kind, message=case.line())
+            failure.text = "\n".join(dossier.details(case))
         elif case.state == OPEN:
-            ElementTree.SubElement(test, "error", type="unjudged", message=case.line)
+            ElementTree.SubElement(test, "error", type="unjudged", message=case.line())
     if not cases:  # some CI systems take a report without any test for a mistake
         _test(suite, name, "nothing was found")
-    kinds = Counter(kind.tag for kind in suite.iterfind("testcase/*"))
-    counts = {"tests": len(suite) - 1, "failures": kinds["failure"], "errors": kinds["error"], "skipped": 0}
-    for key, count in counts.items():
-        suite.set(key, str(count))
-    suite.set("time", "0")
     if dossier.about and name == "findings":
         ElementTree.SubElement(suite, "system-out").text = "\n".join(dossier.about)
 

@@ -1,4 +1,4 @@
-"""Findings as Markdown, for people: texts stand in code, in which nothing is obeyed."""
+"""Findings as Markdown, for people: texts stand in code, so that no markup in them acts."""
 
 from collections.abc import Sequence
 
@@ -7,14 +7,14 @@ from lmfuzz.text import escape, fence, markdown_code
 
 
 def markdown(dossier: Dossier) -> str:
-    """A headline, how the campaign stands, and a section per finding."""
+    """Return a headline, a summary of the campaign, and a section per finding."""
     lines = [f"# lmfuzz: {_code(str(dossier.directory))}", "", f"Model {_code(dossier.model)}.", ""]
     if dossier.about:
         lines += _block(dossier.about)
     if dossier.empty:
         lines += ["Nothing was found.", ""]
     for case in dossier.cases:
-        lines += [f"## {_code(case.name)}", "", *_block(dossier.details(case))]
+        lines += [f"## {_code(case.title)}", "", *_block(dossier.details(case))]
     return "\n".join(lines)
 
 

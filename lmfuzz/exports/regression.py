@@ -1,32 +1,12 @@
-"""Findings as a file of tests for pytest, which needs lmfuzz and the model, and no campaign."""
+"""Findings as a file of tests for pytest, which needs lmfuzz and the model but no campaign."""
+
+from pathlib import Path
 
 import lmfuzz
 from lmfuzz.exports.export_model import Dossier
 from lmfuzz.text import json_value
 
-_FILE = '''"""What lmfuzz {version} found, a test for each; it fails as long as the model still misbehaves.
-
-From {source}: {count}. Run it with pytest, in the folder that lmfuzz was
-started in: the model, and files that the objectives need, are looked for from there.
-LMFUZZ_MODEL=OTHER runs the tests on another version of the model. Where a model cannot be loaded they fail.
-"""
-
-import pytest
-
-from lmfuzz.testing import RecordedFindings
-
-CAMPAIGN = {campaign}
-
-FINDINGS = [
-{findings}]
-
-
-@pytest.fixture(scope="module")
-def recorded():
-    return RecordedFindings(CAMPAIGN, FINDINGS)
-
-
-{tests}'''
+_FILE = Path(__file__).with_suffix(".txt")  # the template
 _TESTS = """@pytest.mark.parametrize("number", [finding["number"] for finding in FINDINGS])
 def test_finding(recorded, number):
     recorded.check(number)
@@ -38,14 +18,17 @@ _NONE = '''def test_nothing_was_found():
 
 
 def pytest_file(dossier: Dossier) -> str:
-    """The source of the file, in ASCII: texts are literals, nothing of them is code."""
+    """Return the source of the file, in ASCII: texts are literals, and none of them is code."""
     campaign, findings = dossier.recorded.pack()
     lines = [f"    # finding {f['number']}\n    {json_value(f)!a},\n" for f in findings]
-    words = dossier.empty or f"{len(findings)} in all"
-    return _FILE.format(
-        version=lmfuzz.__version__, source=_inside(str(dossier.directory)), count=_inside(words),
-        campaign=ascii(json_value(campaign)), findings="".join(lines), tests=_TESTS if findings else _NONE,
-    )  # fmt: skip
+    return _FILE.read_text(encoding="utf-8").format(
+        version=lmfuzz.__version__,
+        source=_inside(str(dossier.directory)),
+        count=_inside(dossier.empty or f"{len(findings)} in all"),
+        campaign=ascii(json_value(campaign)),
+        findings="".join(lines),
+        tests=_TESTS if findings else _NONE,
+    )
 
 
 def _inside(text: str) -> str:

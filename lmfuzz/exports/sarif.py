@@ -7,15 +7,18 @@ from typing import Any
 from urllib.parse import quote
 
 import lmfuzz
-from lmfuzz.exports.export_model import FAILS, PASSES, Case, Dossier
+from lmfuzz.analysis.verdict import FAILS, PASSES, Verdict
+from lmfuzz.exports.export_model import Dossier
 from lmfuzz.files import CAMPAIGN
 from lmfuzz.text import as_utf8, escape, strict_json
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+# No links and placeholders in messages (SARIF 2.1.0, 3.11.5 and 3.11.6).
+_HARMLESS = {ord("["): r"\[", ord("]"): r"\]", ord("{"): "{{", ord("}"): "}}"}
 
 
 def sarif(dossier: Dossier) -> str:
-    """One run; what passes is left out, what could not be judged is open."""
+    """Return one run; what passes is left out, what could not be judged is open."""
     cases = [case for case in dossier.cases if case.state != PASSES]
     rules = list(dict.fromkeys(_rule(case) for case in cases))
     about = [{"id": rule, "shortDescription": {"text": f"the model misbehaves: {rule}"}} for rule in rules]
@@ -27,7 +30,7 @@ def sarif(dossier: Dossier) -> str:
         "invocations": [{
             "executionSuccessful": True,
             "toolExecutionNotifications": [
-                {"level": "note", "message": {"text": _message(line)}} for line in notes
+                {"level": "note", "message": {"text": line.translate(_HARMLESS)}} for line in notes
             ],
         }],
         "columnKind": "unicodeCodePoints",
@@ -37,21 +40,21 @@ def sarif(dossier: Dossier) -> str:
     return strict_json({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}, indent=1) + "\n"
 
 
-def _rule(case: Case) -> str:
+def _rule(case: Verdict) -> str:
     return escape(case.finding.objective) or "input"
 
 
-def _result(dossier: Dossier, case: Case, rule: int) -> dict[str, Any]:
-    finding, fails = case.finding, case.state == FAILS
+def _result(dossier: Dossier, case: Verdict, rule: int) -> dict[str, Any]:
+    finding, fails = case.now, case.state == FAILS
     place = {"artifactLocation": {"uri": _uri(dossier.directory / CAMPAIGN)}, "region": {"startLine": 1}}
-    same = as_utf8(f"{case.bucket}\0{finding.prompt}").encode()
+    same = as_utf8(f"{case.finding.bucket}\0{finding.prompt}").encode()
     return {
         "ruleId": _rule(case), "ruleIndex": rule,
         "kind": "fail" if fails else "open", "level": "error" if fails else "none",
-        "message": {"text": _message(f"{case.name}: {case.line}")},
+        "message": {"text": f"{case.title}: {case.line()}".translate(_HARMLESS)},
         "locations": [{
             "physicalLocation": place,
-            "logicalLocations": [{"name": f"{'seed' if case.seed else 'finding'} {case.number}"}],
+            "logicalLocations": [{"name": case.name}],
         }],
         "baselineState": "new" if not (case.before and dossier.replayed) else "unchanged",
         "partialFingerprints": {"bucketAndPrompt/v1": hashlib.sha256(same).hexdigest()},
@@ -60,13 +63,6 @@ def _result(dossier: Dossier, case: Case, rule: int) -> dict[str, Any]:
             "output": finding.output, "evidence": finding.evidence.words,
         },
     }  # fmt: skip
-
-
-def _message(text: str) -> str:
-    """A text without links and placeholders (SARIF 2.1.0, 3.11.5 and 3.11.6)."""
-    for letter, harmless in {"[": r"\[", "]": r"\]", "{": "{{", "}": "}}"}.items():
-        text = text.replace(letter, harmless)
-    return text
 
 
 def _uri(path: Path) -> str:

@@ -14,19 +14,19 @@ COLUMNS = (
 
 
 def jsonl(dossier: Dossier) -> str:
-    """One object per finding, as ``lmfuzz show --json`` has it; a file of prompts for --seeds, too."""
+    """Return an object per finding, as ``lmfuzz show --json`` has it; --seeds reads it as prompts too."""
     about = {"model": dossier.model, "identity": dossier.identity}
-    records = (finding_record(case.finding, case.number) for case in dossier.cases)
+    records = (finding_record(case.now, case.number) for case in dossier.cases)
     return "".join(f"{strict_json({**record, **about})}\n" for record in records)
 
 
 def csv_table(dossier: Dossier) -> str:
-    r"""A table with a head; texts are escaped (a backslash is \\, a new line \n), ' before formulas."""
+    r"""Return a table with a head; texts are escaped (a new line is \n), and formulas begin with '."""
     out = io.StringIO()
     table = csv.writer(out, quoting=csv.QUOTE_ALL)
     table.writerow(COLUMNS)
     for case in dossier.cases:
-        finding, evidence = case.finding, case.finding.evidence
+        finding, evidence = case.now, case.now.evidence
         row = {
             **finding_record(finding, case.number), "signature": evidence.signature, "words": evidence.words,
             "bad": finding.output[slice(*evidence.span)] if evidence.span else "",

@@ -1,4 +1,4 @@
-"""What a report says of several campaigns together: what tells them apart, and their hits side by side."""
+"""What a report says about several campaigns: what tells them apart, and their hits side by side."""
 
 import re
 from collections.abc import Sequence
@@ -9,15 +9,14 @@ from typing import Any
 from lmfuzz.report.campaign_view import Account
 from lmfuzz.spec import Spec
 
-# A sweep's name of a campaign: settings, and a digest of its spec.
-_CELL = re.compile(r"(.+=.*)-[0-9a-f]{10}")
-_SETTING = re.compile(r"-(?=[^-=]+=)")  # between two of them
+_CELL = re.compile(r"(.+=.*)-[0-9a-f]{10}")  # a campaign's directory in a sweep: settings and a digest
+_SETTING = re.compile(r"-(?=[^-=]+=)")  # between two settings
 
 
 def names(directories: Sequence[Path]) -> list[str]:
-    """Names that tell campaigns apart: their paths without what all have in common at either end.
+    """Return names that tell campaigns apart: their paths without what all share at either end.
 
-    Those of a sweep are called by the settings that differ, where these tell them apart.
+    Campaigns of a sweep are named by the settings that differ, if these tell them apart.
     """
     parts = [directory.parts for directory in directories]
     least = max(0, min(map(len, parts)) - 1)
@@ -36,9 +35,9 @@ def names(directories: Sequence[Path]) -> list[str]:
 
 
 def hits(accounts: Sequence[Account]) -> list[tuple[str, list[int | None]]]:
-    """The hits of every bucket in each campaign, the bucket that most of them found first.
+    """Return the hits of every bucket in each campaign, the bucket that most of them found first.
 
-    None where a campaign did not have the bucket's objective, so that it could not find it.
+    None means that a campaign did not have the bucket's objective, so it could not find it.
     """
     found: dict[tuple[str, str], list[int | None]] = {}
     for i, account in enumerate(accounts):
@@ -52,22 +51,20 @@ def hits(accounts: Sequence[Account]) -> list[tuple[str, list[int | None]]]:
 
 
 def differences(accounts: Sequence[Account]) -> list[str]:
-    """Sentences on which settings differ, and what that means for a comparison."""
+    """Return sentences on which settings differ, and what that means for a comparison."""
     specs = [account.record.spec.model_dump() for account in accounts]
     differ = [key for key in Spec.model_fields if _several([spec[key] for spec in specs])]
     said = ", ".join(differ).replace("_", " ")
     sentences = [f"Settings that differ: {said}." if differ else "All settings are the same."]
     if _several([account.record.identity for account in accounts]):
-        sentences.append("The models, or how they wrote, differ: what one did, another may be unable to do.")
+        sentences.append("The models or their decoding differ: one may be unable to do what another did.")
     if "objectives" in differ:
-        sentences.append(
-            'The objectives differ: a bucket that a campaign had no objective for is marked "not looked for".'
-        )
+        sentences.append('The objectives differ: "not looked for" marks buckets without an objective.')
     return sentences
 
 
 def _shared(parts: Sequence[Sequence[str]]) -> int:
-    """How many parts at the beginning all have in common."""
+    """How many leading parts all have in common."""
     return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, zip(*parts, strict=False)))
 
 

@@ -1,7 +1,7 @@
 """Findings as a report shows them, by bucket; all texts are escaped as for a terminal.
 
-A page stays small, whatever a model wrote: every text is cut to so many characters, '...' in its place, and
-a report shows so many findings, the first of every bucket before the second of any.
+A page stays small, whatever a model wrote: long texts are cut, with '...' for what is left out, and a report
+shows a limited number of findings, the first of every bucket before the second of any.
 """
 
 import base64
@@ -11,26 +11,32 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
-from lmfuzz.analysis.summary import alone_words, facts
+from lmfuzz.analysis.summary import alone_words, ancestors, facts
 from lmfuzz.inputs.spaces import BoxSpace
 from lmfuzz.storage.record import CampaignRecord
 from lmfuzz.text import bucket_title, cut, escape, excerpt, replay_command, shorten
 from lmfuzz.types import Array, Finding
 
 MOST = 250  # findings that a report shows
-TEXT, TITLE, ROW, NAME = 400, 80, 60, 40  # characters of a text, a bucket, a row of a lineage, an operator
-PROMPT, OUTPUT = 40, 60  # characters of these in a line
-PICTURES = 1_500_000  # bytes that all pictures of a report take: they cannot be cut
-STEPS = 6  # rows of a lineage that are shown beside its seed
+TEXT, TITLE, ROW, NAME = 400, 80, 60, 40  # characters of a text, a bucket, an ancestor, an operator
+PROMPT, OUTPUT = 40, 60  # characters of these on a line
+PICTURES = 1_500_000  # bytes of pictures after which a report shows no more of them
+STEPS = 6  # ancestors that are shown besides the seed
 TALLEST = 224  # pixels of a picture
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A finding; ``about`` says more of it.
+    """Hold a finding as it is shown.
 
-    lineage: operator and text of the rows that it descends from; ``left_out`` of these are not shown.
-    pictures: of it and of its minimal row, as data: addresses, '' when there is none, or no room.
+    Attributes:
+        number: its number.
+        finding: the finding.
+        about: more about it, by name.
+        lineage: the operator and text of each ancestor.
+        left_out: how many ancestors are not shown.
+        pictures: data: addresses of its picture and of that of its minimal input; '' for one that is missing,
+            or would make the report too large.
     """
 
     number: int
@@ -43,9 +49,9 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """A behaviour that was found; ``hits`` counts all rows that showed it, kept or not.
+    """Hold a behaviour that was found; ``hits`` counts all inputs that showed it, kept or not.
 
-    entries: of those of its findings that are shown.
+    Its findings that the report shows have ``entries``.
     """
 
     name: str
@@ -55,7 +61,7 @@ class Bucket:
 
     @property
     def title(self) -> str:
-        """Its name in few characters."""
+        """Its name, shortened."""
         return cut(bucket_title(self.name), TITLE)
 
     @property
@@ -70,13 +76,13 @@ class Bucket:
 
     @property
     def minimal(self) -> str:
-        """The smallest minimal prompt among its findings, '' when none was shrunk."""
+        """The smallest minimal prompt among its findings; '' if none was shrunk."""
         known = [finding.minimal for finding in self.findings if finding.minimal is not None]
         return shorten(min(known, key=lambda one: one.size).prompt, OUTPUT) if known else ""
 
 
 def buckets(record: CampaignRecord, campaigns: int) -> list[Bucket]:
-    """The buckets of one of ``campaigns`` in a report, those with the most hits first."""
+    """Return the buckets of one of ``campaigns`` in a report, those with the most hits first."""
     numbers: dict[str, list[int]] = {}
     for number, finding in enumerate(record.findings, start=1):
         numbers.setdefault(finding.bucket, []).append(number)
@@ -84,67 +90,52 @@ def buckets(record: CampaignRecord, campaigns: int) -> list[Bucket]:
     names = sorted(numbers, key=lambda name: (-hits[name], name))
     ranks = zip_longest(*(numbers[name] for name in names))  # the first of every bucket, the second ...
     shown = [n for rank in ranks for n in rank if n is not None][: MOST // campaigns]
-    pictures = _Pictures(record, PICTURES // campaigns)
-    entries = {n: _entry(record, n, pictures) for n in shown}
-    return [
-        Bucket(
-            name, hits[name], [record.findings[n - 1] for n in numbers[name]],
-            [entries[n] for n in numbers[name] if n in entries],
-        )
-        for name in names
-    ]  # fmt: skip
+    entries: dict[int, Entry] = {}
+    left = PICTURES // campaigns
+    for n in shown:
+        entries[n] = _entry(record, n, left > 0)
+        left -= sum(map(len, entries[n].pictures))
+    found = {name: [record.finding(n) for n in some] for name, some in numbers.items()}
+    seen = {name: [entries[n] for n in some if n in entries] for name, some in numbers.items()}
+    return [Bucket(name, hits[name], found[name], seen[name]) for name in names]
 
 
-def _entry(record: CampaignRecord, number: int, pictures: "_Pictures") -> Entry:
-    finding, lineage = record.finding(number), record.lineage(record.finding(number))
+def _entry(record: CampaignRecord, number: int, drawn: bool) -> Entry:
+    finding = record.finding(number)
+    lineage = [(cut(escape(by), NAME), shorten(text, ROW)) for _, by, text in ancestors(record, finding)]
     made = record.operator(finding.operator) or (record.spec.search if finding.parent >= 0 else "")
-    how = f"last changed by {cut(escape(made), NAME)}" if made else "a seed as it is"
+    how = f"last changed by {cut(escape(made), NAME)}" if made else "an unchanged seed"
     shown = lineage if len(lineage) <= STEPS + 2 else [lineage[0], *lineage[-STEPS:]]
     about = [
         *((name.capitalize(), cut(value, TEXT)) for name, value in facts(finding, record.space)),
         ("Found", f"at execution {finding.execution:,}, {how}"),
         ("Replay", escape(replay_command(record.directory, number))),
     ]
-    small = "" if finding.minimal is None else pictures(finding, finding.minimal.row)
-    return Entry(
-        number, finding, about, [_ancestor(record, row) for row in shown], len(lineage) - len(shown),
-        (pictures(finding, finding.row), small),
-    )  # fmt: skip
-
-
-def _ancestor(record: CampaignRecord, row: int) -> tuple[str, str]:
-    name = record.operator(int(record.rows.operator[row])) or "seed"
-    return cut(escape(name), NAME), shorten(record.space.decode(record.rows.row(row)), ROW)
+    own = _picture(record, finding, finding.row) if drawn else ""
+    small = _picture(record, finding, finding.minimal.row) if drawn and finding.minimal else ""
+    return Entry(number, finding, about, shown, len(lineage) - len(shown), (own, small))
 
 
 def brief(finding: Finding) -> tuple[str, tuple[str, str, str]]:
-    """Its prompt and its output in few characters."""
+    """Return the prompt and the output of a finding, shortened."""
     return shorten(finding.prompt, PROMPT), excerpt(finding, OUTPUT)
 
 
-# What a template does to texts, to findings, and to what is known of a text alone.
+# The filters of the templates.
 FILTERS: dict[str, Callable[..., Any]] = {
     "text": lambda text: cut(escape(text), TEXT), "output": lambda finding: excerpt(finding, TEXT),
     "brief": brief, "alone": alone_words,
 }  # fmt: skip
 
 
-class _Pictures:
-    """Pictures as data: addresses, ``room`` bytes of them."""
+def _picture(record: CampaignRecord, finding: Finding, row: Array) -> str:
+    """The seed, ``row`` and their difference as a data: address; '' if they are no images."""
+    space, seed = record.space, finding.origin
+    if not (isinstance(space, BoxSpace) and space.image and seed >= 0):
+        return ""
+    from lmfuzz.inputs import render  # only when it is used: it loads Pillow
 
-    def __init__(self, record: CampaignRecord, room: int) -> None:
-        self._record, self._room = record, room
-
-    def __call__(self, finding: Finding, row: Array) -> str:
-        """The seed, ``row`` and their difference."""
-        space, seed = self._record.space, finding.origin
-        if not (isinstance(space, BoxSpace) and space.image and seed >= 0 and self._room > 0):
-            return ""
-        from lmfuzz.inputs import render as pictures  # only where it is used: it loads Pillow
-
-        picture = pictures.beside(row, self._record.rows.row(seed), space)
-        picture.thumbnail((4 * TALLEST, TALLEST))
-        picture.save(file := io.BytesIO(), "PNG", optimize=True)
-        address = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
-        self._room -= len(address)
-        return address if self._room > 0 else ""
+    picture = render.beside(row, record.rows.row(seed), space)
+    picture.thumbnail((4 * TALLEST, TALLEST))
+    picture.save(file := io.BytesIO(), "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"

@@ -1,4 +1,4 @@
-"""What a campaign has not seen yet: how probable is it that the next row shows something new?"""
+"""How probable it is that the next input shows something new."""
 
 from dataclasses import dataclass, replace
 from math import sqrt
@@ -13,16 +13,16 @@ DEVIATIONS = 1.959964  # of the normal interval at LEVEL
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """A probability with its interval at LEVEL; ``count`` of ``rows`` is what it was estimated from.
+    """Hold a probability, with its interval at LEVEL, that was estimated from ``count`` of ``rows``.
 
-    ``unit`` is what was counted, and what the probability is of.
+    ``unit`` names what was counted.
     """
 
     count: int
     rows: int
     low: float
     high: float
-    unit: str = "rows"
+    unit: str = "inputs"
 
     @property
     def value(self) -> float:
@@ -31,24 +31,27 @@ class Share:
 
 
 def observed(count: int, rows: int) -> Share:
-    """The share of ``count`` in ``rows``, with the exact binomial interval (Clopper & Pearson 1934)."""
-    from scipy import stats  # only where it is used
+    """Return the share of ``count`` in ``rows``, its interval exact binomial (Clopper & Pearson 1934)."""
+    from scipy import stats  # only when it is used
 
     low, high = stats.binomtest(count, rows).proportion_ci(LEVEL)
     return Share(count, rows, float(low), float(high))
 
 
 def unseen(times: IntArray, rows: int, once: int | None = None) -> Share:
-    """The probability that the next row shows some kind, one or several, that none of ``rows`` showed.
+    """Return the probability that the next row shows one or more kinds that none of ``rows`` showed.
 
-    ``times``, integers (N,), says in how many rows each kind was seen; ``once`` how many rows showed a kind
-    that no other did. The estimate is the share of these rows: Good-Turing (Good 1953; of fuzzing: STADS,
-    Böhme 2018), each row left out in turn, so that a row may show several kinds, or none. Without ``once``
-    it is the number of kinds seen once (Q1 of incidence data, Chao & Colwell 2017), all rows at most: equal
-    where a row shows one kind, the expected number of new kinds, and so no less, where it shows several.
-    The interval is the wider, at each end, of Esty's (1983), normal and with the kinds seen twice, and of
-    the exact binomial one, which has a width where nothing was seen once. Both are of rows drawn
-    independently.
+    The estimate is Good-Turing's (Good 1953; for fuzzing Böhme 2018, STADS): the share of rows that showed a
+    kind that no other row did. A row may show several kinds, or none. The interval is the wider, at each
+    end, of Esty's (1983), which is normal and uses the kinds seen twice, and of the exact binomial one, which
+    has a width even if nothing was seen once. Both assume rows drawn independently.
+
+    Args:
+        times: in how many rows each kind was seen, int (N,).
+        rows: how many rows there were.
+        once: how many rows showed a kind that no other row did. If it is None, the number of kinds seen once
+            (Q1 of incidence data, Chao & Colwell 2017), at most all rows: the same if a row shows one kind;
+            the expected number of new kinds, so no less, if it shows several.
     """
     known, twice = int((times == 1).sum()), int((times == 2).sum())
     once = min(rows, known if once is None else once)
@@ -59,9 +62,9 @@ def unseen(times: IntArray, rows: int, once: int | None = None) -> Share:
 
 
 def lately(births: IntArray, executions: int, share: float = 0.1) -> Share:
-    """The share of new states in the last tenth of ``executions``; ``births`` (N,): when each was new.
+    """Return the share of new states in the last tenth of ``executions``; ``births`` (N,) says when each was.
 
-    Executions are more than rows: those of the calibration and of re-runs alone are among them.
+    There are more executions than rows: the calibration and the re-runs of findings count too.
     """
     window = max(1, round(share * executions))
     found = observed(min(window, int(np.sum(births > executions - window))), window)

@@ -13,8 +13,9 @@ from lmfuzz.analysis.sweep_results import ENDS, LOG_RANK, SOONER, Quote, Results
 from lmfuzz.report.page import template
 from lmfuzz.text import as_utf8, bucket_title, columns, escape, markdown_code, plural, spreadsheet_cell
 
-Shown = tuple[list[str], list[list[str]]]  # heads, and rows
-MOST = 40  # buckets that a page shows; the CSV has all
+Shown = tuple[list[str], list[list[str]]]  # heads and rows
+MOST = 40  # buckets on a page; the CSV has all
+_FORMS = {"more": ".2f", "executions": ".0f"}  # how numbers are shown, if not with four digits
 _HEADS = {
     "trials": "trials", "executions": "executions", "seconds": "seconds", "buckets": "buckets",
     "more": "A12, more buckets", "p": "p (Mann-Whitney)", "bucket": "bucket", "found": "found",
@@ -23,7 +24,7 @@ _HEADS = {
 
 
 def shown(table: Table, most: int | None = None, quote: Quote = str) -> Shown:
-    """Heads and rows as a person reads them: escaped, an interval or p beside its value."""
+    """Return heads and rows as a person reads them: escaped, an interval or p beside its value."""
     heads = [name for name in table.columns if not name.endswith((*ENDS, LOG_RANK))]
     texts = []
     for values in table.rows[:most]:
@@ -46,25 +47,20 @@ def _text(name: str, row: Mapping[str, Any]) -> str:
 
 
 def _number(name: str, value: Any) -> str:
-    if value is None:
-        return ""
-    if name == "p":
-        return p_text(value)
-    if name == "more":
-        return f"{value:.2f}"
     if isinstance(value, float):
-        return f"{value:.0f}" if name == "executions" else f"{value:.4g}"
-    return bucket_title(str(value)) if name == "bucket" else escape(str(value))
+        return p_text(value) if name == "p" else format(value, _FORMS.get(name, ".4g"))
+    text = "" if value is None else str(value)
+    return bucket_title(text) if name == "bucket" else escape(text)
 
 
 def as_lines(table: Table) -> Iterator[str]:
-    """A table for a terminal."""
+    """Yield a table as lines for a terminal."""
     heads, rows = shown(table)
     return columns([heads, *rows])
 
 
 def as_csv(table: Table) -> str:
-    """All columns and rows; what a spreadsheet could run begins with '."""
+    """Return all columns and rows; what a spreadsheet could run begins with '."""
     out = io.StringIO()
     rows = [map(spreadsheet_cell, row) for row in (table.columns, *table.rows)]
     csv.writer(out, quoting=csv.QUOTE_NONNUMERIC).writerows(rows)
@@ -72,7 +68,7 @@ def as_csv(table: Table) -> str:
 
 
 def as_markdown(found: Results) -> str:
-    """Both tables and the notes; texts that are not lmfuzz's own stand in code: nothing in it is obeyed."""
+    """Return both tables and the notes; texts that are not lmfuzz's own stand in code: no markup acts."""
     lines = [f"# {markdown_code(escape(found.name))}", ""]
     for caption, heads, rows, left_out in _tables(found, _in_cell):
         lines += [f"## {caption}", ""]
@@ -82,13 +78,13 @@ def as_markdown(found: Results) -> str:
 
 
 def as_html(found: Results) -> str:
-    """A page that opens offline: both tables and the notes."""
+    """Return a page that opens offline, with both tables and the notes."""
     notes = [note.text() for note in found.notes]
     return template("sweep.html").render(name=escape(found.name), tables=_tables(found), notes=notes)
 
 
 def _tables(found: Results, quote: Quote = str) -> Iterator[tuple[str, *Shown, str]]:
-    """Caption, heads and rows of both tables, those of MOST buckets and of any; and what is left out."""
+    """Caption, heads and rows of both tables, for MOST buckets and any; and what is left out."""
     settings = max(1, len(found.settings.rows))
     for table in (found.settings, found.buckets):
         more = len(table.rows) // settings - MOST - 1
@@ -97,12 +93,12 @@ def _tables(found: Results, quote: Quote = str) -> Iterator[tuple[str, *Shown, s
 
 
 def _in_cell(text: str) -> str:
-    """Code in a cell of a Markdown table, which a bar ends, unless backslashes, of an odd number, hide it."""
+    """Code in a cell of a Markdown table: a bar ends it unless an odd number of backslashes come before."""
     return re.sub(r"(\\*)\|", r"\1\1\\|", markdown_code(text))
 
 
 def write(found: Results, folder: Path) -> list[Path]:
-    """The results as files in a folder: results.csv (settings), buckets.csv, results.md, results.html."""
+    """Write results.csv (settings), buckets.csv, results.md and results.html, and return their paths."""
     texts = {
         "results.csv": as_csv(found.settings), "buckets.csv": as_csv(found.buckets),
         "results.md": as_markdown(found), "results.html": as_html(found),

@@ -11,7 +11,9 @@ import pytest
 
 from helpers import small_lms
 from helpers.shell import SEEDS, Shell, forget_files
-from lmfuzz.analysis.replay import Recorded, Replay, verdict_line
+from lmfuzz.analysis.recorded import Recorded
+from lmfuzz.analysis.replay import Replay
+from lmfuzz.analysis.verdict import verdict_line
 from lmfuzz.storage.record import CampaignRecord
 from lmfuzz.targets.toy import Toy
 from lmfuzz.types import Batch, Evidence, Reruns, Trace
@@ -182,8 +184,8 @@ def test_a_model_that_is_gone_leaves_in_doubt_whether_seeds_are_new(
     forget_files()
     done = sh("replay", "c", "--model", "model.py:easy")
     assert done.code == 1
-    assert "seed 4: fails, whether anew is unknown (there is no file old.py), repetition: " in done.out
-    assert done.out.splitlines()[-1].endswith("6 seeds: 0 still failing, 2 failing, whether anew is unknown")
+    assert "seed 4: fails, unknown since when (there is no file old.py), repetition: " in done.out
+    assert done.out.splitlines()[-1].endswith("6 seeds: 0 still failing, 2 failing, unknown since when")
     assert "there is no file old.py" in sh.refused("replay", "c", code=3)
 
 
@@ -204,7 +206,7 @@ def test_rows_are_spelled_anew_for_another_alphabet(sh: Shell, campaign: Callabl
     assert f'seed 0: {words}: "the quick brown fox" -> ""' in lacking.out
     assert "1 not judged" in lacking.out.splitlines()[-1]
     narrow = sh("replay", "c", "--model", "others.py:narrow").out
-    assert 'seed 0: could not be judged (it has 19 symbols, the model takes 12 at most): "' in narrow
+    assert 'seed 0: could not be judged (it has 19 symbols, but the model takes at most 12): "' in narrow
 
 
 def test_tokens_are_spelled_anew_by_another_tokenizer(sh: Shell, tmp_path: Path) -> None:
@@ -239,10 +241,10 @@ def test_a_model_that_takes_none_of_the_rows_is_refused_in_a_sentence(
     sh: Shell, campaign: Callable[..., str]
 ) -> None:
     campaign("model.py:easy")
-    none = "none of the campaign's inputs can be given to the model: "
+    none = "the model cannot be given any of the campaign's inputs: "
     for model, sentence in {
         "others.py:greek": f"{none}character 'v' is not in the model's alphabet",
-        "others.py:numbers": "others.py:numbers takes numbers, and the campaign's inputs are texts; ",
+        "others.py:numbers": "others.py:numbers takes numbers, but the campaign's inputs are texts; ",
     }.items():
         assert sh.refused("replay", "c", "--model", model).startswith(sentence)
     assert "there is no checkpoint folder absent" in sh.refused("replay", "c", "--model", "absent", code=3)

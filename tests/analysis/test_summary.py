@@ -44,7 +44,7 @@ def test_one_of_a_thing_is_singular_and_unwritten_findings_are_counted() -> None
     assert lines[3] == "     1        1  Shouting"
     assert lines[4:7] == [
         "1 finding of these could not be written",
-        "not scored by entropy: 1 row (neither safe nor a finding)",
+        "not scored by entropy: 1 input (neither safe nor a finding)",
         "the objective entropy raised 1 time; the first traceback:",
     ]
 

@@ -115,7 +115,7 @@ def test_a_baseline_on_an_axis_of_one_value_compares_nothing(tmp_path: Path) -> 
     with Sweep(cells(plan, "x"), tmp_path) as sweep:
         compared = results(sweep, plan, [(cell.labels, NOTHING) for cell in sweep.cells])
     words = [note.text() for note in compared.notes]
-    assert "nothing is compared, since what [baseline] names has one value only: search" in words
+    assert "nothing is compared, since the grid has only one value of what [baseline] names: search" in words
     assert not any("no [baseline]" in text for text in words)
 
 
@@ -133,7 +133,7 @@ def test_without_a_baseline_and_findings_it_says_so(tmp_path: Path) -> None:
     none = made(tmp_path, {"random": [NOTHING] * 2, "walk": [NOTHING]}, baseline=False)
     notes = " ".join(note.text() for note in none.notes)
     assert "warning: 1 to 2 trials per setting; below 20" in notes
-    assert "no [baseline] is chosen" in notes
+    assert "there is no [baseline]" in notes
     assert "1 of 4 campaigns are not at their end" in notes
     assert [row[0] for row in none.buckets.rows] == [ANY, ANY]
     for text in (as_csv(none.settings), as_markdown(none), as_html(none)):

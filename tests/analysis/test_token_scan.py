@@ -141,7 +141,7 @@ def test_batches_are_halved_when_memory_runs_out(folder: str, monkeypatch: pytes
 
 def test_it_is_for_causal_language_models_alone(sh: Shell, tmp_path: Path) -> None:
     for model in ("model.py:easy", "corpora:examples/broken_loss.py:broken_loss"):
-        assert "is no Hugging Face causal language model" in sh.refused("tokens", model)
+        assert "is not a Hugging Face causal language model" in sh.refused("tokens", model)
     assert "there is no checkpoint folder nowhere" in sh.refused("tokens", "nowhere", code=3)
     (tmp_path / "bert").mkdir()
     (tmp_path / "bert" / "config.json").write_text('{"model_type": "t5", "is_encoder_decoder": true}')

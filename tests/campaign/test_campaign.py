@@ -11,7 +11,8 @@ import pytest
 from rich.console import Console
 
 from helpers.begun import MODEL, begun, own, parts, restored
-from lmfuzz.analysis.replay import Recorded, Replay
+from lmfuzz.analysis.recorded import Recorded
+from lmfuzz.analysis.replay import Replay
 from lmfuzz.analysis.summary import detail_lines, summary, summary_lines
 from lmfuzz.api.running import default_directory
 from lmfuzz.campaign.campaign import Campaign, spec_for_resume

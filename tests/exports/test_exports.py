@@ -19,13 +19,13 @@ from jsonschema import Draft7Validator
 from markdown_it import MarkdownIt
 
 from helpers.shell import Shell, forget_files
-from lmfuzz.analysis.replay import Recorded
+from lmfuzz.analysis.recorded import Recorded
 from lmfuzz.exports import export_model as dossiers
-from lmfuzz.exports.export_model import FAILS, OPEN, Case, Dossier
+from lmfuzz.exports.export_model import Dossier, recorded_case
 from lmfuzz.exports.formats import FORMATS
 from lmfuzz.spec import Spec
 from lmfuzz.text import escape, shell_quote, spreadsheet_cell, strict_json
-from lmfuzz.types import Evidence, Finding
+from lmfuzz.types import Evidence, Finding, Reruns
 
 HOSTILE = (
     "<script>alert(1)</script>", "\x1b[2J\x1b]0;owned\x07", "a\u202egnp.exe\u2066\u200f", "nul\x00l",
@@ -120,7 +120,8 @@ def hostile(*texts: str) -> Dossier:
     found = {n: finding(text) for n, text in enumerate(texts, start=1)}
     said = {n: one.prompt for n, one in found.items()}
     recorded = Recorded(Spec(model="<b>\x1b"), "\u202e=1", "same", {}, found, said, [])
-    cases = [Case(n, f, OPEN if n % 5 == 0 else FAILS, f.label) for n, f in found.items()]
+    cases = [recorded_case(n, f) for n, f in found.items()]
+    cases[4::5] = [replace(case, again=Reruns(0, 0, 3), recorded=False) for case in cases[4::5]]  # not judged
     return Dossier(Path("runs/<i>`[x](y)"), recorded, "<b>\x1b", "\u202e=1", cases, ["fine"] if texts else [])
 
 
@@ -198,7 +199,7 @@ def test_no_cell_begins_with_a_formula_whatever_is_between_cells(between: str) -
         for value in row:
             number = re.fullmatch(r"-[0-9.]+", value)
             assert number or not value.lstrip(" ").startswith(tuple(signs)), value
-    negative = FORMATS["csv"](replace(hostile("x"), cases=[Case(1, finding("x", margin=-2.5), FAILS, "")]))
+    negative = FORMATS["csv"](replace(hostile("x"), cases=[recorded_case(1, finding("x", margin=-2.5))]))
     assert '"-2.5"' in negative
     assert spreadsheet_cell("a;=1, b;c, -d; e") == "a;'=1, b;c,' -d; e"
 
@@ -511,8 +512,8 @@ def test_a_case_says_what_it_is_about(sh: Shell) -> None:
     sh.fuzz("-o", "c", "--stop-after", "1")
     dossier = dossiers.campaign(Path("c"))
     (case,) = dossier.cases
-    assert case.name.startswith("finding 1: repetition: loop")
-    assert replace(case, seed=True, finding=finding("x", objective="")).name == "seed 1"
+    assert case.title.startswith("finding 1: repetition: loop")
+    assert replace(case, seed=True, finding=finding("x", objective="")).title == "seed 1"
     assert "replay    lmfuzz replay c 1" in dossier.details(case)
     forget_files()
 

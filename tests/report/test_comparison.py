@@ -116,7 +116,7 @@ def test_models_that_differ_are_said_to() -> None:
     assert comparison.differences([one, same]) == ["All settings are the same."]
     differ, models = comparison.differences([one, other])
     assert differ == "Settings that differ: model."
-    assert models.startswith("The models, or how they wrote, differ")
+    assert models.startswith("The models or their decoding differ")
 
 
 def test_a_report_says_which_model_ran_and_from_which_seeds(two: list[Path]) -> None:
@@ -185,4 +185,4 @@ def test_a_campaign_whose_operators_made_nothing_has_no_chart_of_them(two: list[
     account = Account(record)
     account.record.tally.mutants[:] = 0
     assert charts.yields(account) is None
-    assert "No operator made a row" in words(page._page([account]))
+    assert "No operator made an input" in words(page._page([account]))

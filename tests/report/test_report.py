@@ -89,7 +89,7 @@ def test_a_report_says_what_was_found(campaign: Path, sh: Shell) -> None:
     assert all(name in said for name, *_ in account.operators)
     last = {trace["name"]: trace["y"][-1] for trace in charts(text)["growth-1"]["data"]}
     assert last == {
-        "rows of the corpus": account.numbers["corpus_size"],
+        "inputs in the corpus": account.numbers["corpus_size"],
         "states in the archive": account.numbers["archive_size"],
         "findings": len(account.findings), "buckets": len(account.buckets),
     }  # fmt: skip
@@ -222,7 +222,9 @@ def test_rows_of_several_buckets_are_reported(campaign: Path, sh: Shell) -> None
         change(campaign, "UPDATE state SET value = ?", encode({**state, "visits": state["visits"] + 1}))
         assert sh("report", "c").code == 0
         said = words(Path("c/report.html").read_text(encoding="utf-8"))
-        assert f"{len(found) - 1} of {rows} rows new state, as seen in the last tenth of executions" in said
+        assert (
+            f"{len(found) - 1} of {rows} inputs new state, as counted in the last tenth of executions" in said
+        )
 
 
 def test_the_interval_holds_what_is_left_nineteen_times_of_twenty() -> None:
@@ -299,7 +301,7 @@ def test_many_long_hostile_findings_do_not_make_a_report_long(campaign: Path) ->
     assert len(written.encode()) < 6_000_000
     assert written.count('<details class="finding"') == entries.MOST
     more = many - entries.MOST
-    assert f"{more} findings, and {more} buckets, more than are shown here: lmfuzz show c" in words(written)
+    assert f"Not shown: {more} findings and {more} buckets. All are listed by lmfuzz show c" in words(written)
 
 
 def test_buckets_that_begin_alike_are_told_apart(campaign: Path, sh: Shell) -> None:
@@ -501,9 +503,9 @@ def test_nothing_of_a_strangers_name_acts_in_the_results_of_a_sweep(away: HTTPSe
 def test_a_campaign_that_counted_no_visits_says_that_it_cannot_say(campaign: Path) -> None:
     record = CampaignRecord.read(campaign)
     state = record.state
-    assert "cannot be said" not in words(page.render([campaign]))
+    assert "unknown: this campaign" not in words(page.render([campaign]))
     change(campaign, "UPDATE state SET value = ?", encode({**state, "visits": 0 * state["visits"]}))
-    assert "new state cannot be said" in words(page.render([campaign]))
+    assert "new state unknown: this campaign" in words(page.render([campaign]))
 
 
 def test_lines_that_print_are_not_escaped_character_by_character(monkeypatch: pytest.MonkeyPatch) -> None:
