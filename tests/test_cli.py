@@ -203,7 +203,7 @@ def test_wrong_usage_is_one_sentence_and_writes_nothing(sh: Shell) -> None:
         ("--sed", "3"): "No such option",
         ("--dict", "absent.dict"): "absent.dict",
         ("--config", "absent.toml"): "there is no TOML file absent.toml",
-        ("--min-length", "9", "--max-length", "8"): "min_length is 9, more than max_length",
+        ("--min-length", "9", "--max-length", "8"): "min_length (9) is larger than max_length (8)",
     }.items():
         assert sentence in sh.refused(*base, *more)
     assert sh.refused("fuz") == "there is no command 'fuz'; did you mean 'fuzz'?"
@@ -248,8 +248,8 @@ def test_directories_are_looked_after(sh: Shell, tmp_path: Path) -> None:
     Path("full").mkdir()
     Path("full/thesis.tex").touch()
     base = ("fuzz", "model.py:easy", "--seeds", "seeds.txt", "-o")
-    assert "go on with it: lmfuzz resume c" in sh.refused(*base, "c")
-    assert "full is not empty and no campaign" in sh.refused(*base, "full")
+    assert "resume it with lmfuzz resume c, or begin in another directory" in sh.refused(*base, "c")
+    assert "full is not empty and holds no campaign" in sh.refused(*base, "full")
     assert "seeds.txt is a file" in sh.refused(*base, "seeds.txt")
     for command in ("resume", "show", "replay"):
         assert "there is no directory absent" in sh.refused(command, "absent")

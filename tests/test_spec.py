@@ -114,10 +114,10 @@ def test_a_spec_is_frozen_and_complete() -> None:
         ({"objectives": ["a", " a"]}, "objectives in campaign.toml must not name a twice"),
         ({"objectives": ["a:"]}, "cannot read 'a:': a parameter is missing"),
         ({"search": "walk("}, "cannot read 'walk(': '(' is never closed; put text with it in JSON quotes"),
-        ({"stop": [""]}, "stop in campaign.toml must be a list of texts that are not empty"),
+        ({"stop": [""]}, "stop in campaign.toml must not contain an empty text"),
         ({"unknown": "keep"}, "unknown in campaign.toml must be 'error' or 'drop', not \"keep\""),
         ({"budget": "soon"}, "budget 'soon' is neither a time (90s, 5m, 1.5h) nor executions (200000x)"),
-        ({"min_length": 9, "max_length": 8}, "min_length is 9, more than max_length, which is 8"),
+        ({"min_length": 9, "max_length": 8}, "min_length (9) is larger than max_length (8)"),
         ({"model": "\udcff"}, "a path or text in the spec is not UTF-8; give it in UTF-8"),
     ],
 )  # fmt: skip
@@ -137,7 +137,7 @@ def test_wrong_options_are_named_as_options() -> None:
     ("text", "sentence"),
     [
         ("serch = 'walk'", "unknown key 'serch' in {}; did you mean 'search'?"),
-        ("target = 'm'", "target in {} is a table that lmfuzz writes; the model to test is 'model'"),
+        ("target = 'm'", "target in {} must be a table; the key for the model to test is 'model'"),
         ("[objective]\nwords = []", "unknown key 'objective' in {}; did you mean 'objectives'?"),
         ("batch = 'x'", 'batch in {} must be a whole number, not "x"'),
         ("max_length = 0", "max_length in {} must be greater than or equal to 1, not 0"),
