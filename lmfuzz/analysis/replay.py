@@ -12,14 +12,15 @@ import numpy as np
 
 from lmfuzz import spec as specs
 from lmfuzz.analysis.summary import finding_record
-from lmfuzz.campaign.build import load_target, objectives
 from lmfuzz.campaign.checks import check_channels
+from lmfuzz.campaign.choose import objectives
 from lmfuzz.campaign.evaluator import Evaluator
 from lmfuzz.errors import TargetError, UsageError
 from lmfuzz.inputs.spaces import BoxSpace, Space
 from lmfuzz.spec import NOTHING, Own, Spec
 from lmfuzz.storage import serialize as coding
 from lmfuzz.storage.record import CampaignRecord
+from lmfuzz.targets.loading import load_target
 from lmfuzz.text import WIDTH, as_utf8, bucket_title, escape, quote_output, shorten
 from lmfuzz.types import CRASH, SEED, Array, Evidence, Finding, Reruns
 

@@ -6,12 +6,12 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from lmfuzz.campaign.campaign import Campaign, Observer, Silent
+from lmfuzz.campaign.campaign import Campaign, Observer
 from lmfuzz.text import plural
 from lmfuzz.types import Step
 
 
-class Bar(Silent):
+class Bar(Observer):
     """Show how much of the budget is spent, and how much was found."""
 
     def __init__(self, campaign: Campaign, progress: Progress) -> None:

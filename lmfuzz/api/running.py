@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 from lmfuzz.campaign.build import Parts, build
-from lmfuzz.campaign.campaign import Campaign, Observer, Silent, spec_for_resume
+from lmfuzz.campaign.campaign import Campaign, Observer, spec_for_resume
 from lmfuzz.campaign.signals import stop_on_signal
 from lmfuzz.spec import Own
 from lmfuzz.storage.store import Store
@@ -18,7 +18,7 @@ Note = Callable[[str], object]
 
 def silent(campaign: Campaign) -> AbstractContextManager[Observer]:
     """Show nothing while a campaign runs."""
-    return nullcontext(Silent())
+    return nullcontext(Observer())
 
 
 def begin(parts: Parts, directory: Path, note: Note, view: View) -> Campaign:

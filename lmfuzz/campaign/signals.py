@@ -1,4 +1,4 @@
-"""Signals that end a campaign in order: after its step, with all that it found on disk."""
+"""Signals that end a campaign gracefully: after its step, with all findings on disk."""
 
 import signal
 import threading
@@ -8,9 +8,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def stop_on_signal(stop: Callable[[], None]) -> Iterator[None]:
-    """Call ``stop`` at the first SIGINT, SIGTERM or SIGHUP; a second one does what it did before.
+    """Call ``stop`` at the first SIGINT, SIGTERM or SIGHUP; a second one has its usual effect.
 
-    Outside of the main thread, where signals cannot be handled, nothing is changed.
+    Outside the main thread signals cannot be handled, and this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -22,7 +22,7 @@ def stop_on_signal(stop: Callable[[], None]) -> Iterator[None]:
         signal.signal(number, before[signal.Signals(number)])
 
     for number in list(before):
-        if number.name == "SIGHUP" and before[number] == signal.SIG_IGN:  # as nohup wants it
+        if number.name == "SIGHUP" and before[number] == signal.SIG_IGN:  # nohup ignores it on purpose
             del before[number]
         else:
             signal.signal(number, first)

@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from lmfuzz.campaign.campaign import Campaign
+from lmfuzz.campaign.campaign import Campaign, Observer
 from lmfuzz.storage.record import Standing
 from lmfuzz.text import MARKS, bucket_title, cut, escape, excerpt, finding_line, format_duration, plural
 from lmfuzz.types import Finding, Step
@@ -100,7 +100,7 @@ class View:
         raise NotImplementedError
 
 
-class CampaignView(View):
+class CampaignView(View, Observer):
     """A campaign: its findings as they come, and how it stands."""
 
     def __init__(self, look: Look, console: Console) -> None:

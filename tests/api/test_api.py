@@ -110,7 +110,7 @@ def test_a_result_goes_on(tmp_path: Path) -> None:
     assert 600 <= result.executions < 1200
     assert result.resume("1200x", progress=False) is result
     assert result.executions >= 1200
-    with pytest.raises(lmfuzz.UsageError, match="is spent; give a larger one"):
+    with pytest.raises(lmfuzz.UsageError, match="has spent its budget of"):
         result.resume(progress=False)
 
 
