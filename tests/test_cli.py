@@ -76,7 +76,7 @@ def test_findings_are_shown_and_summed_up(sh: Shell) -> None:
     forget_files()
     fixed = sh("replay", "c")
     assert fixed.code == 0
-    assert fixed.out.splitlines()[0] == "lmfuzz: the model is another than the one these were found on"
+    assert fixed.out.splitlines()[0] == "lmfuzz: the model differs from the one that these were found on"
     assert fixed.out.count(": fixed, ") == len(shown)
 
 
@@ -288,7 +288,7 @@ def test_a_full_disk_is_4_and_the_findings_are_on_stderr(sh: Shell, monkeypatch:
     assert (summary["exit_reason"], summary["unwritten"]) == ("disk full", len(rows))
     kept = [bucket["kept"] for buckets in summary["findings"].values() for bucket in buckets.values()]
     assert sum(kept) == done.out.count("lmfuzz: finding ") + len(rows)
-    assert "make room, then go on with: lmfuzz resume c" in done.out
+    assert "free some space, then go on with: lmfuzz resume c" in done.out
     monkeypatch.setattr(stores, "connect", connect)
     record = CampaignRecord.read(Path("c"))
     shown = [line for line in done.out.splitlines() if line.startswith("lmfuzz: finding ")]

@@ -311,8 +311,8 @@ def test_findings_become_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"budgett": "3x"}, "unknown key 'budgett' in lmfuzz.fuzz(...); did you mean 'budget'?"),
-        ({"budget": 3}, "budget in lmfuzz.fuzz(...) must be text, not 3"),
+        ({"budgett": "3x"}, "unknown key 'budgett' in the arguments; did you mean 'budget'?"),
+        ({"budget": 3}, "budget in the arguments must be text, not 3"),
         ({"objectives": 3}, "3 is not an objective: give a text, a function, or an object to call"),
         ({"objectives": Toy}, "Toy is not an objective: give a text, a function, or an object to call"),
         ({"objectives": ["repetitoin"]}, "unknown objective 'repetitoin'; did you mean 'repetition'?"),
