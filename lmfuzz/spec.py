@@ -1,6 +1,5 @@
 """The settings of a campaign: from a file, the command line or Python, and back to campaign.toml."""
 
-import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from lmfuzz.plugins.grammar import parse
 _RECORDS = ("made_with", "target")  # tables of a campaign.toml that record what it ran on
 _LARGEST = 2**63 - 1
 _LONGEST = 100_000
-_WIDEST = {"min_length": 1, "max_length": _LONGEST}  # so that either length can be checked alone
+_ALONE = {"min_length": 1, "max_length": _LONGEST, "temperature": 1.0}  # lets any key be checked alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,12 +157,6 @@ class Spec(BaseModel):
     )
     """The number of threads that PyTorch uses."""
 
-    @field_validator("budget")
-    @classmethod
-    def _budget(cls, text: str) -> str:
-        Budget.parse(text)
-        return text
-
     @field_validator("search", "feature", "objectives", "operators")
     @classmethod
     def _calls(cls, texts: str | list[str]) -> str | list[str]:
@@ -172,15 +165,11 @@ class Spec(BaseModel):
             raise ValueError(f"must not name {twice[0]} twice")
         return texts
 
-    @field_validator("stop")
-    @classmethod
-    def _stops(cls, texts: list[str]) -> list[str]:
-        if "" in texts:
-            raise ValueError("must not contain an empty text")
-        return texts
-
     @model_validator(mode="after")
     def _whole(self) -> "Spec":
+        Budget.parse(self.budget)
+        if "" in self.stop:
+            raise UsageError("stop must not contain an empty text; leave that one out")
         if self.min_length > self.max_length:
             raise UsageError(f"min_length ({self.min_length}) is larger than max_length ({self.max_length})")
         if not self.temperature and (self.top_k or self.top_p < 1):
@@ -221,13 +210,12 @@ def read(path: Path) -> dict[str, Any]:
     """Return the content of a TOML file.
 
     Raises:
-        UsageError: it is missing, not UTF-8, or not TOML; the line and column are named.
+        UsageError: it is missing, not UTF-8, or not TOML.
     """
-    text = read_text(path, "TOML file")
     try:
-        return tomllib.loads(text)
+        return tomllib.loads(read_text(path, "TOML file"))
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise UsageError(f"{path} is not TOML: {_place(str(error), text)}") from None
+        raise UsageError(f"{path} is not TOML: {error}") from None
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -241,7 +229,7 @@ def load(path: Path) -> dict[str, Any]:
         if not isinstance(config.pop(record, {}), dict):
             raise UsageError(f"{record} in {path} must be a table; the key for the model to test is 'model'")
     for key, value in config.items():
-        _checked({**_WIDEST, key: value}, {key: f"{key} in {path}"})
+        _checked({**_ALONE, key: value}, {key: f"{key} in {path}"})
     return config
 
 
@@ -256,7 +244,8 @@ def resolve(config: Mapping[str, Any], options: Mapping[str, Any], file: str = "
     Raises:
         UsageError: a key or value is wrong.
     """
-    given = {key: _plain(value) for key, value in options.items() if value is not None and value != ()}
+    given = {key: value for key, value in options.items() if value is not None and value != ()}
+    given = {key: list(value) if isinstance(value, tuple) else value for key, value in given.items()}
     sources = {key: option_name(key) for key in given}
     files = {key: f"{key} in {file}" for key in config if key not in given}
     return _checked({**config, **given}, {**files, **sources})
@@ -301,17 +290,3 @@ def _checked(settings: dict[str, Any], sources: Mapping[str, str]) -> Spec:
         key = str(error.errors()[0]["loc"][0])
         wrong = complaint(error, settings[key], fields[key].annotation)
         raise UsageError(f"{sources[key]} {wrong}") from None
-
-
-def _plain(value: Any) -> Any:
-    """A value from the command line as TOML would hold it."""
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
-    return os.fspath(value) if isinstance(value, os.PathLike) else value
-
-
-def _place(message: str, text: str) -> str:
-    """The parser's message, with a line and column for 'at end of document' too."""
-    lines = text.rstrip().split("\n")
-    end = f"at line {len(lines)}, column {len(lines[-1]) + 1}"
-    return message.replace("at end of document", end)

@@ -91,7 +91,7 @@ def test_nothing_found_is_0_and_enough_found_ends_it(sh: Shell) -> None:
     enough = sh.fuzz("--stop-after", "1", "-o", "one", "--json", budget="1h")
     assert enough.code == 1
     assert json.loads(enough.out.splitlines()[-1])["exit_reason"] == "findings"
-    assert "1 finding of the campaign in one is spent" in sh("resume", "one").err
+    assert "has reached 1 finding; resume it with a larger stop_after" in sh("resume", "one").err
 
 
 def test_a_detector_that_never_scored_a_row_is_2(sh: Shell) -> None:
@@ -212,7 +212,7 @@ def test_wrong_usage_is_one_sentence_and_writes_nothing(sh: Shell) -> None:
         ("--min-length", "9", "--max-length", "8"): "min_length (9) is larger than max_length (8)",
     }.items():
         assert sentence in sh.refused(*base, *more)
-    assert sh.refused("fuz") == "there is no command 'fuz'; did you mean 'fuzz'?"
+    assert sh.refused("fuz") == "No such command 'fuz'. Did you mean 'fuzz'?"
     assert "did you mean 'operators'?" in sh.refused("list", "operator")
 
 
@@ -410,7 +410,7 @@ def test_version_and_help(sh: Shell) -> None:
     text = sh("fuzz", "-h").out
     for name in (
         "--objective", "--dict", "--allow-pickle", "--decode-seed", "--json", "--radius", "--config",
-        "repetition", "corpora:words/blacklist.txt", "default: directed", "re-runs included",
+        "repetition", "corpora:words/blacklist.txt", "default: directed", "including re-runs",
     ):  # fmt: skip
         assert name in " ".join(text.split())
     assert sh().code in (0, 2)

@@ -1,6 +1,6 @@
 """The parts of a campaign, made from its spec and checked against one another."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -79,19 +79,13 @@ def build(spec: Spec, own: Own = NOTHING, record: CampaignRecord | None = None) 
     if isinstance(space, TextSpace):  # mutations may draw every symbol that the seeds have
         space = space.drawing(np.concatenate([start.row(i) for i in range(len(start))]))
     evaluator, streams = Evaluator(target, judges), Streams(spec.seed)
-    context = SearchContext(
-        space,
-        start,
-        choose.operators(spec, target),
-        judges.targets,
-        corpus,
-        streams["search"],
-        sampler=evaluator.executor if isinstance(target, Sampler) else None,
-        bound=choose.bound(spec, space, start),
-        queries=spec.per_seed,
-        gradients=evaluator.executor.gradients if isinstance(target, Differentiable) else None,
-        lexicon=choose.lexicon(target),
-    )
+    operators, bound = choose.operators(spec, target), choose.bound(spec, space, start)
+    context = SearchContext(space, start, operators, judges.targets, corpus, streams["search"], bound=bound)
+    context = replace(context, queries=spec.per_seed, lexicon=choose.lexicon(target))
+    if isinstance(target, Sampler):
+        context = replace(context, sampler=evaluator.executor)
+    if isinstance(target, Differentiable):
+        context = replace(context, gradients=evaluator.executor.gradients)
     search = choose.search(spec, context)
     wanted = {
         "the objectives need": evaluator.channels,

@@ -134,7 +134,7 @@ class Campaign:
         try:
             specs.write(self.spec, directory / CAMPAIGN, made_with, {"identity": self.target.identity})
         except OSError as error:
-            raise DiskError(directory / CAMPAIGN, str(error), []) from error
+            raise DiskError(directory / CAMPAIGN, str(error)) from error
 
     # -- the run ----------------------------------------------------------------------------------
 
@@ -189,7 +189,7 @@ class Campaign:
             if small := finding.minimal:
                 pictures.save_minimal(directory / PICTURES, number, small.row, seed, self.space)
         except OSError as error:
-            raise DiskError(directory / PICTURES, str(error), []) from error
+            raise DiskError(directory / PICTURES, str(error)) from error
 
     def state(self) -> State:
         """Return everything that ``restore`` needs, except the rows, points and findings."""

@@ -54,8 +54,6 @@ class LocalExecutor:
             if len(batch) == 1:
                 known = {name: self._blank[name] for name in wants & self._blank.keys()}
                 return {CRASH: np.array([one_line(error)], dtype=object), **known}
-            trace = {}
-        if not trace:
             half = len(batch) // 2
             return self._join(self._run(batch[:half], wants), self._run(batch[half:], wants))
         for name in trace.keys() - self._blank.keys():

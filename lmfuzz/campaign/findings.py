@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from lmfuzz.campaign.evaluator import Evaluator
 from lmfuzz.types import SEED, Batch, Evidence, Finding, FloatArray, Minimal, State, Trace
 
 
+@dataclass(eq=False)
 class Findings:
     """Confirm hits and keep at most ``keep`` findings per bucket; every hit is counted.
 
@@ -22,17 +23,14 @@ class Findings:
         shrink: what shrinks a finding when it is kept.
     """
 
-    def __init__(
-        self,
-        evaluator: Evaluator,
-        seeds: Batch,
-        runs: int = 3,
-        keep: int = 3,
-        per_seed: bool = False,
-        shrink: Callable[[Finding], Minimal | None] | None = None,
-    ) -> None:
-        self.evaluator, self.seeds = evaluator, seeds
-        self.runs, self.keep, self.per_seed, self.shrink = runs, keep, per_seed, shrink
+    evaluator: Evaluator
+    seeds: Batch
+    runs: int = 3
+    keep: int = 3
+    per_seed: bool = False
+    shrink: Callable[[Finding], Minimal | None] | None = None
+
+    def __post_init__(self) -> None:
         self.hits: Counter[str] = Counter()  # bucket -> rows that fell into it, confirmed or not
         self.kept: Counter[str] = Counter()  # bucket -> findings
         self._filled: Counter[tuple[str, int]] = Counter()  # bucket and seed (or SEED for all) -> findings

@@ -15,17 +15,16 @@ def stop_on_signal(stop: Callable[[], None]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {n: signal.getsignal(n) for n in signal.Signals if n.name in ("SIGINT", "SIGTERM", "SIGHUP")}
+    names = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP, and nohup ignores it
+    before = {n: signal.getsignal(n) for n in signal.Signals if n.name in names}
+    before = {n: old for n, old in before.items() if (n.name, old) != ("SIGHUP", signal.SIG_IGN)}
 
     def first(number: int, frame: object) -> None:
         stop()
         signal.signal(number, before[signal.Signals(number)])
 
-    for number in list(before):
-        if number.name == "SIGHUP" and before[number] == signal.SIG_IGN:  # nohup ignores it on purpose
-            del before[number]
-        else:
-            signal.signal(number, first)
+    for number in before:
+        signal.signal(number, first)
     try:
         yield
     finally:

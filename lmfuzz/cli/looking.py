@@ -49,9 +49,9 @@ def replay(
 ) -> None:
     """Run the findings in DIRECTORY, or a single FINDING, again.
 
-    Each finding runs alone. With --model they run on another version of the model. Unless a FINDING is named, all seeds of the
-    campaign run too: a seed that passed before and fails now is newly failing. Seeds run in batches, and
-    again alone if they fail there, so that a seed that fails only alone is missed.
+    Each finding runs alone. With --model they run on another version of the model. Unless a FINDING is named,
+    all seeds of the campaign run too: a seed that passed before and fails now is newly failing. Seeds run in
+    batches, and again alone if they fail there, so that a seed that fails only alone is missed.
     """
     from lmfuzz.analysis.replay import Recorded, Replay, verdict_line, verdict_record
     from lmfuzz.exports import export_model, formats

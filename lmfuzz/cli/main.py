@@ -16,11 +16,10 @@ from lmfuzz.cli.refining import distil, shrink
 from lmfuzz.cli.reporting import report
 from lmfuzz.cli.searching import diff, fuzz, image, resume
 from lmfuzz.cli.sweeping import sweep, watch
-from lmfuzz.errors import UsageError, nearest
 
 
 class _Commands(click.Group):
-    """A group that suggests a command for a mistyped one, and ends quietly if its output pipe is closed."""
+    """A group that ends quietly if its output pipe is closed."""
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
         try:
@@ -39,15 +38,6 @@ class _Commands(click.Group):
             if verbosity() > 0 and sentence(error)[1] != BUG:  # of a bug, the traceback is printed anyway
                 traceback.print_exc()
             raise
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in self.commands and not args[0].startswith("-"):
-            commands = ", ".join(self.commands)
-            close = nearest(args[0], self.commands) or f"; the commands are {commands}"
-            raise UsageError(f"there is no command {args[0]!r}{close}")
-        return super().resolve_command(ctx, args)
 
 
 @click.group(cls=_Commands, epilog=EXITS, context_settings={"help_option_names": ["-h", "--help"]})

@@ -37,31 +37,6 @@ def standing(c: Campaign) -> Standing:
     )
 
 
-class Pace:
-    """Measure the executions per second and the share of novel rows over the last ten seconds."""
-
-    def __init__(self, first: Standing) -> None:
-        self._marks = deque([first])
-
-    def mark(self, now: Standing) -> None:
-        """Add how the campaign stands now."""
-        self._marks.append(now)
-        while len(self._marks) > 2 and now.seconds - self._marks[1].seconds > WINDOW:
-            self._marks.popleft()
-
-    @property
-    def speed(self) -> float:
-        """Executions per second."""
-        first, last = self._marks[0], self._marks[-1]
-        return (last.executions - first.executions) / max(1e-9, last.seconds - first.seconds)
-
-    @property
-    def novelty(self) -> float:
-        """The share of rows that were novel."""
-        first, last = self._marks[0], self._marks[-1]
-        return (last.tally.novel - first.tally.novel) / max(1, last.tally.rows - first.tally.rows)
-
-
 class View:
     """Show lines and, in a terminal, a picture below them that is redrawn often; a context manager."""
 
@@ -105,7 +80,7 @@ class CampaignView(View, Observer):
 
     def __init__(self, look: Look, console: Console) -> None:
         super().__init__(console)
-        self._look, self._pace = look, Pace(look())
+        self._look, self._marks = look, deque([look()])
         if not self._live:
             self._every, self._last = EVERY, time.perf_counter()
 
@@ -132,15 +107,24 @@ class CampaignView(View, Observer):
         """Show a new picture or line if the last one is old."""
         if self.tick():
             s = self._now()
+            speed, novelty = self._pace()
             self.note(
-                f"{s.seconds:.0f} s, {s.executions} executions, {self._pace.speed:.0f}/s, "
-                f"corpus {s.corpus_size}, archive {s.archive_size}, novel {self._pace.novelty:.1%}, "
+                f"{s.seconds:.0f} s, {s.executions} executions, {speed:.0f}/s, "
+                f"corpus {s.corpus_size}, archive {s.archive_size}, novel {novelty:.1%}, "
                 f"{plural(s.finding_count, 'finding')} in {plural(len(s.kept), 'bucket')}"
             )
 
     def _now(self) -> Standing:
-        self._pace.mark(now := self._look())
+        self._marks.append(now := self._look())
+        while len(self._marks) > 2 and now.seconds - self._marks[1].seconds > WINDOW:
+            self._marks.popleft()
         return now
+
+    def _pace(self) -> tuple[float, float]:
+        """The executions per second, and the share of novel rows, over the last ten seconds."""
+        first, last = self._marks[0], self._marks[-1]
+        speed = (last.executions - first.executions) / max(1e-9, last.seconds - first.seconds)
+        return speed, (last.tally.novel - first.tally.novel) / max(1, last.tally.rows - first.tally.rows)
 
     def picture(self) -> RenderableType:
         """Return the campaign's numbers and, for a wide terminal, its operators and buckets."""
@@ -155,12 +139,13 @@ class CampaignView(View, Observer):
         return Group(Text(""), tables, Text(""), budget)
 
     def _numbers(self, s: Standing) -> Table:
+        speed, novelty = self._pace()
         numbers = {
             "executions": f"{s.executions}",
-            "executions/s": f"{self._pace.speed:.0f}",
+            "executions/s": f"{speed:.0f}",
             "corpus": f"{s.corpus_size}",
             "archive": f"{s.archive_size}",
-            "novel": f"{self._pace.novelty:.1%}",
+            "novel": f"{novelty:.1%}",
             "stability": f"{s.calibration['stability']:.0%}",
             "last new state": f"{format_duration(s.seconds - s.tally.last_novel)} ago",
             "in the target": f"{s.time_in_target / max(1e-9, s.seconds):.0%}",

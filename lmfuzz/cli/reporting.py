@@ -15,7 +15,7 @@ from lmfuzz.text import escape
 @click.argument("directories", metavar="DIRECTORY...", nargs=-1, required=True, type=options.PATH)
 @options.option(
     "-o FILE",
-    "The HTML file. [default: DIRECTORY/report.html, or comparison.html]",
+    "The file. [default: DIRECTORY/report.html, or comparison.html]",
     "file",
     type=options.PATH,
 )

@@ -167,14 +167,12 @@ def _finish(directory: Path, run: "Callable[[Note, View], Campaign]", as_json: b
     campaign, full = None, None
     try:
         campaign = run(say, silent if verbosity() < 0 else partial(watch, out=sys.stdout))
-    except DiskError as error:
+    except (DiskError, KeyboardInterrupt) as error:
         if not has_commit(directory):
             raise
+        if isinstance(error, KeyboardInterrupt):  # before the first step, or a second time
+            fail(f"interrupted; go on with: {resume_command(directory)}", INTERRUPTED)
         full = error
-    except KeyboardInterrupt:  # before the first step, or a second time
-        if not has_commit(directory):
-            raise
-        fail(f"interrupted; go on with: {resume_command(directory)}", INTERRUPTED)
     numbers = texts.summary(CampaignRecord.read(directory), full.findings if full else ())
     if full:
         numbers["exit_reason"] = "disk full"

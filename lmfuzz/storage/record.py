@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,10 +21,6 @@ from lmfuzz.storage.schema import Sample, ancestors, found, minimal
 from lmfuzz.storage.serialize import decode
 from lmfuzz.types import SEED, Array, Batch, BoolArray, Finding, FloatArray, IntArray, State
 
-_AS_STORED = (
-    "identity", "operators", "targets", "calibration", "calibration_executions", "executions", "seconds",
-    "time_in_target", "reason", "corpus_size", "archive_size", "kept", "hits", "noise", "unscored", "errors",
-)  # fmt: skip
 _GOES_ON = ("", "interrupted")  # reasons of campaigns that did not end; '' if it was killed, or runs
 
 
@@ -96,14 +93,11 @@ class Standing:
     @property
     def budget(self) -> Budget:
         """What the campaign may spend and has spent; its clock starts now."""
-        return replace(
-            Budget.parse(self.spec.budget),
-            findings=self.spec.stop_after,
-            seconds_before=self.seconds,
-            spent_executions=self.executions,
-            calibration=self.calibration_executions,
-            spent_findings=self.finding_count,
-        )
+        budget = Budget.parse(self.spec.budget)
+        budget.findings, budget.spent_findings = self.spec.stop_after, self.finding_count
+        budget.spent_executions, budget.calibration = self.executions, self.calibration_executions
+        budget.seconds_before = self.seconds
+        return budget
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,21 +137,21 @@ class CampaignRecord(Standing):
         """Read the campaign in ``directory``; UsageError if there is none, or if it cannot be read."""
         with reading(directory) as read:
             meta = {key: json.loads(value) for key, value in read("SELECT key, value FROM meta")}
-            if not (stored := read("SELECT value FROM state")):
+            if not (committed := read("SELECT value FROM state")):
                 raise UsageError(f"the campaign in {directory} was killed before it began; delete it")
-            state = decode(stored[0][0])
-            known = {**state["panel"], **state["findings"], **state, **meta}
-            return cls(
-                directory=directory,
-                spec=specs.stored(meta["spec"], f"the campaign in {directory}"),
-                space=described(meta["space"]),
-                seed_count=meta["seeds"],
-                tally=Tally(**state["tally"]),
-                outcomes=Outcomes(**state["trials"]) if state["trials"] else None,
-                visits=state.get("visits"),  # the first campaigns of format 4 have none
-                state=state,
-                **{name: known[name] for name in _AS_STORED},
-            )
+            state = decode(committed[0][0])
+            made: dict[str, Any] = {
+                "directory": directory,
+                "spec": specs.stored(meta["spec"], f"the campaign in {directory}"),
+                "space": described(meta["space"]),
+                "seed_count": meta["seeds"],
+                "tally": Tally(**state["tally"]),
+                "outcomes": Outcomes(**state["trials"]) if state["trials"] else None,
+                "visits": state.get("visits"),  # the first campaigns of format 4 have none
+                "state": state,
+            }
+            stored = {**state["panel"], **state["findings"], **state, **meta, **made}
+            return cls(**{field.name: stored[field.name] for field in fields(cls)})
 
     # -- what follows from it ---------------------------------------------------------------------
 

@@ -66,7 +66,7 @@ class Store:
         except (OSError, sqlite3.Error) as error:
             if isinstance(error, OSError) and error.errno != errno.ENOSPC:
                 raise UsageError(f"cannot create {directory}: {error.strerror}") from None
-            raise DiskError(directory, str(error), []) from error
+            raise DiskError(directory, str(error)) from error
         store = cls(directory, described(meta["space"]), db, held)
         with store._transaction():
             for table in TABLES:

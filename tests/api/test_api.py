@@ -219,7 +219,7 @@ def test_a_campaign_of_objects_is_opened_with_them(tmp_path: Path) -> None:
     assert [f.prompt for f in opened.findings] == [f.prompt for f in made.findings]
     assert opened.report().exists()
     for call in (opened.replay, opened.shrink, lambda: opened.resume("300x", progress=False)):
-        with pytest.raises(lmfuzz.UsageError, match=r"is an object .* give that object again"):
+        with pytest.raises(lmfuzz.UsageError, match=r"is an object .* pass it again"):
             call()
     whole = lmfuzz.open(str(tmp_path / "c"), model=model, objectives=[rude], alphabet="abcde")
     assert {verdict.words for verdict in whole.replay()} == {"still fails"}
@@ -320,7 +320,7 @@ def test_findings_become_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"seeds": 3}, "seeds are prompts, or paths of files and folders, not int"),
         ({"seeds": [3]}, "a seed is a prompt or a path, not 3"),
         ({"seeds": ["a.txt"]}, "there is no file a.txt; if it is a prompt, write text:a.txt"),
-        ({"model": Toy}, "the model is the class Toy; give an object of it"),
+        ({"model": Toy}, "the model is the class Toy; give an instance of it"),
         ({"model": "models:chat", "alphabet": "ab"}, "are for a model that is an object, not for a name"),
         ({"output": Path(__file__)}, "is a file"),
     ],
