@@ -488,7 +488,7 @@ def raises(batch, trace):
         "PASSED test_own.py::test_passes", "findings\nfinding 1, repetition: ",
         "run one again with: lmfuzz replay ",
         "lmfuzz: unknown key 'modle' in the arguments; did you mean 'model'?",
-        "there is no checkpoint folder absent", "lmfuzz: target, a int, is none: it lacks space, channels",
+        "there is no checkpoint folder absent", "it lacks space, channels",
         "raises never scored a row (ValueError: no luck\\x1b[31m)", "5 failed, 1 passed",
     ):  # fmt: skip
         assert words in done.stdout, done.stdout + done.stderr

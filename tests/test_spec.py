@@ -121,7 +121,7 @@ def test_a_spec_is_frozen_and_complete() -> None:
         ({"objectives": ["a", " a"]}, "objectives in campaign.toml must not name a twice"),
         ({"objectives": ["a:"]}, "cannot read 'a:': a parameter is missing"),
         ({"search": "walk("}, "cannot read 'walk(': '(' is never closed; put text with it in JSON quotes"),
-        ({"stop": [""]}, "stop must not contain an empty text"),
+        ({"stop": [""]}, "stop must not contain an empty text; leave that one out"),
         ({"unknown": "keep"}, "unknown in campaign.toml must be 'error' or 'drop', not \"keep\""),
         ({"budget": "soon"}, "budget 'soon' is neither a time (90s, 5m, 1.5h) nor executions (200000x)"),
         ({"min_length": 9, "max_length": 8}, "min_length (9) is larger than max_length (8)"),

@@ -142,7 +142,7 @@ def _download(seeds: tuple[str, ...]) -> None:
     if not names:
         raise UsageError("--download fetches a data set; name it with --seeds mnist or --seeds cifar10")
     if not folder:
-        raise UsageError(f"--download needs a folder to put data in; set the variable {datasets.DATA} to it")
+        raise UsageError(f"--download needs a place for data; set {datasets.DATA} to the folder to put it in")
     for name in names:
         say(f"{name} is in {datasets.download(name, Path(folder).expanduser())}")
 
