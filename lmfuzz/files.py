@@ -6,15 +6,18 @@ from pathlib import Path
 
 from lmfuzz.errors import UsageError
 
-DATABASE, CAMPAIGN, LOCK = "campaign.db", "campaign.toml", "lock"  # of a campaign's directory
-PICTURES = "pictures"  # its folder of findings that are images
+DATABASE, CAMPAIGN, LOCK = "campaign.db", "campaign.toml", "lock"  # in a campaign's directory
+PICTURES = "pictures"  # its folder for findings that are images
 _OWN = {DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", CAMPAIGN, LOCK}
 
 
 def write(content: str | bytes, file: Path) -> None:
-    """Write a whole file, or leave what was there and raise OSError with the file's name.
+    """Write a whole file, or leave the old one unchanged.
 
-    A link stays a link. Something other than a regular file, such as a pipe, is written to directly.
+    A link stays a link. A pipe or a device is written to directly.
+
+    Raises:
+        OSError: the file cannot be written; the error names it.
     """
     place = file.resolve()
     if place.is_dir():
@@ -30,9 +33,11 @@ def write(content: str | bytes, file: Path) -> None:
 
 
 def check(file: Path, makes_folder: bool = False) -> None:
-    """Raise UsageError if ``file`` is a folder, a campaign's own file, or in a folder that does not exist.
+    """Raise UsageError if ``file`` cannot be written, or must not be, because it is part of a campaign.
 
-    With ``makes_folder`` the folder need not exist yet.
+    Args:
+        file: the file to write.
+        makes_folder: whether the caller creates the folder if it is missing.
     """
     place = file.resolve()
     if place.name in _OWN and (place.parent / DATABASE).exists():

@@ -1,4 +1,4 @@
-"""The plug-in for pytest: a fixture that runs a campaign in a test."""
+"""The pytest plug-in: a fixture that runs a campaign in a test."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,14 +10,17 @@ import pytest
 if TYPE_CHECKING:
     from lmfuzz.types import Finding
 
-BUDGET = "2000x"  # rows, not seconds, so that a test comes to the same everywhere
+BUDGET = "2000x"  # executions, not seconds, so that a test has the same result everywhere
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a campaign came to: its findings, in the order they were found, and its directory.
+    """Hold what a campaign found.
 
-    unjudged: why it says nothing that nothing was found, or ''.
+    Attributes:
+        findings: the findings, in the order in which they were found.
+        directory: the directory of the campaign.
+        unjudged: why it means nothing that nothing was found; '' if that means something.
     """
 
     findings: "list[Finding]"
@@ -25,7 +28,7 @@ class Outcome:
     unjudged: str
 
     def check(self) -> None:
-        """Fail the test, with the prompt and the output of every finding, unless nothing was found."""
+        """Fail the test if something was found, with the prompt and the output of every finding."""
         from lmfuzz.errors import printable
         from lmfuzz.text import finding_line, plural, replay_command
 
@@ -42,8 +45,8 @@ class Outcome:
 def lmfuzz_campaign(tmp_path: Path) -> Callable[..., Outcome]:
     """Run a campaign: ``lmfuzz_campaign(model="my.py:model", objectives=["repetition"]).check()``.
 
-    Takes what ``lmfuzz.fuzz`` takes; ``target`` is another word for ``model``. The budget is 2 000 executions
-    unless another is given. A wrong setting, or a model that cannot be loaded, fails the test.
+    The arguments are those of ``lmfuzz.fuzz``; ``target`` is a synonym of ``model``. The budget is 2000
+    executions unless another is given. A wrong setting, or a model that cannot be loaded, fails the test.
     """
 
     def run(target: Any = None, **given: Any) -> Outcome:

@@ -63,10 +63,17 @@ def test_what_is_not_said_is_the_default() -> None:
     assert resource("corpora:words/blacklist.txt").is_file()
 
 
+def test_settings_that_need_each_other_are_read_from_one_file(tmp_path: Path) -> None:
+    path = tmp_path / "sampling.toml"
+    path.write_text("top_k = 5\ntemperature = 0.8\nmin_length = 70\nmax_length = 80\n")
+    spec = resolve(load(path), {})
+    assert (spec.top_k, spec.temperature, spec.min_length) == (5, 0.8, 70)
+
+
 def test_the_command_line_wins_over_the_file() -> None:
     config = {"batch": 32, "seed": 5, "seeds": ["a.txt"], "allow_pickle": True}
     options = {
-        "batch": 16, "seed": None, "seeds": (), "operators": ("insert",), "model": Path("m"),
+        "batch": 16, "seed": None, "seeds": (), "operators": ("insert",), "model": "m",
         "allow_pickle": False,
     }  # fmt: skip
     spec = resolve(config, options)
@@ -112,12 +119,12 @@ def test_a_spec_is_frozen_and_complete() -> None:
         ({"seeds": ["a", 3]}, 'seeds in campaign.toml must be a list of texts, not ["a", 3]'),
         ({"objectives": []}, "objectives in campaign.toml must have at least 1 item, not []"),
         ({"objectives": ["a", " a"]}, "objectives in campaign.toml must not name a twice"),
-        ({"objectives": ["a:"]}, "cannot read 'a:': a value is missing"),
-        ({"search": "walk("}, "cannot read 'walk(': '(' is never closed; put text with it in quotes: \"(\""),
-        ({"stop": [""]}, "stop in campaign.toml must be a list of texts that are not empty"),
+        ({"objectives": ["a:"]}, "cannot read 'a:': a parameter is missing"),
+        ({"search": "walk("}, "cannot read 'walk(': '(' is never closed; put text with it in JSON quotes"),
+        ({"stop": [""]}, "stop must not contain an empty text; leave that one out"),
         ({"unknown": "keep"}, "unknown in campaign.toml must be 'error' or 'drop', not \"keep\""),
         ({"budget": "soon"}, "budget 'soon' is neither a time (90s, 5m, 1.5h) nor executions (200000x)"),
-        ({"min_length": 9, "max_length": 8}, "min_length is 9, more than max_length, which is 8"),
+        ({"min_length": 9, "max_length": 8}, "min_length (9) is larger than max_length (8)"),
         ({"model": "\udcff"}, "a path or text in the spec is not UTF-8; give it in UTF-8"),
     ],
 )  # fmt: skip
@@ -137,13 +144,13 @@ def test_wrong_options_are_named_as_options() -> None:
     ("text", "sentence"),
     [
         ("serch = 'walk'", "unknown key 'serch' in {}; did you mean 'search'?"),
-        ("target = 'm'", "target in {} is a table that lmfuzz writes; the model to test is 'model'"),
+        ("target = 'm'", "target in {} must be a table; the key for the model to test is 'model'"),
         ("[objective]\nwords = []", "unknown key 'objective' in {}; did you mean 'objectives'?"),
         ("batch = 'x'", 'batch in {} must be a whole number, not "x"'),
         ("max_length = 0", "max_length in {} must be greater than or equal to 1, not 0"),
         ("batch = 1\nseed = = 2", "{} is not TOML: Invalid value (at line 2, column 8)"),
-        ("batch = 1\r\nseeds = [\r\n", "{} is not TOML: Invalid value (at line 2, column 10)"),
-        ("batch = 1\nbatch = 2", "{} is not TOML: Cannot overwrite a value (at line 2, column 10)"),
+        ("batch = 1\r\nseeds = [\r\n", "{} is not TOML: Invalid value (at end of document)"),
+        ("batch = 1\nbatch = 2", "{} is not TOML: Cannot overwrite a value (at end of document)"),
         (b"batch = 1\nmodel = '\xff'", "{}, line 2: byte 0xff is not UTF-8; save the file as UTF-8"),
     ],
 )

@@ -8,12 +8,13 @@ import numpy as np
 
 from lmfuzz.analysis.recorded import FEW, Recorded, spelling
 from lmfuzz.analysis.verdict import Verdict
-from lmfuzz.campaign.build import load_target, objectives
 from lmfuzz.campaign.checks import check_channels
+from lmfuzz.campaign.choose import objectives
 from lmfuzz.campaign.evaluator import Evaluator
 from lmfuzz.errors import TargetError, UsageError
 from lmfuzz.inputs.spaces import BoxSpace, Space
 from lmfuzz.spec import NOTHING, Own
+from lmfuzz.targets.loading import load_target
 from lmfuzz.types import CRASH, SEED, Array, Evidence, Finding, Reruns
 
 

@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lmfuzz import spec as specs
 from lmfuzz.analysis.survival import ENOUGH, Trial, trial
-from lmfuzz.campaign.build import check_names
+from lmfuzz.campaign.choose import check_names
 from lmfuzz.errors import UsageError, nearest, one_line
 from lmfuzz.files import DATABASE
 from lmfuzz.plugins.coerce import complaint

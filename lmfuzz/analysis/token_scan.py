@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from lmfuzz.campaign.build import load_target
 from lmfuzz.errors import UsageError
 from lmfuzz.spec import Spec
+from lmfuzz.targets.loading import load_target
 from lmfuzz.text import columns, cut, escape, plural
 from lmfuzz.types import FloatArray, IntArray
 

@@ -1,1 +1,1 @@
-"""What ``import lmfuzz`` offers: campaigns from Python, and what they came to."""
+"""The public API of ``import lmfuzz``: campaigns from Python, and their results."""

@@ -1,4 +1,4 @@
-"""What may be given from Python in place of names: models, detectors and prompts."""
+"""Objects that Python programs may give in place of names: models, detectors and prompts."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -16,29 +16,36 @@ _ENDINGS = (".txt", ".jsonl", ".npy", ".png", ".jpg", ".gz")
 
 
 class Objects:
-    """The objects that a campaign is given, under the names that its spec has for them."""
+    """Collect the objects that a campaign is given, by the names that its spec has for them.
+
+    Args:
+        tokenizer: the tokenizer of models that are objects.
+        alphabet: the alphabet of models that are modules.
+        own: objects that have names already.
+    """
 
     def __init__(self, tokenizer: Any = None, alphabet: str | None = None, own: Own = NOTHING) -> None:
         self.own = dict(own)
         self._tokenizer, self._alphabet = tokenizer, alphabet
 
     def model(self, model: Any, role: str = "model") -> str:
-        """Return what a spec calls a model: a name or path as it is, an object by its type.
+        """Return what a spec calls a model: a name or path unchanged, an object by its type.
 
-        Raises UsageError when it is a class, or a tokenizer or an alphabet belongs to a name.
+        Raises:
+            UsageError: it is a class, or a tokenizer or an alphabet was given for a name.
         """
         if isinstance(model, str | os.PathLike):
             if (self._tokenizer, self._alphabet) != (None, None) and role == "model":
                 raise UsageError("tokenizer= and alphabet= are for a model that is an object, not for a name")
             return os.fspath(model)
         if isinstance(model, type):
-            raise UsageError(f"the {role} is the class {model.__name__}; give an object of it")
+            raise UsageError(f"the {role} is the class {model.__name__}; give an instance of it")
         from lmfuzz.targets.kinds import Given
 
         return self._named(model, Given(model, self._tokenizer, self._alphabet))
 
     def objective(self, objective: Any) -> str:
-        """Return what a spec calls an objective: a text as it is, a detector by its name."""
+        """Return what a spec calls an objective: a text unchanged, a detector by its name."""
         if isinstance(objective, str):
             return objective
         if isinstance(objective, type) or not callable(objective):
@@ -47,9 +54,10 @@ class Objects:
         return self._named(objective, objective)
 
     def _named(self, thing: Any, kept: Any) -> str:
-        """A name that is not taken, under which ``kept`` is found."""
-        said = thing.__name__ if isinstance(getattr(thing, "__name__", None), str) else type(thing).__name__
-        plain = "".join(c for c in said if c.isalnum() or c == "_")
+        """A new name, under which ``kept`` is stored."""
+        own = getattr(thing, "__name__", None)
+        name = own if isinstance(own, str) else type(thing).__name__
+        plain = "".join(c for c in name if c.isalnum() or c == "_")
         free = (f"{PYTHON}{plain}" + (f"_{n}" if n > 1 else "") for n in range(1, len(self.own) + 2))
         name = next(name for name in free if name not in self.own)
         self.own[name] = kept
@@ -57,9 +65,10 @@ class Objects:
 
 
 def seed_names(seeds: Any) -> list[str]:
-    """Return what a spec calls seeds: files, folders and data sets as they are, other texts as prompts.
+    """Return what a spec calls seeds: files, folders and data sets unchanged, other texts as prompts.
 
-    Raises UsageError for anything else, and for a name that looks like a file and is none.
+    Raises:
+        UsageError: it is anything else, or a name that looks like a file that does not exist.
     """
     several = [seeds] if isinstance(seeds, str | os.PathLike) else seeds
     if not isinstance(several, Iterable):
@@ -81,9 +90,17 @@ def _seed_name(seed: Any) -> str:
 
 
 def objects_of(spec: Spec, model: Any, twin: Any, objectives: Sequence[Any], objects: Objects) -> Own:
-    """Return the objects that a campaign was given, under the names that its spec has for them.
+    """Return the objects that a campaign was given, by the names that its spec has for them.
 
-    Raises UsageError for what the campaign was not given as an object.
+    Args:
+        spec: the settings of the campaign.
+        model: the model, if it was an object.
+        twin: the twin, if it was an object.
+        objectives: the objectives that were objects, in their order.
+        objects: what turns objects into names.
+
+    Raises:
+        UsageError: the campaign was not given one of these as an object.
     """
     found: dict[str, Any] = {}
     for role, name, thing in (("model", spec.model, model), ("twin", spec.twin, twin)):

@@ -1,4 +1,4 @@
-"""A progress bar for campaigns that are run from Python: rich draws it in a terminal and in a notebook."""
+"""The progress bar of campaigns that run from Python, in a terminal or a notebook."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,13 +6,13 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from lmfuzz.campaign.campaign import Campaign, Observer, Silent
+from lmfuzz.campaign.campaign import Campaign, Observer
 from lmfuzz.text import plural
 from lmfuzz.types import Step
 
 
-class Bar(Silent):
-    """Show how much of the budget is spent, and how much was found."""
+class Bar(Observer):
+    """Show how much of the budget was spent, and how much was found."""
 
     def __init__(self, campaign: Campaign, progress: Progress) -> None:
         self._campaign, self._progress = campaign, progress
@@ -30,7 +30,7 @@ class Bar(Silent):
 
 @contextmanager
 def bar(campaign: Campaign) -> Iterator[Observer]:
-    """Show a bar while a campaign runs, on stderr; nothing if that is neither a terminal nor a notebook."""
+    """Show a bar on stderr while a campaign runs, if that is a terminal or a notebook."""
     console = Console(stderr=True)
     columns = (TextColumn("fuzzing"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
     last = (TextColumn("{task.fields[found]}"), TimeElapsedColumn())

@@ -1,4 +1,4 @@
-"""What a campaign came to, with all that can be done with it afterwards."""
+"""The result of a campaign, and everything that can be done with it."""
 
 from collections.abc import Sequence
 from html import escape as html
@@ -31,12 +31,12 @@ SHOWN = 20  # findings that a notebook shows
 
 
 class Result:
-    """A campaign that was run or opened.
+    """Hold a campaign that was run or opened.
 
     Attributes:
-        directory: where the campaign is; a temporary one goes when the result does.
-        notes: lines about the campaign that a person should know.
-        unjudged: why it says nothing that nothing was found, or ''.
+        directory: the directory of the campaign; a temporary one is deleted with the result.
+        notes: lines about the campaign that a person should read.
+        unjudged: why it means nothing that nothing was found; '' if that means something.
     """
 
     def __init__(
@@ -52,12 +52,12 @@ class Result:
 
     @property
     def findings(self) -> list[Finding]:
-        """The findings, in the order they were found; number n is at place n - 1."""
+        """The findings, in the order in which they were found; finding number n is at index n - 1."""
         return self._record.findings
 
     @property
     def buckets(self) -> dict[str, list[Finding]]:
-        """The findings of each bucket, the buckets in the order they were found."""
+        """The findings of each bucket; the buckets are in the order in which they were found."""
         found: dict[str, list[Finding]] = {}
         for finding in self.findings:
             found.setdefault(finding.bucket, []).append(finding)
@@ -65,7 +65,7 @@ class Result:
 
     @property
     def executions(self) -> int:
-        """How many inputs the model ran, for whatever reason."""
+        """How many inputs the model ran, re-runs and calibration included."""
         return self._record.executions
 
     @property
@@ -78,9 +78,10 @@ class Result:
         return summary(self._record)
 
     def to_pandas(self) -> "pandas.DataFrame":
-        """Return the findings as a table, a row each, with the columns of ``lmfuzz show --json``.
+        """Return the findings as a table, one per row, with the columns of ``lmfuzz show --json``.
 
-        Raises UsageError when pandas is not installed.
+        Raises:
+            UsageError: pandas is not installed.
         """
         with extra("pandas"):
             import pandas
@@ -94,7 +95,7 @@ class Result:
             file: the file to write; report.html in the campaign's directory if it is None.
 
         Raises:
-            UsageError: the file cannot be written to.
+            UsageError: the file cannot be written.
         """
         place = self.directory / "report.html" if file is None else Path(file)
         files.check(place, makes_folder=True)
@@ -102,14 +103,14 @@ class Result:
         return place
 
     def export(self, format: str, file: str | Path | None = None) -> str:
-        """Return the findings as text for other programs, and write them to ``file`` if there is one.
+        """Return the findings as text for other programs, and also write them to a file if one is given.
 
         Args:
             format: jsonl, csv, pytest, junit, sarif or markdown.
-            file: where to write them too.
+            file: the file to write.
 
         Raises:
-            UsageError: there is no such format, or the file cannot be written to.
+            UsageError: there is no such format, or the file cannot be written.
         """
         text = formats.known(format)(exported(self.directory))
         if file is not None:
@@ -120,17 +121,17 @@ class Result:
     def replay(
         self, model: Any = None, *, seeds: bool = False, tokenizer: Any = None, alphabet: str | None = None
     ) -> list[Verdict]:
-        """Run every finding again, alone, and return what became of each.
+        """Run every finding again, alone, and return a verdict on each.
 
         Args:
-            model: another version of the model, as ``fuzz`` takes it; the campaign's own if it is None.
-            seeds: whether seeds that fail now are looked for too.
-            tokenizer: of a Hugging Face model that is an object.
-            alphabet: of a module.
+            model: another version of the model, as for ``fuzz``; the campaign's own if it is None.
+            seeds: whether to run the seeds too, and report those that fail now.
+            tokenizer: as for ``fuzz``.
+            alphabet: as for ``fuzz``.
 
         Raises:
-            UsageError: no input fits the model, or an objective cannot be had any more.
-            TargetError: the model cannot be loaded, or raises on everything.
+            UsageError: no input fits the model, or an objective is missing.
+            TargetError: the model cannot be loaded, or raises on every input.
         """
         objects = Objects(tokenizer, alphabet, self._own)
         name = None if model is None else objects.model(model)
@@ -139,14 +140,14 @@ class Result:
             return [*again, *(again.seeds() if seeds else ())]
 
     def shrink(self, number: int | None = None) -> "Result":
-        """Shrink the findings, or the one with this number, and return the result itself.
+        """Shrink the findings, or the one with this number, and return this result.
 
-        Afterwards ``finding.minimal`` is the smallest input found that still fails, None if it did not fail
-        again.
+        Afterwards ``finding.minimal`` is the smallest input found that still fails, or None if the finding
+        did not fail again.
 
         Raises:
-            UsageError: there is no such finding, or the model is another now.
-            DiskError: the disk takes no more.
+            UsageError: there is no such finding, or the model is a different one now.
+            DiskError: the disk is full.
         """
         with lent(self._own):
             for _ in shrink(self.directory, number, self._own):
@@ -157,12 +158,17 @@ class Result:
     def resume(
         self, budget: str | None = None, *, stop_after: int | None = None, progress: bool = True
     ) -> "Result":
-        """Go on with the search, with a larger budget if one is given, and return the result itself.
+        """Resume the search, with a larger budget if one is given, and return this result.
+
+        Args:
+            budget: the new budget, which includes what was spent; None for the old one.
+            stop_after: the new number of findings after which to stop; None for the old one.
+            progress: as for ``fuzz``.
 
         Raises:
-            UsageError: nothing is left to spend, or the campaign or an objective is another now.
+            UsageError: nothing is left to spend, or the model or an objective is a different one now.
             TargetError: the model cannot be loaded.
-            DiskError: the disk takes no more.
+            DiskError: the disk is full.
         """
         with lent(self._own):
             view = bar if progress else silent

@@ -1,12 +1,13 @@
-"""Campaigns begun and gone on with, for the command line and for Python."""
+"""How campaigns begin and resume, for the command line and for Python."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
+from itertools import chain, count
 from pathlib import Path
 
 from lmfuzz.campaign.build import Parts, build
-from lmfuzz.campaign.campaign import Campaign, Observer, Silent, spec_for_resume
+from lmfuzz.campaign.campaign import Campaign, Observer, spec_for_resume
 from lmfuzz.campaign.signals import stop_on_signal
 from lmfuzz.spec import Own
 from lmfuzz.storage.store import Store
@@ -18,21 +19,21 @@ Note = Callable[[str], object]
 
 def silent(campaign: Campaign) -> AbstractContextManager[Observer]:
     """Show nothing while a campaign runs."""
-    return nullcontext(Silent())
+    return nullcontext(Observer())
 
 
 def begin(parts: Parts, directory: Path, note: Note, view: View) -> Campaign:
     """Calibrate a campaign, run it in a new directory, and return it.
 
     Args:
-        parts: what ``lmfuzz.campaign.build.build`` made of a spec.
-        directory: where the campaign is to be.
-        note: called with each line that a person should know before it runs.
-        view: what is shown while it runs.
+        parts: what ``lmfuzz.campaign.build.build`` made from a spec.
+        directory: the new directory of the campaign.
+        note: called with each line that a person should read before the run.
+        view: what to show during the run.
 
     Raises:
-        UsageError: an objective does not fit the model, or the directory is taken.
-        DiskError: the disk takes no more; the directory holds what was committed before.
+        UsageError: an objective does not fit the model, or the directory is not empty.
+        DiskError: the disk is full; the directory holds the last commit.
     """
     campaign = Campaign.begin(parts)
     note(campaign.calibration.words())
@@ -46,9 +47,19 @@ def begin(parts: Parts, directory: Path, note: Note, view: View) -> Campaign:
 def go_on(
     directory: Path, budget: str | None, stop_after: int | None, own: Own, note: Note, view: View
 ) -> Campaign:
-    """Go on with the campaign in a directory, with a larger budget if one is given, and return it.
+    """Resume the campaign in a directory, with a larger budget if one is given, and return it.
 
-    ``own`` are the objects that it was given from Python; the rest is as of ``begin``.
+    Args:
+        directory: the directory of the campaign.
+        budget: the new budget, which includes what was spent; None for the old one.
+        stop_after: the new number of findings after which to stop; None for the old one.
+        own: the objects that the campaign was given from Python.
+        note: as for ``begin``.
+        view: as for ``begin``.
+
+    Raises:
+        UsageError: nothing is left to spend, or the campaign does not fit its model any more.
+        DiskError: the disk is full; the directory holds the last commit.
     """
     spec = spec_for_resume(directory, budget, stop_after)
     with Store.resume(directory) as store:
@@ -64,9 +75,7 @@ def _run(campaign: Campaign, store: Store, view: View) -> None:
 
 
 def default_directory() -> Path:
-    """Return runs/DATE-TIME, with a number after it if that exists."""
-    now = datetime.now().strftime("%Y%m%d-%H%M%S")
-    path, number = Path("runs") / now, 2
-    while path.exists():
-        path, number = Path("runs") / f"{now}-{number}", number + 1
-    return path
+    """Return runs/DATE-TIME, with a number added if that exists."""
+    now = Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
+    numbered = (now.with_name(f"{now.name}-{number}") for number in count(2))
+    return next(path for path in chain([now], numbered) if not path.exists())

@@ -1,11 +1,10 @@
-"""A campaign: everything its spec names, put together, run, and taken note of."""
+"""A campaign: calibrated, run and recorded."""
 
 import sys
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 
@@ -13,7 +12,8 @@ import lmfuzz
 from lmfuzz import loop
 from lmfuzz import spec as specs
 from lmfuzz.budget import Budget
-from lmfuzz.campaign.build import Parts
+from lmfuzz.campaign.build import FEW, Parts
+from lmfuzz.campaign.checks import check_same
 from lmfuzz.coverage.archive import Archive
 from lmfuzz.coverage.calibrate import Calibration, measure
 from lmfuzz.coverage.per_seed import Apart, Archives
@@ -31,39 +31,34 @@ from lmfuzz.storage.store import Store
 from lmfuzz.text import plural, resume_command
 from lmfuzz.types import Batch, Finding, State, Step, join
 
-MUTANTS = 512  # rows that the radius is calibrated with, fewer where there are few seeds
-SPARING = 64  # seeds, and mutants, that a target is calibrated with whose rows cost much
-FEW = 8  # rows that the objectives are tried on
+MUTANTS = 512  # rows that the radius is calibrated with; fewer if there are few seeds
+SPARING = 64  # seeds, and mutants, for the calibration of a target whose rows cost much
 
 
-class Observer(Protocol):
-    """Who looks on: a screen, a log, a test."""
-
-    def note(self, line: str) -> None:
-        """Something a person should know once."""
+class Observer:
+    """Watch a campaign; this one shows nothing, a screen, a log or a test may."""
 
     def found(self, number: int, finding: Finding) -> None:
-        """A finding, which is on disk by now."""
+        """Take a finding, which is on disk by now, and its number."""
 
     def step(self, step: Step) -> None:
-        """A step is done."""
-
-
-class Silent:
-    """An observer that shows nothing."""
-
-    def note(self, line: str) -> None:
-        """Show nothing."""
-
-    def found(self, number: int, finding: Finding) -> None:
-        """Show nothing."""
-
-    def step(self, step: Step) -> None:
-        """Show nothing."""
+        """Take a step that is done."""
 
 
 class Campaign:
-    """One search with one spec: begun from its parts, or gone on with, then run."""
+    """Run one search with one spec, from its beginning or from its last commit.
+
+    Attributes:
+        spec: the settings.
+        parts: everything that was made from them.
+        calibration: what was measured before the search.
+        budget: what may be spent, and was spent.
+        archive: the states that were seen.
+        tally: what the search counted.
+        kept: the findings.
+        outcomes: what became of each seed, if the search is per seed.
+        reason: why the last run ended.
+    """
 
     def __init__(self, parts: Parts, calibration: Calibration, budget: Budget) -> None:
         self.spec, self.parts, self.calibration, self.budget = parts.spec, parts, calibration, budget
@@ -78,22 +73,23 @@ class Campaign:
         self.archive = (Archive if self.outcomes is None else Archives)(calibration.radius, dimensions)
         self.tally = Tally.of(len(self.operators))
         self.kept: list[Finding] = []
-        self.reason = ""  # why the last run ended
+        self.reason = ""
         self._interrupted = False
 
     @classmethod
     def begin(cls, parts: Parts) -> "Campaign":
-        """Try the objectives on a few seeds, fit the feature, find the radius; nothing is written.
+        """Try the objectives on a few seeds, fit the feature, and measure the radius; nothing is written.
 
-        Raises UsageError when an objective returns a wrong shape, or asks for what the target cannot grade (a
-        phrase outside its alphabet), or no seed can be placed.
+        Raises:
+            UsageError: an objective returns a wrong shape, or asks for what the target cannot grade (a phrase
+                outside its alphabet), or no seed can be placed.
         """
         spec, evaluator, objectives = parts.spec, parts.evaluator, parts.objectives
         budget = replace(Budget.parse(spec.budget), findings=spec.stop_after)
         few = parts.context.seeds[:FEW]
         objectives.check(few, evaluator.run(few))
         graded = evaluator.channels.union(*objectives.grades)
-        evaluator.executor.run(few, graded)  # what no model can grade shows now
+        evaluator.executor.run(few, graded)  # raises now for what the model cannot grade
         measured = _measure(parts, _mutants(parts))
         made = cls(parts, replace(measured, radius=spec.radius) if spec.radius else measured, budget)
         budget.calibration = budget.spent_executions = made.executor.executions
@@ -101,12 +97,12 @@ class Campaign:
 
     @classmethod
     def restore(cls, parts: Parts, store: Store) -> "Campaign":
-        """Go on from the last commit; UsageError when the target or the objectives are others now."""
+        """Go on from the last commit; UsageError if the target, objectives or operators are others now."""
         record = store.record()
-        _check_same(parts, record)
-        calibration = Calibration(**record.calibration)
-        _measure(parts, parts.context.seeds[:0])  # fits the feature, as it was
-        made = cls(parts, calibration, replace(record, spec=parts.spec).budget)
+        names = {"targets": parts.objectives.targets, "operators": parts.context.operators}
+        check_same(record, parts.evaluator.target, **names)
+        _measure(parts, parts.context.seeds[:0])  # fits the feature as it was
+        made = cls(parts, Calibration(**record.calibration), replace(record, spec=parts.spec).budget)
         made.archive.restore(record.states.points.reshape(-1, made.archive.dimensions), record.visits)
         made.kept, made.tally = record.findings, record.tally
         made.streams.restore(record.state["streams"])
@@ -115,19 +111,19 @@ class Campaign:
         made.objectives.restore(record.state["panel"])
         made.executor.executions, made.executor.seconds = record.executions, record.time_in_target
         if spec_changed := record.spec != made.spec:
-            store.describe(made._about_spec())
+            store.describe({"spec": made.spec.model_dump()})
         if spec_changed or not (store.directory / CAMPAIGN).exists():
             made.write_spec(store.directory)
         return made
 
     def create(self, directory: Path) -> Store:
-        """Begin on disk; UsageError when the directory is not free, DiskError when the disk is full."""
-        store = Store.create(directory, {
+        """Begin on disk; UsageError if the directory is not empty, DiskError if the disk is full."""
+        meta = {
             "seeds": len(self.context.seeds), "operators": self.operators, "targets": self.objectives.targets,
-            "identity": self.target.identity, "space": describe(self.space),
+            "identity": self.target.identity, "space": describe(self.space), "spec": self.spec.model_dump(),
             "calibration": asdict(self.calibration), "calibration_executions": self.budget.calibration,
-            **self._about_spec(),
-        })  # fmt: skip
+        }  # fmt: skip
+        store = Store.create(directory, meta)
         store.commit(self.state(), self.corpus, self.operators)
         self.write_spec(directory)
         return store
@@ -138,17 +134,15 @@ class Campaign:
         try:
             specs.write(self.spec, directory / CAMPAIGN, made_with, {"identity": self.target.identity})
         except OSError as error:
-            raise DiskError(directory / CAMPAIGN, str(error), []) from error
-
-    def _about_spec(self) -> dict[str, Any]:
-        return {"spec": self.spec.model_dump()}
+            raise DiskError(directory / CAMPAIGN, str(error)) from error
 
     # -- the run ----------------------------------------------------------------------------------
 
     def run(self, store: Store, observer: Observer) -> None:
-        """Search until the budget is spent or ``stop`` is called, committing on the way and at the end.
+        """Search until the budget is spent or ``stop`` is called, and commit on the way and at the end.
 
-        DiskError when the disk takes no more; the store then holds the commit before.
+        Raises:
+            DiskError: the disk is full; the store holds the last commit.
         """
         self.reason = ""
         with closing(self.steps()) as steps:
@@ -157,7 +151,9 @@ class Campaign:
                 self.tally.add(step, seconds)
                 store.add(step, self.corpus)
                 self.kept += step.findings
-                store.sample(self._sample(step, seconds))
+                sizes = len(self.corpus), len(self.archive), len(self.kept)
+                novelty = float(step.novel.mean())
+                store.sample(Sample(step.executions, seconds, self.executor.seconds, *sizes, novelty))
                 if store.due():
                     self._commit(store, observer)
                 observer.step(step)
@@ -168,21 +164,13 @@ class Campaign:
         self.archive.close()
 
     def steps(self) -> Generator[Step]:
-        """The loop alone, without disk and screen; nothing is written."""
-        return loop.run(
-            self.search, self.executor, self.feature, self.objectives, self.archive, self.findings,
-            self.budget, self.spec.batch, self.parts.wants,
-        )  # fmt: skip
+        """Run the loop alone; nothing is written or shown."""
+        parts = self.search, self.executor, self.feature, self.objectives, self.archive, self.findings
+        return loop.run(*parts, self.budget, self.spec.batch, self.parts.wants)
 
     def stop(self) -> None:
-        """End after the step under way."""
+        """End the run after the current step."""
         self._interrupted = True
-
-    def _sample(self, step: Step, seconds: float) -> Sample:
-        return Sample(
-            step.executions, seconds, self.executor.seconds, len(self.corpus), len(self.archive),
-            len(self.kept), float(step.novel.mean()),
-        )  # fmt: skip
 
     def _commit(self, store: Store, observer: Observer) -> None:
         for number, finding in store.commit(self.state(), self.corpus, self.operators):
@@ -193,7 +181,7 @@ class Campaign:
         """Save a finding that is an image as PNG."""
         if not (isinstance(self.space, BoxSpace) and self.space.image):
             return
-        from lmfuzz.inputs import render as pictures  # only where it is used: it loads Pillow
+        from lmfuzz.inputs import render as pictures  # here, because it loads Pillow
 
         seed = self.context.seeds.row(finding.origin)
         try:
@@ -201,10 +189,10 @@ class Campaign:
             if small := finding.minimal:
                 pictures.save_minimal(directory / PICTURES, number, small.row, seed, self.space)
         except OSError as error:
-            raise DiskError(directory / PICTURES, str(error), []) from error
+            raise DiskError(directory / PICTURES, str(error)) from error
 
     def state(self) -> State:
-        """Everything that ``restore`` needs but the rows, points and findings."""
+        """Return everything that ``restore`` needs, except the rows, points and findings."""
         return {
             "search": self.search.state(), "streams": self.streams.state(), "panel": self.objectives.state(),
             "findings": self.findings.state(), "tally": self.tally.state(),
@@ -216,11 +204,11 @@ class Campaign:
 
     @property
     def unjudged(self) -> str:
-        """Why it says nothing that nothing was found: no row was searched, or never scored; else ''."""
+        """Why it means nothing that nothing was found: no row was searched, or none was scored; else ''."""
         if not self.tally.rows and self.reason == "seconds":
             return (
-                f"nothing was searched: calibration took {plural(self.budget.calibration, 'execution')},"
-                " all of the budget; go on with a larger one, or begin with fewer seeds (--count)"
+                f"nothing was searched: calibration took {plural(self.budget.calibration, 'execution')} and "
+                "the whole budget; resume with a larger budget, or begin with fewer seeds (count)"
             )
         if self.kept or not (blind := self.objectives.blind):
             return ""
@@ -229,7 +217,7 @@ class Campaign:
 
 
 def _mutants(parts: Parts) -> Batch:
-    """Mutants of the seeds to calibrate with: many small batches, so that every operator takes part."""
+    """Mutants of the seeds to calibrate with, in many small batches, so that every operator takes part."""
     rng, context = parts.streams["calibration"], parts.context
     mutator = Mutator(replace(context, rng=rng, corpus=Corpus(context.space)))
     size = min(MUTANTS, max(64, 4 * len(context.seeds)), _most(parts)) // 16
@@ -244,51 +232,35 @@ def _measure(parts: Parts, mutants: Batch) -> Calibration:
 
 
 def _most(parts: Parts) -> int:
-    """How many seeds to calibrate with at most, and how many mutants."""
+    """The maximum number of seeds, and of mutants, to calibrate with."""
     return SPARING if parts.evaluator.target.info.sparing else sys.maxsize
 
 
-def _check_same(parts: Parts, record: CampaignRecord) -> None:
-    """UsageError unless the parts are those that a campaign was begun with."""
-    identity = parts.evaluator.target.identity
-    if record.identity != identity:
-        raise UsageError(
-            f"the campaign in {record.directory} belongs to another target: its model was "
-            f"{record.identity}, this one is {identity}"
-        )
-    for what, then, now in (
-        ("targets", record.targets, list(parts.objectives.targets)),
-        ("operators", record.operators, list(parts.context.operators)),
-    ):
-        if then != now:
-            odd = ", ".join(sorted(set(then) ^ set(now))) or "their order"
-            raise UsageError(
-                f"the campaign in {record.directory} was begun with other {what}; what differs: {odd}"
-            )
-
-
 def spec_for_resume(directory: Path, budget: str | None = None, stop_after: int | None = None) -> Spec:
-    """The spec of the campaign in ``directory``, with a larger budget where one is given.
+    """Return the spec of the campaign in ``directory``, with a larger budget if one is given.
 
-    UsageError when its campaign.toml was changed, or when nothing is left to spend.
+    Raises:
+        UsageError: its campaign.toml was changed, or nothing is left to spend.
     """
     record = CampaignRecord.read(directory)
     if (path := directory / CAMPAIGN).exists():
         was, now = record.spec.model_dump(), specs.resolve(specs.load(path), {}).model_dump()
         if changed := [key for key in now if now[key] != was[key]]:
             raise UsageError(
-                f"{path} was changed since the campaign began ({', '.join(changed)}); put it back, or begin"
-                f" another with it: lmfuzz fuzz --config {path}"
+                f"{path} was changed since the campaign began ({', '.join(changed)}); undo that, or begin "
+                f"another campaign with it: lmfuzz fuzz --config {path}"
             )
     more = {"budget": budget, "stop_after": stop_after}
     spec = specs.resolve(record.spec.model_dump(exclude_none=True), more)
-    if why := replace(record, spec=spec).budget.reason():
-        found = record.finding_count
-        spent, option = f"the budget of {spec.budget}", "--budget MORE"
-        if why == "findings":
-            spent, option = plural(found, "finding"), f"--stop-after {found + 1}"
+    left, found = replace(record, spec=spec).budget, record.finding_count
+    if why := left.reason():
+        spent, key, larger = f"spent its budget of {spec.budget}", "budget", f"{2 * record.seconds + 1:.0f}s"
+        if why == "executions":
+            larger = f"{2 * (left.spent_executions - left.calibration)}x"
+        elif why == "findings":
+            spent, key, larger = f"reached {plural(found, 'finding')}", "stop_after", str(found + 1)
         raise UsageError(
-            f"{spent} of the campaign in {directory} is spent; give a larger one: "
-            f"{resume_command(directory)} {option}"
+            f"the campaign in {directory} has {spent}; resume it with a larger {key}: "
+            f"{resume_command(directory)} {specs.option_name(key)} {larger}"
         )
     return spec

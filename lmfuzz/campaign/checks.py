@@ -1,15 +1,16 @@
-"""Whether the parts of a campaign fit one another."""
+"""Checks that the parts of a campaign fit one another, and the campaign that is resumed."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.spaces import BoxSpace, Space
 from lmfuzz.protocols import Target
+from lmfuzz.storage.record import CampaignRecord
 from lmfuzz.types import CRASH, OWN, unknown
 
 
 def check_channels(target: Target, needs: Mapping[str, frozenset[str]]) -> None:
-    """Raise UsageError if the target lacks a channel; ``needs``: "the feature needs" -> channels ..."""
+    """Raise UsageError if the target lacks a channel; ``needs`` maps "the feature needs" to channels."""
     have = target.channels | OWN | {CRASH}
     for what, wants in needs.items():
         if missing := unknown(wants, have):
@@ -19,20 +20,35 @@ def check_channels(target: Target, needs: Mapping[str, frozenset[str]]) -> None:
                 )
             if any(name.startswith(("base/", "twin/")) for name in missing):
                 raise UsageError(
-                    f"{what} two models; name the other one: lmfuzz diff MODEL TWIN, or image diff MODEL TWIN"
+                    f"{what} two models; add a twin: lmfuzz diff MODEL int8, or lmfuzz image diff MODEL int8"
                 )
-            shown = ", ".join(dict.fromkeys(name.split("/", 1)[0] for name in missing))
-            raise UsageError(
-                f"{what} {shown}, which the target does not show; it has {', '.join(sorted(target.channels))}"
-            )
+            lacks = ", ".join(dict.fromkeys(name.split("/", 1)[0] for name in missing))
+            shown = ", ".join(sorted(target.channels))
+            raise UsageError(f"{what} {lacks}, which the target does not show; it shows {shown}")
 
 
 def _comparable(space: Space) -> str:
     """What can be asked of a pair."""
     if isinstance(space, BoxSpace):
-        return "for images take disagreement, divergence:of=labels, or regression(OBJECTIVE)"
+        return "for images use disagreement, divergence:of=labels, or regression(OBJECTIVE)"
     return (
-        "for texts take regression(OBJECTIVE) and search with directed, walk, random or tensorfuzz; of two "
-        "character RNNs (all recipes but tflite and dynamic), or of two Hugging Face models with one "
-        "tokenizer, also disagreement and divergence"
+        "for texts use regression(OBJECTIVE), and search with directed, walk, random or tensorfuzz; for two "
+        "character RNNs (all recipes but tflite and dynamic), or two Hugging Face models with the same "
+        "tokenizer, disagreement and divergence work too"
     )
+
+
+def check_same(record: CampaignRecord, target: Target, **names: Iterable[str]) -> None:
+    """Raise UsageError unless a campaign was begun with this target, and these targets and operators."""
+    if record.identity != target.identity:
+        raise UsageError(
+            f"the campaign in {record.directory} was begun with another model: that one was "
+            f"{record.identity}, this one is {target.identity}; use the model that it was begun with"
+        )
+    begun = {"targets": record.targets, "operators": record.operators}
+    for what, now in names.items():
+        if begun[what] != list(now):
+            different = ", ".join(sorted({*begun[what]} ^ {*now})) or "their order"
+            raise UsageError(
+                f"the campaign in {record.directory} was begun with other {what}; what differs: {different}"
+            )

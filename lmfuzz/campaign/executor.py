@@ -1,6 +1,8 @@
-"""Runs batches on a target, keeps its time, and isolates rows on which the target raises."""
+"""The executor: it runs batches on a target, and isolates rows on which the target raises."""
 
 import time
+from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 
@@ -9,28 +11,34 @@ from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.protocols import Differentiable, PlainTarget, Sampler
 from lmfuzz.types import CRASH, OWN, PAD, Array, Batch, FloatArray, IntArray, Trace
 
+Result = TypeVar("Result")
+
 
 class LocalExecutor:
-    """One target in this process; the channels ``prompt`` (the rows' texts) and ``origin`` it adds itself.
+    """Run one target in this process, and add the channels ``prompt`` (the rows' texts) and ``origin``.
 
-    A batch on which the target raises is split in halves until the rows to blame stand alone: their
-    ``crash`` says what was raised, and their other channels hold what cannot be scored (NaN, PAD,
-    '', by the kind of array). The other rows are run as usual.
+    A batch on which the target raises is split in halves until the failing rows stand alone. Their channel
+    ``crash`` holds what was raised; their other channels hold values that cannot be scored (NaN, PAD or '',
+    by the kind of array). The other rows run as usual.
+
+    Attributes:
+        target: the model under test.
+        executions: how many rows were run or sampled, for whatever reason.
+        seconds: the wall time spent inside the target.
     """
 
     def __init__(self, target: PlainTarget) -> None:
         self.target = target
-        self.executions = 0  # rows run or sampled, for whatever reason
-        self.seconds = 0.0  # wall time inside the target
-        self._blank: dict[str, Array] = {}  # channel -> one row with nothing to show
+        self.executions, self.seconds = 0, 0.0
+        self._blank: dict[str, Array] = {}  # channel -> one row that cannot be scored
 
     def run(self, batch: Batch, wants: frozenset[str]) -> Trace:
-        """As Target.run, with the channel ``crash``; TargetError when no row ever ran."""
+        """Run a batch as Target.run does, with the channel ``crash``; TargetError if no row ever ran."""
         trace = self._run(batch, wants - OWN)
         for name in wants - OWN - trace.keys():  # no row of the batch ran
             if "/" not in name:
                 raise TargetError(f"the target raises on every row, first with {trace[CRASH][0]}")
-            trace[name] = np.full(len(batch), np.nan, np.float32)  # one of a family, never asked for before
+            trace[name] = np.full(len(batch), np.nan, np.float32)  # a new member of a family of channels
         if "prompt" in wants:
             trace["prompt"] = np.array(self.target.space.texts(batch), dtype=object)
         if "origin" in wants:
@@ -38,20 +46,14 @@ class LocalExecutor:
         return trace
 
     def _run(self, batch: Batch, wants: frozenset[str]) -> dict[str, Array]:
-        started = time.perf_counter()
-        self.executions += len(batch)
         try:
-            trace = dict(self.target.run(batch, wants))
+            trace = self._timed(lambda: dict(self.target.run(batch, wants)), len(batch))
         except (UsageError, TargetError, *INTERRUPTS):
             raise
-        except BaseException as error:  # SystemExit, too, is the model's own affair
+        except BaseException as error:  # a model that calls sys.exit() has crashed too
             if len(batch) == 1:
                 known = {name: self._blank[name] for name in wants & self._blank.keys()}
                 return {CRASH: np.array([one_line(error)], dtype=object), **known}
-            trace = {}
-        finally:
-            self.seconds += time.perf_counter() - started
-        if not trace:
             half = len(batch) // 2
             return self._join(self._run(batch[:half], wants), self._run(batch[half:], wants))
         for name in trace.keys() - self._blank.keys():
@@ -60,40 +62,37 @@ class LocalExecutor:
         return trace
 
     def _join(self, first: dict[str, Array], second: dict[str, Array]) -> dict[str, Array]:
-        def part(trace: dict[str, Array], other: dict[str, Array], name: str) -> Array:
-            if name in trace:
-                return trace[name]
-            return np.repeat(_blank(other[name]), len(trace[CRASH]), axis=0)
+        def part(trace: dict[str, Array], name: str) -> Array:
+            missing = name not in trace
+            return np.repeat(self._blank[name], len(trace[CRASH]), axis=0) if missing else trace[name]
 
-        return {
-            name: np.concatenate([part(first, second, name), part(second, first, name)])
-            for name in sorted(first.keys() | second.keys())
-        }
+        names = sorted(first.keys() | second.keys())
+        return {name: np.concatenate([part(first, name), part(second, name)]) for name in names}
+
+    def _timed(self, run: Callable[[], Result], rows: int) -> Result:
+        """What ``run`` returns; it is counted as an execution of so many rows, and timed."""
+        started = time.perf_counter()
+        self.executions += rows
+        try:
+            return run()
+        finally:
+            self.seconds += time.perf_counter() - started
 
     def sample(self, batch: Batch, new: int, temperature: float, rng: np.random.Generator) -> IntArray:
-        """As Sampler.sample; counted and timed like a run. Where the target raises: any symbols."""
+        """Sample as Sampler.sample does, counted and timed; random symbols if the target raises."""
         sampler: Sampler = self.target  # type: ignore[assignment]  # called only when it is one
-        started = time.perf_counter()
-        self.executions += len(batch)
         try:
-            return sampler.sample(batch, new, temperature, rng)
+            return self._timed(lambda: sampler.sample(batch, new, temperature, rng), len(batch))
         except INTERRUPTS:
             raise
-        except BaseException:  # which row is to blame shows when the rows are run
+        except BaseException:  # running the rows will show which of them fails
             space: TextSpace = self.target.space  # type: ignore[assignment]  # only texts are sampled
             return space.draw(rng, (len(batch), new))
-        finally:
-            self.seconds += time.perf_counter() - started
 
     def gradients(self, batch: Batch, labels: IntArray) -> tuple[FloatArray, FloatArray]:
-        """As Gradients; counted and timed like a run."""
+        """Return gradients as Differentiable.margin_gradients does, counted and timed."""
         differentiable: Differentiable = self.target  # type: ignore[assignment]  # called only when it is one
-        started = time.perf_counter()
-        self.executions += len(batch)
-        try:
-            return differentiable.margin_gradients(batch, labels)
-        finally:
-            self.seconds += time.perf_counter() - started
+        return self._timed(lambda: differentiable.margin_gradients(batch, labels), len(batch))
 
 
 def _blank(array: Array) -> Array:

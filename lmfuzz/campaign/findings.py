@@ -1,8 +1,8 @@
-"""Hits, confirmed alone, sorted into buckets, and kept with all that is needed to replay them."""
+"""Hits, each confirmed alone, sorted into buckets, and kept with everything that a replay needs."""
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -10,31 +10,34 @@ from lmfuzz.campaign.evaluator import Evaluator
 from lmfuzz.types import SEED, Batch, Evidence, Finding, FloatArray, Minimal, State, Trace
 
 
+@dataclass(eq=False)
 class Findings:
-    """Considers hits: at most ``keep`` findings are confirmed per bucket, all hits are counted.
+    """Confirm hits and keep at most ``keep`` findings per bucket; every hit is counted.
 
-    seeds: what the rows descend from. per_seed: buckets are full for each seed by itself. shrink: makes a
-    finding minimal when it is kept.
+    Args:
+        evaluator: what runs and judges rows.
+        seeds: the rows that all others descend from.
+        runs: how often a hit is run again to confirm it.
+        keep: the maximum number of findings per bucket.
+        per_seed: whether each seed has buckets of its own.
+        shrink: what shrinks a finding when it is kept.
     """
 
-    def __init__(
-        self,
-        evaluator: Evaluator,
-        seeds: Batch,
-        runs: int = 3,
-        keep: int = 3,
-        per_seed: bool = False,
-        shrink: Callable[[Finding], Minimal | None] = lambda finding: None,
-    ) -> None:
-        self.evaluator, self.seeds = evaluator, seeds
-        self.runs, self.keep, self.per_seed, self.shrink = runs, keep, per_seed, shrink
+    evaluator: Evaluator
+    seeds: Batch
+    runs: int = 3
+    keep: int = 3
+    per_seed: bool = False
+    shrink: Callable[[Finding], Minimal | None] | None = None
+
+    def __post_init__(self) -> None:
         self.hits: Counter[str] = Counter()  # bucket -> rows that fell into it, confirmed or not
-        self.kept: Counter[str] = Counter()  # bucket -> findings kept
-        self._filled: Counter[tuple[str, int]] = Counter()  # bucket and seed (SEED: all) -> findings kept
+        self.kept: Counter[str] = Counter()  # bucket -> findings
+        self._filled: Counter[tuple[str, int]] = Counter()  # bucket and seed (or SEED for all) -> findings
         self._rows: set[tuple[str, int, bytes]] = set()
 
     def consider(self, batch: Batch, trace: Trace, margins: FloatArray, execution: int) -> list[Finding]:
-        """The findings among the rows of a batch whose bucket is not full yet, each confirmed."""
+        """Return the hits in a batch whose bucket is not full yet, each confirmed, as findings."""
         found, objectives = [], self.evaluator.objectives
         for row, column in np.argwhere(margins > 0).tolist():
             evidence = objectives.evidence(batch, trace, row, column)
@@ -46,27 +49,28 @@ class Findings:
                 continue
             finding = self._finding(batch[row : row + 1], column, float(margins[row, column]), evidence)
             finding = replace(finding, output=str(trace["text"][row]), execution=execution)
-            found.append(replace(finding, minimal=self.shrink(finding)))
+            found.append(replace(finding, minimal=self.shrink(finding)) if self.shrink else finding)
             self._rows.add(key)
             self._filled[place] += 1
             self.kept[bucket] += 1
         return found
 
     def _finding(self, one: Batch, column: int, margin: float, evidence: Evidence) -> Finding:
-        """The row of a batch of one as a finding, confirmed."""
+        """The only row of a batch as a finding, confirmed; its output and execution are still missing."""
         again = self.evaluator.confirm(one, column, self.runs)
-        row, origin, space = one.row(0).copy(), int(one.origin[0]), self.evaluator.target.space
+        by_text = self.evaluator.fails_by_text(one, column)
+        objective, space = self.evaluator.objectives.targets[column], self.evaluator.target.space
+        row, origin = one.row(0).copy(), int(one.origin[0])
+        parent, operator = int(one.parent[0]), int(one.operator[0])
         distance = space.distance(row, self.seeds.row(origin))
-        return Finding(
-            objective=self.evaluator.objectives.targets[column], margin=margin, evidence=evidence, row=row,
-            prompt=space.name(row, origin, distance), output="", parent=int(one.parent[0]),
-            operator=int(one.operator[0]), execution=0, failed=again.failed, runs=self.runs,
-            unscored=again.unscored, origin=origin, distance=distance,
-            by_text=self.evaluator.fails_by_text(one, column),
-        )  # fmt: skip
+        prompt = space.name(row, origin, distance)
+        found = Finding(
+            objective, margin, evidence, row, prompt, "", parent, operator, 0, again.failed, self.runs
+        )
+        return replace(found, unscored=again.unscored, origin=origin, distance=distance, by_text=by_text)
 
     def state(self) -> State:
-        """Counts and the rows kept, for resume."""
+        """Return the counts and the rows that were kept, for resume."""
         rows = [[bucket, seed, row.hex()] for bucket, seed, row in sorted(self._rows)]
         filled = [[bucket, seed, count] for (bucket, seed), count in self._filled.items()]
         return {"hits": dict(self.hits), "kept": dict(self.kept), "filled": filled, "rows": rows}

@@ -1,4 +1,4 @@
-"""Findings made minimal: what their behaviour does not need is left out, whole rounds of tries in a batch."""
+"""The shrinker: it removes what a finding's behaviour does not need, a whole round of tries at once."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -7,18 +7,24 @@ import numpy as np
 
 from lmfuzz.campaign.evaluator import Evaluator
 from lmfuzz.inputs.spaces import BoxSpace, Space
+from lmfuzz.text import as_utf8
 from lmfuzz.types import Array, Batch, BoolArray, Finding, IntArray, Minimal, Trace
 
+AnyBad = Callable[[Sequence[IntArray]], BoolArray]
+IsBad = Callable[[IntArray], bool]
 
-def minimise(
-    places: IntArray, bad: Callable[[Sequence[IntArray]], BoolArray], sure: Callable[[IntArray], bool]
-) -> IntArray:
-    """A part of ``places`` (N,) that is bad, and is not without any one of them.
 
-    bad: which of some parts are (B,), in a batch; sure: whether one is, alone. The places given are.
-    Delta debugging (ddmin; Zeller & Hildebrandt 2002, section 3.2): pieces alone, all but a piece, then
-    smaller pieces. A round is one batch; of all pieces that could go by themselves as many go together as
-    can. What a batch says is checked alone, and so is, at the end, that no place could go.
+def minimize(places: IntArray, bad: AnyBad, sure: IsBad) -> IntArray:
+    """Return a part of ``places`` (N,) that is bad, but not without any single one of them.
+
+    This is delta debugging (ddmin; Zeller & Hildebrandt 2002, section 3.2): first each piece alone, then all
+    but one piece, then smaller pieces. A round is one batch; of the pieces that can be removed, as many as
+    possible are removed together. Each success in a batch is checked alone, and so is the end result.
+
+    Args:
+        places: what may be removed; all of them together are bad.
+        bad: returns which of some parts (B,) are bad, run in a batch.
+        sure: returns whether one part is bad, run alone.
     """
     size = -(-len(places) // 2)
     while size:
@@ -30,11 +36,8 @@ def minimise(
     return places
 
 
-def _smaller(
-    places: IntArray, size: int, bad: Callable[[Sequence[IntArray]], BoolArray],
-    sure: Callable[[IntArray], bool],
-) -> IntArray | None:  # fmt: skip
-    """Fewer places that are bad, by leaving out pieces of ``size``; None where there are none."""
+def _smaller(places: IntArray, size: int, bad: AnyBad, sure: IsBad) -> IntArray | None:
+    """Fewer places that are bad, without some pieces of ``size``; None if there are none."""
     starts = range(0, len(places), size)
     rests = [np.delete(places, slice(start, start + size)) for start in starts]
     pieces = [places[start : start + size] for start in starts] if len(rests) > 2 else []
@@ -50,10 +53,14 @@ def _smaller(
 
 
 class Shrinker:
-    """Makes findings minimal: symbols of a text are left out, pixels (values) of a box are the seed's again.
+    """Shrink findings: remove symbols of a text, or set pixels of an image back to the seed's.
 
-    space: what is legal. seeds: what findings descend from, and ``edits``, how far from them texts may be.
-    batch: rows run at once.
+    Args:
+        evaluator: what runs and judges rows.
+        space: what a legal row is.
+        seeds: the rows that the findings descend from.
+        batch: how many rows run at once.
+        edits: how far from its seed a text may be.
     """
 
     def __init__(
@@ -63,82 +70,86 @@ class Shrinker:
         self.space, self.seeds, self.batch, self.edits = space, seeds, batch, edits
 
     def __call__(self, finding: Finding) -> Minimal | None:
-        """The minimal row, run again alone as often as the finding; None where that one does not fail."""
+        """Return the minimal input, confirmed as often as the finding; None if that does not fail again."""
         tries, evaluator = _Tries(self, finding), self.evaluator
         before = evaluator.executor.executions
         if not tries.sure(tries.places):
             return None
-        places = minimise(tries.places, tries.bad, tries.sure)
+        places = minimize(tries.places, tries.bad, tries.sure)
         one, column = tries.batch([tries.built(places)]), tries.column
         trace = evaluator.run(one)
-        again = evaluator.confirm(one, column, finding.runs)
-        if not (tries.judged(one, trace)[0] and again.failed):
+        failed = evaluator.confirm(one, column, finding.runs).failed
+        if not (tries.judged(one, trace)[0] and failed):
             return None
-        alone = evaluator.fails_by_text(one, column)
-        row = one.row(0)
+        by_text = evaluator.fails_by_text(one, column)
+        row, output = one.row(0), str(trace["text"][0])
         distance = self.space.distance(row, self.seeds.row(finding.origin))
-        return Minimal(
-            row, self.space.name(row, finding.origin, distance), str(trace["text"][0]),
-            evaluator.objectives.evidence(one, trace, 0, column).span, len(places), len(tries.places),
-            again.failed, evaluator.executor.executions - before, alone,
-        )  # fmt: skip
+        prompt = self.space.name(row, finding.origin, distance)
+        span = evaluator.objectives.evidence(one, trace, 0, column).span
+        cost, sizes = evaluator.executor.executions - before, (len(places), len(tries.places))
+        return Minimal(row, prompt, output, span, *sizes, failed, cost, by_text)
 
 
 class _Tries:
-    """Rows with some of the places of a finding's, run and judged: are they bad in its bucket?"""
+    """Run rows that keep only some places of a finding, and judge whether they fail in its bucket.
 
-    def __init__(self, means: Shrinker, finding: Finding) -> None:
-        self._means, self._finding = means, finding
-        self.column = means.evaluator.objectives.targets.index(finding.objective)
-        self._signature = _plain(finding.evidence.signature)
-        self._seed: Array = means.seeds.row(finding.origin)
-        self._known: dict[tuple[bool, bytes], bool] = {}  # whether alone, and the row: whether it is bad
-        if isinstance(means.space, BoxSpace):
+    Attributes:
+        column: the column of the margins that the finding is about.
+        places: what can be removed: positions of a text, or pixels that differ from the seed.
+    """
+
+    def __init__(self, shrinker: Shrinker, finding: Finding) -> None:
+        self._shrinker, self._finding = shrinker, finding
+        self.column = shrinker.evaluator.objectives.targets.index(finding.objective)
+        self._seed: Array = shrinker.seeds.row(finding.origin)
+        self._known: dict[tuple[bool, bytes], bool] = {}  # whether alone, and the row -> whether it is bad
+        if isinstance(shrinker.space, BoxSpace):
             apart = (finding.row != self._seed).reshape(self._pixels(finding.row).shape).any(axis=1)
             self.places: IntArray = np.flatnonzero(apart)
         else:
             self.places = np.arange(len(finding.row))
 
     def _pixels(self, row: Array) -> Array:
-        """The values of a box, those of a pixel side by side (N, C)."""
-        space = self._means.space
+        """The values of a box, one pixel per line (N, C)."""
+        space = self._shrinker.space
         colours = space.shape[2] if isinstance(space, BoxSpace) and space.image else 1
         return row.reshape(-1, colours)
 
     def built(self, places: IntArray) -> Array:
-        """The row that keeps these places of the finding's."""
+        """Return the row that keeps these places of the finding."""
         row = self._finding.row
-        if not isinstance(self._means.space, BoxSpace):
+        if not isinstance(self._shrinker.space, BoxSpace):
             return row[places]
         made = self._seed.copy()
         self._pixels(made)[places] = self._pixels(row)[places]
         return made
 
     def batch(self, rows: Sequence[Array]) -> Batch:
-        """The rows, descending from where the finding does."""
-        made, finding = self._means.space.batch(rows), self._finding
+        """Return the rows as a batch, with the ancestors of the finding."""
+        made, finding = self._shrinker.space.batch(rows), self._finding
         origin = np.full(len(rows), finding.origin, np.int64)
         return replace(made, origin=origin, parent=np.full(len(rows), finding.parent, np.int64))
 
     def judged(self, batch: Batch, trace: Trace) -> BoolArray:
-        """Which rows (B,) are bad in the finding's bucket."""
-        objective, column = self._means.evaluator.objectives, self.column
-        bad = objective(batch, trace)[:, column] > 0
+        """Return which rows (B,) are bad in the finding's bucket."""
+        objectives, column = self._shrinker.evaluator.objectives, self.column
+        signature = as_utf8(self._finding.evidence.signature)  # as it reads back from the database
+        bad = objectives(batch, trace)[:, column] > 0
         for i in np.flatnonzero(bad).tolist():
-            bad[i] = _plain(objective.evidence(batch, trace, i, column).signature) == self._signature
+            bad[i] = as_utf8(objectives.evidence(batch, trace, i, column).signature) == signature
         return bad
 
     def bad(self, parts: Sequence[IntArray]) -> BoolArray:
-        """Which parts (B,) of the places are, run with one another."""
-        return self._run(parts, self._means.batch)
+        """Return which parts (B,) of the places are bad, run in batches."""
+        return self._run(parts, self._shrinker.batch)
 
     def sure(self, part: IntArray) -> bool:
-        """Whether one part is, run alone."""
+        """Return whether one part is bad, run alone."""
         return bool(self._run([part], 1)[0])
 
     def _run(self, parts: Sequence[IntArray], size: int) -> BoolArray:
-        """size: rows in a batch. What was run before is known; what is not legal is not bad."""
-        means, rows = self._means, [self.built(part) for part in parts]
+        """Which parts (B,) are bad, run in batches of ``size`` unless they are illegal or ran before."""
+        rows = [self.built(part) for part in parts]
         keys = [(size == 1, row.tobytes()) for row in rows]
         new = {key: row for key, row in zip(keys, rows, strict=True) if key not in self._known}
         legal = [key for key, row in new.items() if self._legal(row)]
@@ -146,16 +157,11 @@ class _Tries:
         for start in range(0, len(legal), size):
             some = legal[start : start + size]
             batch = self.batch([new[key] for key in some])
-            bad = self.judged(batch, means.evaluator.run(batch))
+            bad = self.judged(batch, self._shrinker.evaluator.run(batch))
             self._known.update(zip(some, bad.tolist(), strict=True))
         return np.array([self._known[key] for key in keys], np.bool_)
 
     def _legal(self, row: Array) -> bool:
-        space, edits = self._means.space, self._means.edits
+        space, edits = self._shrinker.space, self._shrinker.edits
         near = edits is None or space.distance(row, self._seed) <= edits
         return near and bool(space.legal(space.batch([row]))[0])
-
-
-def _plain(signature: str) -> bytes:
-    """A signature as it reads back from the database."""
-    return signature.encode("utf-8", "backslashreplace")

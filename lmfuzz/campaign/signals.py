@@ -1,4 +1,4 @@
-"""Signals that end a campaign in order: after its step, with all that it found on disk."""
+"""Signals that end a campaign gracefully: after its step, with all findings on disk."""
 
 import signal
 import threading
@@ -8,24 +8,23 @@ from contextlib import contextmanager
 
 @contextmanager
 def stop_on_signal(stop: Callable[[], None]) -> Iterator[None]:
-    """Call ``stop`` at the first SIGINT, SIGTERM or SIGHUP; a second one does what it did before.
+    """Call ``stop`` at the first SIGINT, SIGTERM or SIGHUP; a second one has its usual effect.
 
-    Outside of the main thread, where signals cannot be handled, nothing is changed.
+    Outside the main thread signals cannot be handled, and this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {n: signal.getsignal(n) for n in signal.Signals if n.name in ("SIGINT", "SIGTERM", "SIGHUP")}
+    names = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP, and nohup ignores it
+    before = {n: signal.getsignal(n) for n in signal.Signals if n.name in names}
+    before = {n: old for n, old in before.items() if (n.name, old) != ("SIGHUP", signal.SIG_IGN)}
 
     def first(number: int, frame: object) -> None:
         stop()
         signal.signal(number, before[signal.Signals(number)])
 
-    for number in list(before):
-        if number.name == "SIGHUP" and before[number] == signal.SIG_IGN:  # as nohup wants it
-            del before[number]
-        else:
-            signal.signal(number, first)
+    for number in before:
+        signal.signal(number, first)
     try:
         yield
     finally:

@@ -3,11 +3,12 @@
 import errno
 import os
 import sys
+from sqlite3 import DatabaseError
 from typing import NoReturn
 
 import click
 
-from lmfuzz.errors import TargetError, UsageError, printable
+from lmfuzz.errors import DiskError, TargetError, UsageError, printable
 
 NOTHING, FOUND, USAGE, TARGET, DISK, BUG, INTERRUPTED = 0, 1, 2, 3, 4, 70, 130
 
@@ -27,11 +28,7 @@ _FULL = {"SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE", "SQLITE_IO
 
 
 def sentence(error: Exception) -> tuple[str, int]:
-    """What to say of an error, and the exit code."""
-    from sqlite3 import DatabaseError
-
-    from lmfuzz.errors import DiskError
-
+    """Return what to print about an error, and the exit code."""
     match error:
         case click.ClickException():
             return error.format_message(), USAGE
@@ -47,15 +44,15 @@ def sentence(error: Exception) -> tuple[str, int]:
             return f"the campaign's database cannot be read: {error}", USAGE
         case OSError():
             place = f" {error.filename}" if error.filename else ""
-            said = error.strerror or str(error) or type(error).__name__
-            return f"cannot read or write{place}: {said}", DISK if error.errno == errno.ENOSPC else USAGE
+            reason = error.strerror or str(error) or type(error).__name__
+            return f"cannot read or write{place}: {reason}", DISK if error.errno == errno.ENOSPC else USAGE
         case MemoryError():
             return "there is not enough memory; a smaller model, --batch or --max-new needs less", USAGE
     return "this is a bug in lmfuzz; the campaign on disk is kept", BUG
 
 
 def fail(words: str, code: int, *more: str) -> NoReturn:
-    """Say what was wrong on stderr, a line each, and exit."""
+    """Print what was wrong on stderr, each on a line, and exit."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -66,5 +63,5 @@ def fail(words: str, code: int, *more: str) -> NoReturn:
 
 
 def discard() -> None:
-    """Send what is left for stdout nowhere: flushing it on the way out would fail again."""
+    """Discard what is left for stdout: flushing it at exit would fail again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

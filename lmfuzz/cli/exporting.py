@@ -1,39 +1,29 @@
-"""The command that writes a campaign's findings for others."""
+"""The command that writes a campaign's findings for other programs."""
 
 from pathlib import Path
 
 import click
 
+from lmfuzz import files
 from lmfuzz.cli import options
 from lmfuzz.cli.console import say
 from lmfuzz.errors import printable
+from lmfuzz.text import plural
+
+_FORMATS = "The format to write: jsonl, csv, pytest, junit, sarif or markdown."
 
 
 @options.command()
-@click.argument("directory", type=click.Path(path_type=Path))
-@click.option(
-    "--format",
-    "name",
-    required=True,
-    metavar="NAME",
-    help="The format to write: jsonl, csv, pytest, junit, sarif or markdown.",
-)
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="The file to write. [default: stdout]",
-)
+@options.DIRECTORY
+@options.option("--format NAME", _FORMATS, "name", required=True)
+@options.option("-o/--output FILE", "The file to write. [default: stdout]", type=options.PATH)
 def export(directory: Path, name: str, output: Path | None) -> None:
     """Write the findings in DIRECTORY for other programs, or for people.
 
-    pytest: a file of tests, one per finding, that runs by itself.
+    The format pytest is a file of tests, one for each finding, that runs on its own.
     """
-    from lmfuzz import files
     from lmfuzz.exports import formats
     from lmfuzz.exports.export_model import campaign
-    from lmfuzz.text import plural
 
     write = formats.known(name)
     if output is not None:

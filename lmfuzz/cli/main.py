@@ -1,6 +1,5 @@
-"""The command line: its commands, and what becomes of errors."""
+"""The command line: its commands, and how errors are reported."""
 
-import os
 import sys
 import traceback
 from io import TextIOWrapper
@@ -12,24 +11,20 @@ import lmfuzz
 from lmfuzz.cli.exit_codes import BUG, EXITS, INTERRUPTED, NOTHING, discard, fail, sentence
 from lmfuzz.cli.exporting import export
 from lmfuzz.cli.looking import list_, replay, show, tokens
-from lmfuzz.cli.options import verbosity, verbosity_options
+from lmfuzz.cli.options import add_verbosity, verbosity
 from lmfuzz.cli.refining import distil, shrink
 from lmfuzz.cli.reporting import report
 from lmfuzz.cli.searching import diff, fuzz, image, resume
 from lmfuzz.cli.sweeping import sweep, watch
-from lmfuzz.errors import UsageError, nearest
-
-for _threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(_threads, "1")  # before numpy loads: matrices are small, threads only spin
 
 
 class _Commands(click.Group):
-    """Commands that are suggested when one is mistyped, and that end when nobody reads on."""
+    """A group that ends quietly if its output pipe is closed."""
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
         try:
             return super().make_context(*args, **extra)
-        except BrokenPipeError:  # of --help and --version
+        except BrokenPipeError:  # from --help and --version
             discard()
             sys.exit(NOTHING)
 
@@ -40,35 +35,25 @@ class _Commands(click.Group):
             discard()
             sys.exit(NOTHING if ctx.invoked_subcommand in ("list", "show") else INTERRUPTED)
         except Exception as error:
-            if verbosity() > 0 and sentence(error)[1] != BUG:  # whose traceback is printed anyway
+            if verbosity() > 0 and sentence(error)[1] != BUG:  # of a bug, the traceback is printed anyway
                 traceback.print_exc()
             raise
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in self.commands and not args[0].startswith("-"):
-            commands = ", ".join(self.commands)
-            close = nearest(args[0], self.commands) or f"; the commands are {commands}"
-            raise UsageError(f"there is no command {args[0]!r}{close}")
-        return super().resolve_command(ctx, args)
 
 
 @click.group(cls=_Commands, epilog=EXITS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(lmfuzz.__version__, prog_name="lmfuzz", message="%(prog)s %(version)s")
 def cli() -> None:
-    """Search for inputs on which a model misbehaves: prompts, images, numbers."""
+    """Search for inputs on which a model misbehaves: prompts, images or numbers."""
 
 
-cli.params += verbosity_options()
-for _command in (
-    fuzz, diff, image, resume, show, replay, export, report, shrink, distil, sweep, watch, tokens, list_,
-):  # fmt: skip
+_SEARCHING, _LOOKING = (fuzz, diff, image, resume), (show, replay, export, report)
+for _command in (*_SEARCHING, *_LOOKING, shrink, distil, sweep, watch, tokens, list_):
     cli.add_command(_command)
+add_verbosity(cli)
 
 
 def main() -> NoReturn:
-    """Run the command line; every error a user can cause is one sentence and an exit code."""
+    """Run the command line; an error that a user can cause becomes one sentence and an exit code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # the terminal's encoding may lack a character

@@ -1,4 +1,4 @@
-"""The options of the command line: those of a campaign are made from the fields of Spec."""
+"""The options of the command line; those of a campaign are made from the fields of Spec."""
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lmfuzz.plugins.registry import Kind
 
 Decorator = Callable[[Any], Any]
+PATH = click.Path(path_type=Path)
 OUTPUT = "Output"
 GROUPS = (TEST, FIND, SEARCH, RUN)  # in the order of the help
 LOADING = ("device", "dtype", "threads", "batch_tokens", "trust_remote_code", "allow_pickle")
@@ -30,29 +31,49 @@ class Option(click.Option):
         self.group = group
 
 
+def option(declared: str, help: str, name: str = "", **more: Any) -> Decorator:
+    """Return a decorator that gives a command an option.
+
+    Args:
+        declared: its names and the placeholder for its value, such as "-o/--output FILE"; a flag has none.
+        help: a sentence.
+        name: the parameter of the command, if its name is not that of the option.
+        more: as of ``click.option``.
+    """
+    names, _, metavar = declared.partition(" ")
+    more |= {"metavar": metavar} if metavar else {"is_flag": True}
+    return click.option(*names.split("/"), *filter(None, [name]), cls=Option, help=help, **more)
+
+
+def several(*options: Decorator) -> Decorator:
+    """Return a decorator that gives a command all these options, in this order."""
+
+    def add(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
 def _set_verbosity(context: click.Context, option: click.Parameter, given: bool) -> None:
     if given:
         context.meta[_VERBOSITY] = 1 if option.name == "verbose" else -1
 
 
 def verbosity() -> int:
-    """Return how much the command that runs is to print: -1 for the results alone, 1 for more than usual."""
+    """Return how much the current command prints: -1 for results alone, 1 for more than usual, else 0."""
     context = click.get_current_context(silent=True)
     return 0 if context is None else context.meta.get(_VERBOSITY, 0)
 
 
-def verbosity_options() -> list[click.Parameter]:
-    """Return the options -q and -v, which every command takes."""
-    return [
-        Option(
-            ["-q", "--quiet"], is_flag=True, expose_value=False, callback=_set_verbosity,
-            help="Print only results and errors.",
-        ),
-        Option(
-            ["-v", "--verbose"], is_flag=True, expose_value=False, callback=_set_verbosity,
-            help="Print the settings and the model's identity too, and the traceback of every error.",
-        ),
-    ]  # fmt: skip
+def add_verbosity(command: click.Command) -> None:
+    """Give a command the options -q and -v."""
+    for declared, help in (
+        ("-q/--quiet", "Print only results and errors."),
+        ("-v/--verbose", "Also print the settings, the model's identity and the tracebacks of all errors."),
+    ):
+        option(declared, help, expose_value=False, callback=_set_verbosity)(command)
 
 
 class Command(click.Command):
@@ -60,10 +81,10 @@ class Command(click.Command):
 
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
-        self.params += verbosity_options()
+        add_verbosity(self)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options, those of a group together."""
+        """Write the options, grouped under their headings."""
         params = [param for param in self.get_params(ctx) if isinstance(param, click.Option)]
         named = {param.name: param.group for param in params if isinstance(param, Option)}
         others = OUTPUT if len(set(named.values())) > 1 else "Options"
@@ -88,13 +109,13 @@ class _Text(click.ParamType[str]):
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        """Offer the choices that begin in this way, and files where these are meant."""
+        """Return the choices that begin with what was typed, and files if those are possible."""
         found = [CompletionItem(choice) for choice in self.choices() if choice.startswith(incomplete)]
         return [*found, *([CompletionItem(incomplete, type="file")] if self.files else [])]
 
 
 def kinds() -> dict[str, "Kind"]:
-    """Return the kinds of plug-ins by what several of each are called."""
+    """Return the kinds of plug-ins, by their names in the plural."""
     from lmfuzz.coverage import FEATURES
     from lmfuzz.objectives import OBJECTIVES
     from lmfuzz.operators import OPERATORS
@@ -110,7 +131,7 @@ def _recipes() -> Iterable[str]:
 
 
 def kind_argument() -> Decorator:
-    """Return a decorator that gives a command a kind of plug-ins as an argument that may be left out."""
+    """Return a decorator that gives a command a kind of plug-ins as an optional argument."""
     known = "objectives|operators|searches|features|targets|recipes"
     return click.argument("kind", required=False, metavar=f"[{known}]", type=_Text(kinds))
 
@@ -131,25 +152,27 @@ def spec(
 ) -> Decorator:
     """Return a decorator that gives a command the options of a campaign.
 
-    rows: the kinds of settings, as ``Setting.rows`` names them. defaults: those of the command where they
-    differ from Spec's. keys: the settings, where not all of these kinds are meant.
+    Args:
+        rows: the kinds of settings, as ``Setting.rows`` names them.
+        defaults: the command's own defaults, if they differ from Spec's.
+        keys: the settings, if not all of these kinds are wanted.
     """
     wanted = keys or [key for key in Spec.model_fields if key not in ("model", "twin")]
-    return several(*(_option(key, defaults or {}) for key in wanted if setting(key).rows in rows))
+    return several(*(_setting(key, defaults or {}) for key in wanted if setting(key).rows in rows))
 
 
-def _option(key: str, defaults: Mapping[str, Any]) -> Decorator:
-    """The option of one field of Spec; not given, it is None or ()."""
-    field, said = Spec.model_fields[key], setting(key)
+def _setting(key: str, defaults: Mapping[str, Any]) -> Decorator:
+    """The option of one field of Spec; if it is not given, its value is None or ()."""
+    field, about = Spec.model_fields[key], setting(key)
     annotation = next((a for a in get_args(field.annotation) if a is not NoneType), field.annotation)
     kind: Any = field.annotation if get_origin(field.annotation) in (list, Literal) else annotation
-    words, more = [" ".join((field.description or "").split())], dict[str, Any]()
+    words, metavar, more = [" ".join((field.description or "").split())], about.metavar, dict[str, Any]()
     if kind is bool:
-        more = {"is_flag": True, "default": None}
+        more = {"default": None}
     elif kind == list[int]:
         more = {"nargs": 3, "type": int}
     elif get_origin(kind) is Literal:
-        more = {"type": _Text(lambda: get_args(kind)), "metavar": "|".join(get_args(kind))}
+        more, metavar = {"type": _Text(lambda: get_args(kind))}, "|".join(get_args(kind))
     elif kind in (int, float):
         more = {"type": kind}
     elif key in _NAMED:
@@ -160,14 +183,13 @@ def _option(key: str, defaults: Mapping[str, Any]) -> Decorator:
         more["multiple"] = True
         words.append("Can be given more than once.")
     if kind is not bool:
-        words.append(f"[default: {default_text(defaults.get(key, field.default), said.unset)}]")
-    names = said.option.split("/") if said.option else [option_name(key)]
-    shown = {"metavar": said.metavar} if said.metavar else {}
-    return click.option(*names, key, cls=Option, group=said.group, help=" ".join(words), **shown, **more)
+        words.append(f"[default: {default_text(defaults.get(key, field.default), about.unset)}]")
+    declared = f"{about.option or option_name(key)} {metavar}".strip()
+    return option(declared, " ".join(words), key, group=about.group, **more)
 
 
 def default_text(value: Any, unset: str) -> str:
-    """Return what a default is called in the help: ``unset`` when it is empty."""
+    """Return how the help shows a default: as ``unset`` if it is empty."""
     if value in (None, "", []):
         return unset
     if isinstance(value, list):
@@ -177,37 +199,21 @@ def default_text(value: Any, unset: str) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def several(*options: Decorator) -> Decorator:
-    """Return a decorator that gives a command all these options, in this order."""
-
-    def add(command: Any) -> Any:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
-
-
-def _output(*names: str, **more: Any) -> Decorator:
-    return click.option(*names, cls=Option, **more)
-
-
-CONFIG = _output(
-    "--config", group=TEST, type=click.Path(path_type=Path), metavar="FILE",
-    help="A TOML file with settings under the same names; options win over it.",
-)  # fmt: skip
-DIRECTORY = _output(
-    "-o", "--output", type=click.Path(path_type=Path), metavar="DIR",
-    help="The directory of the campaign. [default: runs/DATE-TIME]",
-)  # fmt: skip
-JSON = _output("--json", "as_json", is_flag=True, help="Print a machine-readable summary as the last line.")
-ONLY_JSON = _output("--json", "as_json", is_flag=True, help="Print one JSON object with everything instead.")
-TWIN = click.option(
-    "--twin", "recipe", cls=Option, group=TEST, metavar="RECIPE|MODEL",
-    type=_Text(_recipes, files=True), help="The twin, if it is not given as an argument.",
-)  # fmt: skip
-DOWNLOAD = click.option(
-    "--download", cls=Option, group=TEST, is_flag=True,
-    help="Download mnist or cifar10 into the folder LMFUZZ_DATA first if it is not there.",
-)  # fmt: skip
+DIRECTORY = click.argument("directory", type=PATH)
+FINDING = click.argument("finding", type=int, required=False)
+CONFIG = option(
+    "--config FILE", "A TOML file of settings with these names; options override it.", group=TEST, type=PATH
+)
+JSON = option("--json", "Print a machine-readable summary as the last line.", "as_json")
+ONLY_JSON = option("--json", "Print everything as one JSON object.", "as_json")
+NEW = several(
+    option("-o/--output DIR", "The directory of the campaign. [default: runs/DATE-TIME]", type=PATH), JSON
+)
+_AS_TWIN = _Text(_recipes, files=True)
+TWIN = option(
+    "--twin RECIPE|MODEL", "The twin, if it is not an argument.", "recipe", group=TEST, type=_AS_TWIN
+)
+DOWNLOAD = option(
+    "--download", "First download mnist or cifar10 into the folder LMFUZZ_DATA if it is missing.", group=TEST
+)
 LOADING_OPTIONS = spec(("", "text"), keys=LOADING)

@@ -1,8 +1,8 @@
-"""What is shown while campaigns run: a live view at a terminal, one line every few seconds elsewhere."""
+"""The view of a running campaign: live in a terminal, a line every few seconds elsewhere."""
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from functools import partial
 from typing import IO, Self
@@ -13,57 +13,32 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from lmfuzz.campaign.campaign import Campaign
+from lmfuzz.campaign.campaign import Campaign, Observer
 from lmfuzz.storage.record import Standing
 from lmfuzz.text import MARKS, bucket_title, cut, escape, excerpt, finding_line, format_duration, plural
 from lmfuzz.types import Finding, Step
 
 EVERY = 5.0  # seconds between lines
 REFRESH = 0.5  # seconds between pictures: one takes some 5 ms, so they cost about 1 %
-WINDOW = 10.0  # seconds that speed and novelty are averaged over
+WINDOW = 10.0  # seconds over which speed and novelty are averaged
 BUCKETS, OPERATORS = 10, 8  # rows of the live view's tables
-WIDE = 90  # columns of a terminal that has room for these tables
-
+WIDE = 90  # columns that a terminal needs to show these tables
 
 Look = Callable[[], Standing]
 
 
 def standing(c: Campaign) -> Standing:
-    """How a campaign of this process stands."""
+    """Return how a campaign of this process stands."""
+    measured, cost, tally = asdict(c.calibration), c.budget.calibration, replace(c.tally)
+    executions, seconds, inside = c.executor.executions, c.budget.elapsed(), c.executor.seconds
+    rows, states, kept, hits = len(c.corpus), len(c.archive), c.findings.kept, c.findings.hits
     return Standing(
-        c.spec, c.operators, asdict(c.calibration), c.budget.calibration, c.executor.executions,
-        c.budget.elapsed(), c.executor.seconds, len(c.corpus), len(c.archive), replace(c.tally),
-        c.findings.kept, c.findings.hits,
-    )  # fmt: skip
-
-
-class Pace:
-    """Executions per second and the share of novel rows, over the last ten seconds."""
-
-    def __init__(self, first: Standing) -> None:
-        self._marks = deque([first])
-
-    def mark(self, now: Standing) -> None:
-        """Take note of how it stands."""
-        self._marks.append(now)
-        while len(self._marks) > 2 and now.seconds - self._marks[1].seconds > WINDOW:
-            self._marks.popleft()
-
-    @property
-    def speed(self) -> float:
-        """Executions per second."""
-        first, last = self._marks[0], self._marks[-1]
-        return (last.executions - first.executions) / max(1e-9, last.seconds - first.seconds)
-
-    @property
-    def novelty(self) -> float:
-        """The share of rows that were novel."""
-        first, last = self._marks[0], self._marks[-1]
-        return (last.tally.novel - first.tally.novel) / max(1, last.tally.rows - first.tally.rows)
+        c.spec, c.operators, measured, cost, executions, seconds, inside, rows, states, tally, kept, hits
+    )
 
 
 class View:
-    """Lines, and at a terminal a picture below them that is drawn again and again; a context manager."""
+    """Show lines and, in a terminal, a picture below them that is redrawn often; a context manager."""
 
     def __init__(self, console: Console, every: float = REFRESH) -> None:
         self._console, self._every, self._last = console, every, 0.0
@@ -80,14 +55,14 @@ class View:
             self._live.stop()
 
     def note(self, line: str) -> None:
-        """A line of its own."""
+        """Print a line."""
         if self._live:
             self._console.print(Text(f"lmfuzz: {line}"))
         else:
             print(f"lmfuzz: {line}", file=self._console.file, flush=True)
 
     def tick(self) -> bool:
-        """Draw again, or say that there may be another line, when the last picture or line is old."""
+        """Redraw an old picture; outside a terminal, return whether another line is due."""
         if (now := time.perf_counter()) - self._last < self._every:
             return False
         self._last = now
@@ -96,21 +71,21 @@ class View:
         return not self._live
 
     def picture(self) -> RenderableType:
-        """What is drawn."""
+        """Return what is drawn."""
         raise NotImplementedError
 
 
-class CampaignView(View):
-    """A campaign: its findings as they come, and how it stands."""
+class CampaignView(View, Observer):
+    """Show a campaign: each finding as it comes, and how the campaign stands."""
 
     def __init__(self, look: Look, console: Console) -> None:
         super().__init__(console)
-        self._look, self._pace = look, Pace(look())
+        self._look, self._marks = look, deque([look()])
         if not self._live:
             self._every, self._last = EVERY, time.perf_counter()
 
     def found(self, number: int, finding: Finding) -> None:
-        """The finding on a line, at a terminal its bad part in red, or between marks without colours."""
+        """Print the finding on a line; in a terminal its bad part is red, or marked if without colours."""
         if not self._live:
             self.note(finding_line(number, finding))
             return
@@ -120,38 +95,39 @@ class CampaignView(View):
         label = "" if confirmed else f" ({finding.label})"
         bucket = cut(bucket_title(finding.bucket), max(12, self._console.width // 4))
         left = self._console.width - len(f"{number:>4} {bucket}{label}   -> ") - 4  # the quotes
-        room = max(8, left // 3 if left > 45 else left // 4)
-        before, bad, after = excerpt(finding, max(8, left - room - 12 - 2 * len(marks[0])), least=3)
-        self._console.print(
-            Text.assemble(
-                (f"{number:>4} ", "dim"),
-                (bucket, "bold" if confirmed else "yellow"),
-                f'{label}  "{cut(escape(finding.prompt), room)}" ',
-                ("-> ", "dim"),
-                f'"{before}',
-                (f"{marks[0]}{bad}{marks[1]}" if bad else "", "bold red"),
-                f'{after}"',
-            ),
-            no_wrap=True,
-            overflow="ellipsis",
-        )
+        width = max(8, left // 3 if left > 45 else left // 4)
+        before, bad, after = excerpt(finding, max(8, left - width - 12 - 2 * len(marks[0])), least=3)
+        head = (f"{number:>4} ", "dim"), (bucket, "bold" if confirmed else "yellow"), label
+        prompt = f'  "{cut(escape(finding.prompt), width)}" '
+        marked = f"{marks[0]}{bad}{marks[1]}" if bad else "", "bold red"
+        line = Text.assemble(*head, prompt, ("-> ", "dim"), f'"{before}', marked, f'{after}"')
+        self._console.print(line, no_wrap=True, overflow="ellipsis")
 
     def step(self, step: Step | None = None) -> None:
-        """A new picture, or line, when the last one is old."""
+        """Show a new picture or line if the last one is old."""
         if self.tick():
             s = self._now()
+            speed, novelty = self._pace()
             self.note(
-                f"{s.seconds:.0f} s, {s.executions} executions, {self._pace.speed:.0f}/s, "
-                f"corpus {s.corpus_size}, archive {s.archive_size}, novel {self._pace.novelty:.1%}, "
+                f"{s.seconds:.0f} s, {s.executions} executions, {speed:.0f}/s, "
+                f"corpus {s.corpus_size}, archive {s.archive_size}, novel {novelty:.1%}, "
                 f"{plural(s.finding_count, 'finding')} in {plural(len(s.kept), 'bucket')}"
             )
 
     def _now(self) -> Standing:
-        self._pace.mark(now := self._look())
+        self._marks.append(now := self._look())
+        while len(self._marks) > 2 and now.seconds - self._marks[1].seconds > WINDOW:
+            self._marks.popleft()
         return now
 
+    def _pace(self) -> tuple[float, float]:
+        """The executions per second, and the share of novel rows, over the last ten seconds."""
+        first, last = self._marks[0], self._marks[-1]
+        speed = (last.executions - first.executions) / max(1e-9, last.seconds - first.seconds)
+        return speed, (last.tally.novel - first.tally.novel) / max(1, last.tally.rows - first.tally.rows)
+
     def picture(self) -> RenderableType:
-        """Its numbers, and on a wide terminal its operators and buckets."""
+        """Return the campaign's numbers and, for a wide terminal, its operators and buckets."""
         s = self._now()
         tables = Table.grid(padding=(0, 4))
         wide = self._console.width >= WIDE
@@ -163,47 +139,48 @@ class CampaignView(View):
         return Group(Text(""), tables, Text(""), budget)
 
     def _numbers(self, s: Standing) -> Table:
-        table = Table.grid(padding=(0, 2))
-        for name, value in (
-            ("executions", f"{s.executions}"),
-            ("executions/s", f"{self._pace.speed:.0f}"),
-            ("corpus", f"{s.corpus_size}"),
-            ("archive", f"{s.archive_size}"),
-            ("novel", f"{self._pace.novelty:.1%}"),
-            ("stability", f"{s.calibration['stability']:.0%}"),
-            ("last new state", f"{format_duration(s.seconds - s.tally.last_novel)} ago"),
-            ("in the target", f"{s.time_in_target / max(1e-9, s.seconds):.0%}"),
-            ("findings", f"{s.finding_count} in {plural(len(s.kept), 'bucket')}"),
-        ):
-            table.add_row(Text(name, "dim"), Text(value))
-        return table
+        speed, novelty = self._pace()
+        numbers = {
+            "executions": f"{s.executions}",
+            "executions/s": f"{speed:.0f}",
+            "corpus": f"{s.corpus_size}",
+            "archive": f"{s.archive_size}",
+            "novel": f"{novelty:.1%}",
+            "stability": f"{s.calibration['stability']:.0%}",
+            "last new state": f"{format_duration(s.seconds - s.tally.last_novel)} ago",
+            "in the target": f"{s.time_in_target / max(1e-9, s.seconds):.0%}",
+            "findings": f"{s.finding_count} in {plural(len(s.kept), 'bucket')}",
+        }
+        return _grid([(Text(name, "dim"), Text(value)) for name, value in numbers.items()])
 
     def _yields(self, s: Standing) -> Table:
-        """Operators by how many of 1 000 mutants were novel or hits."""
-        table = Table.grid(padding=(0, 2))
-        table.add_row(Text("yield per 1 000", "dim"), "")
-        yields = zip(s.operators, s.tally.yields.tolist(), strict=True)
-        for name, rate in sorted(yields, key=lambda pair: -pair[1])[:OPERATORS]:
-            table.add_row(Text(cut(escape(name), 16)), Text(f"{rate:.1f}"))
-        return table
+        """The operators with the largest share of mutants that were novel or hits."""
+        yields = sorted(zip(s.operators, s.tally.yields.tolist(), strict=True), key=lambda pair: -pair[1])
+        rows = [(Text(cut(escape(name), 16)), Text(f"{rate:.1f}")) for name, rate in yields[:OPERATORS]]
+        return _grid([(Text("yield per 1 000", "dim"), Text()), *rows])
 
     def _buckets(self, s: Standing) -> Table:
-        """Buckets by hits."""
-        room = max(16, min(40, self._console.width - WIDE + 16))
-        table = Table.grid(padding=(0, 2))
-        table.add_row(Text("hits", "dim"), Text("bucket", "dim"))
-        for bucket, count in Counter(s.hits).most_common(BUCKETS):
-            table.add_row(Text(f"{count}"), Text(cut(bucket_title(bucket), room)))
-        if len(s.hits) > BUCKETS:
-            table.add_row("", Text(f"and {len(s.hits) - BUCKETS} more", "dim"))
-        return table
+        """The buckets with the most hits."""
+        width = max(16, min(40, self._console.width - WIDE + 16))
+        largest = Counter(s.hits).most_common(BUCKETS)
+        rows = [(Text(f"{hits}"), Text(cut(bucket_title(bucket), width))) for bucket, hits in largest]
+        more = Text(f"and {len(s.hits) - BUCKETS} more", "dim")
+        head = Text("hits", "dim"), Text("bucket", "dim")
+        return _grid([head, *rows, *([(Text(), more)] if len(s.hits) > BUCKETS else [])])
+
+
+def _grid(rows: Iterable[tuple[Text, Text]]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def watch(campaign: Campaign, out: IO[str]) -> CampaignView:
-    """The view of a campaign of this process."""
+    """Return the view of a campaign of this process."""
     return CampaignView(partial(standing, campaign), console(out))
 
 
 def console(out: IO[str]) -> Console:
-    """What draws on ``out``, and takes no text for more than that."""
+    """Return a console that draws on ``out`` and does not interpret the text."""
     return Console(file=out, highlight=False, markup=False)

@@ -1,36 +1,33 @@
-"""Commands that make less of what was found: minimal findings, few seeds."""
+"""The commands that reduce what was found: to minimal inputs, and to few seeds."""
 
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import click
-
+from lmfuzz.analysis.summary import finding_record, reduction
 from lmfuzz.cli import options
-from lmfuzz.cli.console import say, tell
+from lmfuzz.cli.console import say, tell, tell_json
 from lmfuzz.cli.exit_codes import FOUND, NOTHING
 from lmfuzz.inputs.spaces import Space
+from lmfuzz.storage.record import CampaignRecord
+from lmfuzz.text import WIDTH, bucket_title, plural, quote_output, shorten
+from lmfuzz.types import Finding
 
-if TYPE_CHECKING:
-    from lmfuzz.types import Finding
+_SEEDS = "The file to write, for --seeds: .jsonl for prompts, .npy for images or numbers."
 
 
 @options.command()
-@click.argument("directory", type=click.Path(path_type=Path))
-@click.argument("finding", type=int, required=False)
+@options.DIRECTORY
+@options.FINDING
 @options.ONLY_JSON
 def shrink(directory: Path, finding: int | None, as_json: bool) -> None:
-    """Make the findings in DIRECTORY, or one FINDING, minimal.
+    """Shrink the findings in DIRECTORY, or a single FINDING.
 
-    Of a prompt, symbols are left out, of an image, changed pixels put back to the seed's, until without any
-    one more it would be no finding of its bucket. The result is kept beside the finding; what is minimal
-    already is shown. Exits with 1 where a finding does not fail again, and so stays as it is.
+    Symbols of a prompt are removed, and changed pixels of an image are set back to the seed's, as long as the
+    input stays a finding of its bucket. The minimal input is stored beside the finding; one that is known
+    already is shown. The exit code is 1 if a finding does not fail again, and so stays as it is.
     """
     from lmfuzz.analysis.shrink import shrink as shrink_findings
-    from lmfuzz.analysis.summary import finding_record
-    from lmfuzz.storage.record import CampaignRecord
-    from lmfuzz.text import strict_json
 
     records, space = [], CampaignRecord.read(directory).space
     for number, one in shrink_findings(directory, finding):
@@ -38,17 +35,14 @@ def shrink(directory: Path, finding: int | None, as_json: bool) -> None:
         if not as_json:
             tell(_minimal_lines(number, one, space))
     if as_json:
-        click.echo(strict_json({"findings": records}))
+        tell_json({"findings": records})
     elif not records:
         say(f"{directory} has no findings")
     sys.exit(NOTHING if all(one["minimal"] for one in records) else FOUND)
 
 
-def _minimal_lines(number: int, finding: "Finding", space: Space) -> Iterator[str]:
-    """A finding before and after it was made minimal, on three lines; one where it could not be."""
-    from lmfuzz.analysis.summary import reduction
-    from lmfuzz.text import WIDTH, bucket_title, quote_output, shorten
-
+def _minimal_lines(number: int, finding: Finding, space: Space) -> Iterator[str]:
+    """A finding before and after it was shrunk, on three lines; on one if it could not be."""
     head = f"finding {number}, {bucket_title(finding.bucket)}"
     if (small := finding.minimal) is None:
         yield f"{head}: did not fail again alone in this bucket, so it stays as it is"
@@ -59,22 +53,17 @@ def _minimal_lines(number: int, finding: "Finding", space: Space) -> Iterator[st
 
 
 @options.command()
-@click.argument("directory", type=click.Path(path_type=Path))
-@click.option(
-    "-o", "--output", "file", type=click.Path(path_type=Path), required=True, metavar="SEEDS",
-    help="What --seeds reads: a .jsonl file of prompts, a .npy file of images or numbers.",
-)  # fmt: skip
-@click.option(
-    "--radius", type=float, metavar="R", help="How near a row must be to what it covers (the campaign's)."
-)
+@options.DIRECTORY
+@options.option("-o/--output SEEDS", _SEEDS, "file", required=True, type=options.PATH)
+@options.option("--radius R", "The distance that an input covers. [default: the campaign's]", type=float)
 def distil(directory: Path, file: Path, radius: float | None) -> None:
-    """Write the fewest rows that cover what the archive in DIRECTORY holds, without running the model.
+    """Write the fewest inputs that cover the archive in DIRECTORY.
 
-    States of the archive are more than the campaign's radius apart, so that each needs a row of its own;
-    with a larger radius fewer rows cover it. Those that cover most come first (--count takes these).
+    The model does not run. The states of the archive are more than the campaign's radius apart, so each needs
+    an input of its own; with a larger radius, fewer inputs cover them. The inputs that cover most come first,
+    and are those that --count keeps.
     """
     from lmfuzz.analysis.distil import distil as distilled
-    from lmfuzz.text import plural
 
     done = distilled(directory, file, radius)
     say(
@@ -83,4 +72,4 @@ def distil(directory: Path, file: Path, radius: float | None) -> None:
     )
     if done.respelled:
         left_out = f"; {done.left_out} of these do not fit and are left out" if done.left_out else ""
-        say(f"{plural(done.respelled, 'prompt')} of tokens will be spelled as other tokens{left_out}")
+        say(f"{plural(done.respelled, 'prompt')} of tokens will be tokenized differently{left_out}")

@@ -4,27 +4,28 @@ from pathlib import Path
 
 import click
 
+from lmfuzz import files
 from lmfuzz.cli import options
 from lmfuzz.cli.console import say
 from lmfuzz.errors import UsageError
+from lmfuzz.text import escape
 
 
 @options.command()
-@click.argument(
-    "directories", metavar="DIRECTORY...", nargs=-1, required=True, type=click.Path(path_type=Path)
+@click.argument("directories", metavar="DIRECTORY...", nargs=-1, required=True, type=options.PATH)
+@options.option(
+    "-o FILE",
+    "The file. [default: DIRECTORY/report.html, or comparison.html]",
+    "file",
+    type=options.PATH,
 )
-@click.option(
-    "-o", "file", metavar="FILE", type=click.Path(path_type=Path),
-    help="The HTML file (default: DIRECTORY/report.html; of several campaigns: comparison.html).",
-)  # fmt: skip
 def report(directories: tuple[Path, ...], file: Path | None) -> None:
-    """Write the campaign in DIRECTORY as one HTML file that opens offline; compare several.
+    """Write a report of the campaign in DIRECTORY as one HTML file.
 
-    What was found, how the search went, and what is probably left. The model is not run.
+    The file opens offline. It shows what was found, how the search went, and what is probably left; it
+    compares several campaigns. The model does not run.
     """
-    from lmfuzz import files
     from lmfuzz.report import page
-    from lmfuzz.text import escape
 
     if len(set(directories)) < len(directories):
         raise UsageError("a campaign is given twice; name each directory once")

@@ -1,4 +1,4 @@
-"""Commands around many campaigns: a sweep over a grid of them, and a look at one that runs elsewhere."""
+"""Commands that run a sweep over a grid of campaigns, and watch a campaign that runs elsewhere."""
 
 import os
 import sys
@@ -6,34 +6,34 @@ from pathlib import Path
 
 import click
 
+from lmfuzz.analysis import summary as texts
 from lmfuzz.campaign.signals import stop_on_signal
 from lmfuzz.cli import options
 from lmfuzz.cli.console import say, tell
 from lmfuzz.cli.exit_codes import INTERRUPTED, NOTHING, fail
+from lmfuzz.text import escape, plural, resume_command
 
 
 @options.command()
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option(
-    "--jobs", type=click.IntRange(min=1), metavar="N", help="Campaigns at a time (default: number of cores)."
+@click.argument("file", type=options.PATH)
+@options.option(
+    "--jobs N", "How many campaigns run at a time. [default: one per core]", type=click.IntRange(min=1)
 )
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Default: runs/NAME of the file."
-)
+@options.option("-o/--output DIR", "The folder of the sweep. [default: runs/NAME of FILE]", type=options.PATH)
 def sweep(file: Path, jobs: int | None, output: Path | None) -> None:
-    """Run a campaign for everything in the grid of FILE, and compare.
+    """Run and compare campaigns over the grid of settings in FILE.
 
-    FILE is TOML: [campaign] holds settings of all campaigns, [grid] lists of values, any setting being an
-    axis; trials = N (20) runs each with N seeds; [baseline] says what the others are compared with. Every
-    campaign has a process and a directory of its own. A sweep that was interrupted or killed goes on when
-    it is run again: what is at its end is not run twice, what was under way is resumed.
+    FILE is TOML: [campaign] holds the settings of all campaigns, [grid] holds a list of values for any of the
+    other settings, trials = N runs each combination with N seeds (by default 20), and [baseline] names the
+    one that the others are compared with. Each campaign has its own process and directory. Run the command
+    again to continue a sweep that was interrupted or killed: finished campaigns do not run twice, and the
+    others are resumed.
     """
     from lmfuzz.analysis.sweep import Sweep, cells, read
     from lmfuzz.analysis.sweep_results import results
     from lmfuzz.cli.follow import SweepView
     from lmfuzz.cli.progress import console
     from lmfuzz.report.sweep_page import as_lines, write
-    from lmfuzz.text import escape, plural
 
     plan = read(file)
     found = cells(plan, str(file))
@@ -50,7 +50,7 @@ def sweep(file: Path, jobs: int | None, output: Path | None) -> None:
             for note in table.notes:
                 say(note.text())
             say(f"the results are in {', '.join(map(str, files))}")
-    failures = [grid.failures[cell] for cell in grid.cells if cell in grid.failures]  # not as they ended
+    failures = [grid.failures[cell] for cell in grid.cells if cell in grid.failures]  # in this order
     codes = [failure.code if failure.code > 0 else INTERRUPTED for failure in failures]
     wrong = [f"{escape(failure.cell.name)}: {escape(failure.words)}" for failure in failures]
     if grid.interrupted:
@@ -62,12 +62,13 @@ def sweep(file: Path, jobs: int | None, output: Path | None) -> None:
 
 
 @options.command()
-@click.argument("directory", type=click.Path(path_type=Path))
+@options.DIRECTORY
 def watch(directory: Path) -> None:
-    """Follow the campaign in DIRECTORY, which runs in another terminal; only its database is read."""
-    from lmfuzz.analysis import summary as texts
+    """Follow the campaign in DIRECTORY, which another process runs.
+
+    Only its database is read.
+    """
     from lmfuzz.cli.follow import follow
-    from lmfuzz.text import resume_command
 
     numbers = texts.summary(follow(directory, sys.stdout))
     tell(texts.summary_lines(numbers))

@@ -1,4 +1,4 @@
-"""What a campaign keeps count of while it searches."""
+"""What a campaign counts while it searches."""
 
 from dataclasses import dataclass
 
@@ -9,10 +9,14 @@ from lmfuzz.types import FloatArray, IntArray, State, Step
 
 @dataclass
 class Tally:
-    """How many rows a search tried, and how many of them were worth it, by operator (O,).
+    """Count the rows that a search tried, and those that were worth it, for each of O operators.
 
-    mutants: rows that each operator made. fruitful: those among them that were novel, or hits. last_novel:
-    seconds of the campaign when the last new state was seen.
+    Attributes:
+        rows: how many rows were tried.
+        novel: how many of them led to a new state.
+        mutants: rows (O,) that each operator made.
+        fruitful: those of them (O,) that were novel, or hits.
+        last_novel: the campaign's time, in seconds, when it last saw a new state.
     """
 
     rows: int
@@ -23,7 +27,7 @@ class Tally:
 
     @classmethod
     def of(cls, operators: int) -> "Tally":
-        """Begin to count."""
+        """Begin to count for this many operators."""
         return cls(0, 0, np.zeros(operators, np.int64), np.zeros(operators, np.int64))
 
     def add(self, step: Step, seconds: float) -> None:
@@ -45,7 +49,7 @@ class Tally:
 
     @property
     def yields(self) -> FloatArray:
-        """Fruitful rows in a thousand, by operator (O,)."""
+        """Fruitful mutants in a thousand, for each operator (O,)."""
         rates: FloatArray = 1000 * self.fruitful / self.mutants.clip(1)
         return rates
 

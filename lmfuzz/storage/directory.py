@@ -1,4 +1,4 @@
-"""A campaign's directory: what is in it, who works in it, and how its database is opened."""
+"""A campaign's directory: what is in it, which process works in it, and how its database is opened."""
 
 import json
 import os
@@ -15,43 +15,43 @@ import lmfuzz
 from lmfuzz import spec as specs
 from lmfuzz.errors import UsageError, one_line
 from lmfuzz.files import CAMPAIGN, DATABASE, LOCK
-from lmfuzz.text import shell_quote
+from lmfuzz.text import resume_command, shell_quote
 
 FORMAT = 5
-READ = (4, FORMAT)  # formats that are read; what goes on is brought to FORMAT
-LOOK = 1.0  # seconds to wait for a lock: who only asks whether it is held has it for a moment
-PATIENCE = 600.0  # seconds without a commit after which nobody is taken to work on a campaign
+READ = (4, FORMAT)  # formats that can be read; resume converts a campaign to FORMAT
+LOOK = 1.0  # seconds to wait for the lock: a process that only tests it holds it for a moment
+PATIENCE = 600.0  # seconds without a commit after which a campaign is taken to be abandoned
 _NO_DAMAGE = ("BUSY", "LOCKED", "CANTOPEN", "PERM", "READONLY", "NOMEM", "FULL", "IOERR")
-_DAMAGE = (sqlite3.Error, ValueError, LookupError, TypeError, AttributeError)  # what reading it raises
+_DAMAGE = (sqlite3.Error, ValueError, LookupError, TypeError, AttributeError)  # raised by damaged content
 
 
 def has_commit(directory: Path) -> bool:
-    """Whether a campaign there has a first commit; before it there is nothing to go on with."""
+    """Return whether a campaign there has a first commit; without it, it cannot be resumed."""
     if not (directory / DATABASE).is_file():
         return False
     with closing(connect(directory / DATABASE, "ro")) as db:
         try:
             made = db.execute("SELECT 1 FROM sqlite_master WHERE name = 'state'").fetchone()
             return made is not None and db.execute("SELECT 1 FROM state").fetchone() is not None
-        except sqlite3.Error:  # who reads it says it better
+        except sqlite3.Error:  # reading the campaign raises a better error
             return True
 
 
 def require_empty(directory: Path) -> None:
-    """UsageError unless ``directory`` is missing or empty, so that a campaign can begin in it."""
+    """Raise UsageError unless ``directory`` is missing or empty, so that a campaign can begin in it."""
     if (directory / DATABASE).exists():
         raise UsageError(
-            f"{directory} holds a campaign already; go on with it: lmfuzz resume {shell_quote(directory)}, "
-            "or give another directory with -o"
+            f"{directory} already holds a campaign; resume it with {resume_command(directory)}, or begin in "
+            "another directory"
         )
     if directory.exists() and not directory.is_dir():
-        raise UsageError(f"{directory} is a file; give a directory with -o")
+        raise UsageError(f"{directory} is a file; begin in a directory")
     if directory.is_dir() and {path.name for path in directory.iterdir()} - {LOCK, CAMPAIGN}:
-        raise UsageError(f"{directory} is not empty and no campaign; give a new directory with -o")
+        raise UsageError(f"{directory} is not empty and holds no campaign; begin in a new directory")
 
 
 def require_campaign(directory: Path) -> None:
-    """UsageError unless there is a campaign in ``directory``."""
+    """Raise UsageError unless there is a campaign in ``directory``."""
     if not directory.is_dir():
         raise UsageError(f"there is no directory {directory}")
     if not (directory / DATABASE).is_file():
@@ -61,7 +61,7 @@ def require_campaign(directory: Path) -> None:
 
 
 def connect(path: Path, mode: str) -> sqlite3.Connection:
-    """Return a connection to a database: ``ro``, ``rw``, or ``rwc`` to make it."""
+    """Return a connection to a database; the mode is ``ro``, ``rw``, or ``rwc`` to create it."""
     uri = f"{path.resolve().as_uri()}?mode={mode}"
     db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30)
     if mode != "ro":
@@ -72,11 +72,13 @@ def connect(path: Path, mode: str) -> sqlite3.Connection:
 
 @contextmanager
 def reading(directory: Path) -> Iterator[Callable[..., list[Any]]]:
-    """Open the database of the campaign in ``directory`` to look at it, also while it runs.
+    """Open the database of the campaign in ``directory`` for reading, even while the campaign runs.
 
-    Gives what returns the rows of a query, all at once: a cursor that an error keeps would keep the
-    database locked. UsageError when there is no campaign, when it has another format, and when what is read
-    is damaged: not a database, or not what was written to it.
+    Yields a function that returns the rows of a query, all at once: a cursor that an error keeps alive would
+    keep the database locked.
+
+    Raises:
+        UsageError: there is no campaign, it has another format, or its database is damaged.
     """
     require_campaign(directory)
     with closing(connect(directory / DATABASE, "ro")) as db, undamaged(directory):
@@ -88,22 +90,22 @@ def reading(directory: Path) -> Iterator[Callable[..., list[Any]]]:
 
 @contextmanager
 def undamaged(directory: Path) -> Iterator[None]:
-    """Raise UsageError for damage; an error of a database that only cannot be had, as it is."""
+    """Raise UsageError for damage; an error of a database that is only out of reach passes unchanged."""
     database = directory / DATABASE
     try:
         yield
     except _DAMAGE as error:
         if getattr(error, "sqlite_errorname", "").removeprefix("SQLITE_").startswith(_NO_DAMAGE):
             raise
-        said = str(error) if isinstance(error, sqlite3.Error) else one_line(error)
+        reason = str(error) if isinstance(error, sqlite3.Error) else one_line(error)
         raise UsageError(
-            f"{database} is damaged, or is not a campaign of lmfuzz: {said}; SQLite may recover some of it: "
-            f"sqlite3 {shell_quote(database)} .recover | sqlite3 recovered.db"
+            f"{database} is damaged, or is not a campaign of lmfuzz: {reason}; SQLite may recover some of "
+            f"it: sqlite3 {shell_quote(database)} .recover | sqlite3 recovered.db"
         ) from error
 
 
 def _other_format(campaign: Path, found: object) -> str:
-    """Say why a campaign of format ``found`` is not read; ``campaign``: its campaign.toml."""
+    """Return why a campaign of format ``found`` cannot be read; ``campaign`` is its campaign.toml."""
     try:
         made = specs.read(campaign)["made_with"]["lmfuzz"]
         by = f"{'another build of ' if made == lmfuzz.__version__ else ''}lmfuzz {made}"
@@ -117,7 +119,7 @@ def _other_format(campaign: Path, found: object) -> str:
 
 
 def lock(directory: Path) -> FileLock:
-    """Return the held lock that says that this process works here; UsageError when another holds it."""
+    """Return the lock of this directory, held by this process; UsageError if another process holds it."""
     path = directory / LOCK
     held = FileLock(path)
     try:
@@ -131,10 +133,10 @@ def lock(directory: Path) -> FileLock:
 
 
 def running(directory: Path) -> bool:
-    """Whether a process works on a campaign: whether its lock is held.
+    """Return whether a process works on the campaign in ``directory``, that is, holds its lock.
 
-    A lock that this process may not open says nothing: then, whether the database, which is one plain file
-    when it is closed, is open, and was not left alone for long.
+    If this process may not open the lock, the database decides: it is one plain file while it is closed,
+    and a campaign that runs writes to it often.
     """
     try:
         if (directory / LOCK).exists():

@@ -1,10 +1,11 @@
-"""What a campaign's directory says of it: the one way in which a finished or running campaign is read."""
+"""The record of a campaign, finished or running: the only way in which its directory is read."""
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,16 +21,12 @@ from lmfuzz.storage.schema import Sample, ancestors, found, minimal
 from lmfuzz.storage.serialize import decode
 from lmfuzz.types import SEED, Array, Batch, BoolArray, Finding, FloatArray, IntArray, State
 
-_AS_STORED = (
-    "identity", "operators", "targets", "calibration", "calibration_executions", "executions", "seconds",
-    "time_in_target", "reason", "corpus_size", "archive_size", "kept", "hits", "noise", "unscored", "errors",
-)  # fmt: skip
-_GOES_ON = ("", "interrupted")  # reasons of campaigns that are not at their end: '' was killed, or runs
+_GOES_ON = ("", "interrupted")  # reasons of campaigns that did not end; '' if it was killed, or runs
 
 
 @dataclass(frozen=True, slots=True)
 class Outcomes:
-    """What became of the seeds (S,), as in search/seed_outcomes.py."""
+    """Hold what became of each seed (S,), as in search/seed_outcomes.py."""
 
     natural: BoolArray
     solved: BoolArray
@@ -39,11 +36,14 @@ class Outcomes:
 
 @dataclass(frozen=True, slots=True)
 class States:
-    """The states of the archive, in the order of admission.
+    """Hold the states of the archive, in the order in which they were admitted.
 
-    rows: what led to each. points: float32 (N, D), as the archive has them; (0, 1) when it is empty. places:
-    the same without the seed. seeds: whose archive each is in (N,), 0 when there is one for all. births:
-    executions (N,) when each was new.
+    Attributes:
+        rows: the row that led to each state.
+        points: float32 (N, D), as the archive has them; (0, 1) if it is empty.
+        places: the same without the column that holds the seed.
+        seeds: the seed (N,) whose archive each state is in; 0 if there is one archive for all.
+        births: the executions (N,) when each state was new.
     """
 
     rows: list[Array]
@@ -55,10 +55,21 @@ class States:
 
 @dataclass(frozen=True, eq=False)
 class Standing:
-    """How a campaign stands; its numbers are those of its last look, or commit.
+    """Hold how a campaign stands, as of the moment it was looked at, or of its last commit.
 
-    calibration: what coverage/calibrate.py measured. kept: findings in each bucket. hits: rows that fell into
-    it. time_in_target: seconds, as ``seconds`` is.
+    Attributes:
+        spec: the settings of the campaign.
+        operators: the names of the operators; an operator's id is its position.
+        calibration: what coverage/calibrate.py measured.
+        calibration_executions: how many rows the calibration ran.
+        executions: how many rows the model ran, those of the calibration included.
+        seconds: the wall time.
+        time_in_target: how many of these seconds were spent inside the model.
+        corpus_size: how many rows the corpus has.
+        archive_size: how many states the archive has.
+        tally: what the search counted.
+        kept: how many findings each bucket has.
+        hits: how many rows fell into each bucket.
     """
 
     spec: Spec
@@ -81,22 +92,31 @@ class Standing:
 
     @property
     def budget(self) -> Budget:
-        """What the campaign may spend, and has spent; its clock goes on from now."""
-        return replace(
-            Budget.parse(self.spec.budget), findings=self.spec.stop_after, seconds_before=self.seconds,
-            spent_executions=self.executions, calibration=self.calibration_executions,
-            spent_findings=self.finding_count,
-        )  # fmt: skip
+        """What the campaign may spend and has spent; its clock starts now."""
+        budget = Budget.parse(self.spec.budget)
+        budget.findings, budget.spent_findings = self.spec.stop_after, self.finding_count
+        budget.spent_executions, budget.calibration = self.executions, self.calibration_executions
+        budget.seconds_before = self.seconds
+        return budget
 
 
 @dataclass(frozen=True, eq=False)
 class CampaignRecord(Standing):
-    """A campaign as of its last commit; what is large is read when it is first asked for, and kept.
+    """Hold a campaign as of its last commit; its rows, findings and states are read when first asked for.
 
-    seed_count: how many of the first rows are seeds. noise: noise floors of objectives. unscored: rows that
-    an objective could not judge. errors: tracebacks of objectives, and how often each came. outcomes: of a
-    search for each seed by itself. visits: how often each state of the archive was met (N,). state: all
-    that a campaign goes on from.
+    Attributes:
+        directory: where the campaign is.
+        identity: the hash of the model, its alphabet and its decoding.
+        space: what a legal input is.
+        targets: what each column of the margins is about.
+        seed_count: how many of the first rows are seeds.
+        reason: why the campaign ended; '' if it runs or was killed.
+        noise: the noise floors of objectives.
+        unscored: how many rows each objective could not judge.
+        errors: the tracebacks of objectives, and how often each came.
+        outcomes: what became of each seed, if the search was per seed.
+        visits: how often each state of the archive was met (N,).
+        state: everything that the campaign resumes from.
     """
 
     directory: Path
@@ -114,59 +134,59 @@ class CampaignRecord(Standing):
 
     @classmethod
     def read(cls, directory: Path) -> "CampaignRecord":
-        """Read the campaign in ``directory``; UsageError when there is none, or it cannot be read."""
+        """Read the campaign in ``directory``; UsageError if there is none, or if it cannot be read."""
         with reading(directory) as read:
             meta = {key: json.loads(value) for key, value in read("SELECT key, value FROM meta")}
-            if not (stored := read("SELECT value FROM state")):
-                raise UsageError(f"the campaign in {directory} ended before it began; delete it, start again")
-            state = decode(stored[0][0])
-            known = {**state["panel"], **state["findings"], **state, **meta}
-            return cls(
-                directory=directory,
-                spec=specs.stored(meta["spec"], f"the campaign in {directory}"),
-                space=described(meta["space"]),
-                seed_count=meta["seeds"],
-                tally=Tally(**state["tally"]),
-                outcomes=Outcomes(**state["trials"]) if state["trials"] else None,
-                visits=state.get("visits"),  # the first campaigns of format 4 have none
-                state=state,
-                **{name: known[name] for name in _AS_STORED},
-            )
+            if not (committed := read("SELECT value FROM state")):
+                raise UsageError(f"the campaign in {directory} was killed before it began; delete it")
+            state = decode(committed[0][0])
+            made: dict[str, Any] = {
+                "directory": directory,
+                "spec": specs.stored(meta["spec"], f"the campaign in {directory}"),
+                "space": described(meta["space"]),
+                "seed_count": meta["seeds"],
+                "tally": Tally(**state["tally"]),
+                "outcomes": Outcomes(**state["trials"]) if state["trials"] else None,
+                "visits": state.get("visits"),  # the first campaigns of format 4 have none
+                "state": state,
+            }
+            stored = {**state["panel"], **state["findings"], **state, **meta, **made}
+            return cls(**{field.name: stored[field.name] for field in fields(cls)})
 
     # -- what follows from it ---------------------------------------------------------------------
 
     @property
     def at_end(self) -> bool:
-        """Whether there is nothing left to do, even if it was killed before it could say so."""
+        """Whether nothing is left to do, even if it was killed before it could record that."""
         return self.reason not in _GOES_ON or self.budget.spent()
 
     def operator(self, number: int) -> str:
-        """The name of an operator, '' of SEED."""
+        """Return the name of an operator, '' for SEED."""
         return self.operators[number] if number >= 0 else ""
 
     def finding(self, number: int) -> Finding:
-        """Return the finding with this number; UsageError when there is none."""
+        """Return the finding with this number; UsageError if there is none."""
         if not 1 <= number <= len(self.findings):
             have = f"its findings are 1 to {len(self.findings)}" if self.findings else "it has no findings"
             raise UsageError(f"the campaign in {self.directory} has no finding {number}; {have}")
         return self.findings[number - 1]
 
     def lineage(self, finding: Finding) -> list[int]:
-        """The ids of the rows that a finding descends from, its seed first; none when it is a seed itself."""
+        """Return the ids of the rows that a finding descends from, its seed first; none for a seed."""
         return lineage(self.rows.parent, finding.parent)
 
     # -- what is large ----------------------------------------------------------------------------
 
     @cached_property
     def findings(self) -> list[Finding]:
-        """All findings; number n is at place n - 1."""
+        """All findings; finding number n is at index n - 1."""
         with reading(self.directory) as read:
             small = {row[0]: minimal(row, self.space) for row in read("SELECT * FROM minimals")}
             rows = read("SELECT * FROM findings ORDER BY id")
             made = [found(row, self._ids, self.space, small.get(row[0])) for row in rows]
             ((count,),) = read("SELECT count(*) FROM rows")
             if any(not SEED <= row < count for finding in made for row in (finding.origin, finding.parent)):
-                raise ValueError("a finding descends from a row that there was not")
+                raise ValueError("a finding descends from a row that does not exist")
             return made
 
     @cached_property
@@ -174,13 +194,11 @@ class CampaignRecord(Standing):
         """All rows of the corpus, in the order of their ids."""
         with reading(self.directory) as read:
             query = "SELECT parent, operator, origin, row FROM rows ORDER BY id"
-            parents, operators, origins, blobs = zip(*read(query), strict=True)
-            return replace(
-                self.space.batch([self.space.unpack(blob) for blob in blobs]),
-                parent=ancestors(parents),
-                operator=np.array([self._ids[name] for name in operators], np.int32),
-                origin=ancestors(origins, itself=True),
-            )  # fmt: skip
+            parents, names, origins, blobs = zip(*read(query), strict=True)
+            rows = self.space.batch([self.space.unpack(blob) for blob in blobs])
+            operators = np.array([self._ids[name] for name in names], np.int32)
+            origin = ancestors(origins, itself=True)
+            return replace(rows, parent=ancestors(parents), operator=operators, origin=origin)
 
     @property
     def seeds(self) -> Batch:
@@ -202,7 +220,7 @@ class CampaignRecord(Standing):
 
     @cached_property
     def samples(self) -> list[Sample]:
-        """How the campaign stood, about every second of it."""
+        """How the campaign stood, about once a second."""
         with reading(self.directory) as read:
             return [Sample(*row) for row in read("SELECT * FROM steps ORDER BY executions")]
 

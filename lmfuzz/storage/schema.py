@@ -1,4 +1,4 @@
-"""The tables of a campaign's database, and what stands in their rows."""
+"""The tables of a campaign's database, and how findings are stored in their rows."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,17 @@ TABLES = (
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """How a campaign stood at some moment; ``novelty`` is the share of novel rows since the last one."""
+    """Hold how a campaign stood at one moment.
+
+    Attributes:
+        executions: how many rows the model had run.
+        seconds: the campaign's time.
+        time_in_target: how much of it was spent inside the model.
+        corpus: how many rows the corpus had.
+        archive: how many states the archive had.
+        findings: how many findings there were.
+        novelty: the share of rows that were novel in the last step.
+    """
 
     executions: int
     seconds: float
@@ -45,7 +55,7 @@ class Sample:
 
 
 def finding_row(number: int, finding: Finding, names: Mapping[int, str], space: Space) -> tuple[Any, ...]:
-    """A row of the table findings; ``names``: of operators, by their ids."""
+    """Return a row of the table findings; ``names`` are those of the operators, by their ids."""
     why = finding.evidence
     return _stored(
         number, finding.bucket, finding.objective, finding.margin, why.signature, why.words,
@@ -56,7 +66,7 @@ def finding_row(number: int, finding: Finding, names: Mapping[int, str], space: 
 
 
 def found(row: tuple[Any, ...], ids: Mapping[str, int], space: Space, minimal: Minimal | None) -> Finding:
-    """The finding in a row of the table findings; ``ids``: of operators, by their names."""
+    """Return the finding in a row of the table findings; ``ids`` are the operators', by their names."""
     _, _, objective, margin, signature, words, span, content, prompt, output, parent, operator = row[:12]
     execution, failed, runs, unscored, origin, distance, by_text = row[12:]
     return Finding(
@@ -66,7 +76,7 @@ def found(row: tuple[Any, ...], ids: Mapping[str, int], space: Space, minimal: M
 
 
 def minimal_row(number: int, minimal: Minimal, space: Space) -> tuple[Any, ...]:
-    """A row of the table minimals: the minimal row of finding ``number``."""
+    """Return a row of the table minimals: the minimal input of finding ``number``."""
     return _stored(
         number, space.pack(minimal.row), minimal.prompt, minimal.output, json.dumps(minimal.span),
         minimal.size, minimal.before, minimal.failed, minimal.executions, minimal.by_text,
@@ -74,25 +84,30 @@ def minimal_row(number: int, minimal: Minimal, space: Space) -> tuple[Any, ...]:
 
 
 def _stored(*values: Any) -> tuple[Any, ...]:
-    """The values as a database takes them: what a model wrote need not be UTF-8."""
+    """Return the values as a database accepts them: text that a model wrote may not be UTF-8."""
     return tuple(as_utf8(value) if isinstance(value, str) else value for value in values)
 
 
 def minimal(row: tuple[Any, ...], space: Space) -> Minimal:
-    """The minimal row in a row of the table minimals."""
-    _, content, prompt, output, span, size, before, failed, executions, *alone = row  # format 4 has none
-    place, by_text = _place(span), map(_maybe, alone)
-    return Minimal(space.unpack(content), prompt, output, place, size, before, failed, executions, *by_text)
+    """Return the minimal input in a row of the table minimals; in format 4 its last column is missing."""
+    _, content, prompt, output, span, *numbers = row
+    by_text = map(_maybe, numbers[4:])
+    return Minimal(space.unpack(content), prompt, output, _place(span), *numbers[:4], *by_text)
 
 
 def ancestors(ids: Sequence[int], itself: bool = False) -> IntArray:
-    """What rows 0 to N - 1 descend from, int64 (N,): rows before them, SEED, or where it may be ``itself``.
+    """Return the ids of the rows that rows 0 to N - 1 descend from, int64 (N,).
 
-    ValueError for any other.
+    Args:
+        ids: the stored ids: each is that of an earlier row, or SEED.
+        itself: whether a seed's id is its own, and not SEED.
+
+    Raises:
+        ValueError: an id is none of these.
     """
     found = np.array(ids, np.int64)
     if not ((found < np.arange(len(found)) + itself) & (found >= (0 if itself else SEED))).all():
-        raise ValueError("a row descends from one that there was not")
+        raise ValueError("a row descends from a row that does not exist")
     return found
 
 

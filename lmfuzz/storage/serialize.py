@@ -1,4 +1,4 @@
-"""States as text: JSON with arrays in it, and nothing that could run when it is read."""
+"""States as text: JSON that can hold arrays, and never code."""
 
 import base64
 import json
@@ -10,12 +10,12 @@ from lmfuzz.types import Array, State
 
 
 def encode(state: State) -> str:
-    """A state as JSON; arrays become their dtype, shape and bytes."""
+    """Return a state as JSON; an array becomes its dtype, shape and bytes."""
     return json.dumps(state, default=_array)
 
 
 def decode(text: str) -> Any:
-    """What ``encode`` was given; tuples are lists now."""
+    """Return what ``encode`` was given, with lists for tuples."""
     return json.loads(text, object_hook=_unpacked)
 
 
@@ -25,9 +25,7 @@ def _array(value: Any) -> Any:
     if isinstance(value, np.ndarray) and not value.dtype.hasobject:
         packed = base64.b64encode(np.ascontiguousarray(value).tobytes()).decode("ascii")
         return {"__array__": [value.dtype.str, list(value.shape), packed]}
-    raise TypeError(
-        f"a state holds arrays, numbers, texts, lists and dictionaries, not {type(value).__name__}"
-    )
+    raise TypeError(f"a state can hold arrays, numbers, texts, lists and dicts, not {type(value).__name__}")
 
 
 def _unpacked(value: dict[str, Any]) -> Any:

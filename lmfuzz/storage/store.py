@@ -1,7 +1,7 @@
-"""A campaign's directory: a lock, its campaign.toml, and one SQLite file.
+"""The writer of a campaign's directory: a lock, campaign.toml, and one SQLite file.
 
-Every commit is one transaction with everything new and the complete state, so that the file is at any
-moment one consistent checkpoint: what was shown is in it, and going on needs no repair.
+Every commit is one transaction with everything new and the complete state. The file is a consistent
+checkpoint at any moment: it holds every finding that was shown, and needs no repair before a resume.
 """
 
 import errno
@@ -27,13 +27,13 @@ from lmfuzz.storage.schema import TABLES, Sample, finding_row, minimal_row
 from lmfuzz.storage.serialize import encode
 from lmfuzz.types import Finding, Minimal, State, Step
 
-QUIET = 3.0  # seconds after which a commit is due although nothing was found
-SHARE = 100  # a commit waits for this many times what the last one took, so they cost 1 % at most
+QUIET = 3.0  # seconds after which a commit is due even if nothing was found
+SHARE = 100  # a commit waits for this many times the duration of the last one, so they cost 1 % at most
 SAMPLE = 1.0  # seconds between rows of the table steps
 
 
 class Store:
-    """What writes the campaign in one directory, made with ``create`` or ``resume``; a context manager."""
+    """Write the campaign in one directory; made by ``create`` or ``resume``, and a context manager."""
 
     def __init__(self, directory: Path, space: Space, db: sqlite3.Connection, lock: FileLock) -> None:
         self.directory, self.space = directory, space
@@ -41,14 +41,23 @@ class Store:
         self._findings: list[Finding] = []
         self._states: list[tuple[int, bytes, bytes]] = []
         self._samples: list[Sample] = []
-        self._births: list[tuple[int, int]] = []  # corpus size, and executions when it was reached
+        self._births = [(0, 0)]  # corpus sizes, and the executions when each was reached
         self._rows = 0  # corpus rows already written
         self._committed, self._took = time.perf_counter(), 0.0
         self._sampled = -SAMPLE
 
     @classmethod
     def create(cls, directory: Path, meta: Mapping[str, Any]) -> "Store":
-        """A new campaign; ``meta`` is what never changes. Raises UsageError as ``require_empty`` does."""
+        """Begin a campaign.
+
+        Args:
+            directory: where; it must be missing or empty.
+            meta: what does not change while the campaign runs.
+
+        Raises:
+            UsageError: a campaign cannot begin there.
+            DiskError: the disk is full.
+        """
         require_empty(directory)
         try:
             directory.mkdir(parents=True, exist_ok=True)
@@ -56,8 +65,8 @@ class Store:
             db = connect(directory / DATABASE, "rwc")
         except (OSError, sqlite3.Error) as error:
             if isinstance(error, OSError) and error.errno != errno.ENOSPC:
-                raise UsageError(f"cannot make {directory}: {error.strerror}") from None
-            raise DiskError(directory, str(error), []) from error
+                raise UsageError(f"cannot create {directory}: {error.strerror}") from None
+            raise DiskError(directory, str(error)) from error
         store = cls(directory, described(meta["space"]), db, held)
         with store._transaction():
             for table in TABLES:
@@ -67,12 +76,12 @@ class Store:
 
     @classmethod
     def resume(cls, directory: Path) -> "Store":
-        """A campaign to go on with. UsageError when there is none, or when it is in use."""
+        """Open a campaign to go on with; UsageError if there is none, or if it is in use or damaged."""
         space, held = CampaignRecord.read(directory).space, lock(directory)
         with undamaged(directory):
             store = cls(directory, space, connect(directory / DATABASE, "rw"), held)
             ((said,),) = store._db.execute("PRAGMA quick_check(1)")
-            if said != "ok":  # nothing is written to what is damaged
+            if said != "ok":  # a damaged database is not written to
                 store.close()
                 raise sqlite3.DatabaseError(said)
             store._rows = store._count("rows")
@@ -80,7 +89,7 @@ class Store:
         return store
 
     def record(self) -> CampaignRecord:
-        """Read what was committed."""
+        """Return the campaign as of its last commit."""
         return CampaignRecord.read(self.directory)
 
     def __enter__(self) -> "Store":
@@ -90,11 +99,11 @@ class Store:
         self.close()
 
     def close(self) -> None:
-        """Let go of the directory; what was not committed is gone.
+        """Release the directory; what was not committed is lost.
 
-        The database becomes one plain file again, which can be read where nothing can be written.
+        The database becomes one plain file again, which can be read on a read-only disk.
         """
-        with suppress(sqlite3.Error):  # somebody may be reading
+        with suppress(sqlite3.Error):  # another process may be reading
             self._db.execute("PRAGMA busy_timeout = 0")
             self._db.execute("PRAGMA journal_mode = DELETE")
         self._db.close()
@@ -103,9 +112,9 @@ class Store:
     # -- writing ----------------------------------------------------------------------------------
 
     def add(self, step: Step, corpus: Corpus) -> None:
-        """Take note of what a step found, admitted and kept; it is written with the next commit."""
+        """Add what a step found, admitted and kept to the next commit."""
         self._findings += step.findings
-        if not self._births or self._births[-1][0] < len(corpus):
+        if self._births[-1][0] < len(corpus):
             self._births.append((len(corpus), step.executions))
         if step.novel.any():
             points = step.points[step.novel].astype("<f4")
@@ -113,22 +122,21 @@ class Store:
                 self._states.append((step.executions, self.space.pack(step.batch.row(i)), point.tobytes()))
 
     def sample(self, sample: Sample) -> None:
-        """Take note of how the campaign stands, at most once a second of its time."""
+        """Add how the campaign stands to the next commit, at most once in a second of its time."""
         if sample.seconds - self._sampled >= SAMPLE:
             self._sampled = sample.seconds
             self._samples.append(sample)
 
     def due(self) -> bool:
-        """Whether it is time to commit: soon when something was found, every few seconds anyway."""
-        wait = SHARE * self._took
-        if not self._findings:
-            wait = max(wait, QUIET)
+        """Return whether it is time to commit: soon after a finding, else every few seconds."""
+        wait = max(SHARE * self._took, 0 if self._findings else QUIET)
         return time.perf_counter() - self._committed >= wait
 
     def commit(self, state: State, corpus: Corpus, operators: Sequence[str]) -> list[tuple[int, Finding]]:
-        """Write everything new and the whole state as one; the findings written, with their numbers.
+        """Write everything new and the whole state in one transaction; return the new findings, numbered.
 
-        Raises DiskError, with the findings that are not on disk, when the disk takes no more.
+        Raises:
+            DiskError: the disk is full; the error holds the findings that could not be written.
         """
         started = time.perf_counter()
         first = self._count("findings") + 1 if self._findings else 0
@@ -150,18 +158,17 @@ class Store:
         return numbered
 
     def minimise(self, number: int, minimal: Minimal) -> None:
-        """Keep the minimal row of finding ``number``; DiskError when the disk takes no more."""
+        """Write the minimal input of finding ``number``; DiskError if the disk is full."""
         with self._transaction():
             self._insert("minimals", [minimal_row(number, minimal, self.space)])
 
     def describe(self, meta: Mapping[str, Any]) -> None:
-        """Change entries of ``meta``; DiskError when the disk takes no more."""
+        """Change entries of ``meta``; DiskError if the disk is full."""
         with self._transaction():
             self._describe(meta)
 
     def _describe(self, meta: Mapping[str, Any]) -> None:
-        pairs = [(key, json.dumps(value)) for key, value in meta.items()]
-        self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", pairs)
+        self._insert("meta", [(key, json.dumps(value)) for key, value in meta.items()])
 
     def _insert(self, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
         if rows:
@@ -169,23 +176,19 @@ class Store:
             self._db.executemany(f"INSERT OR REPLACE INTO {table} VALUES ({places})", rows)
 
     def _new_rows(self, corpus: Corpus, names: Mapping[int, str]) -> list[tuple[Any, ...]]:
-        start, stop = self._rows, len(corpus)
-        rows, births = corpus[slice(start, stop)], iter(self._births)
-        until, execution = next(births, (stop, 0))
-        found = []
-        for i in range(stop - start):
-            while start + i >= until:
-                until, execution = next(births, (stop, execution))
-            at = 0 if rows.operator[i] < 0 else execution  # seeds were there before any execution
-            found.append(
-                (start + i, int(rows.parent[i]), names[int(rows.operator[i])], int(rows.origin[i]), at,
-                 self.space.pack(rows.row(i)))
-            )  # fmt: skip
-        return found
+        """The rows of the corpus that are not on disk yet, each with the executions when it was born."""
+        ids, rows = np.arange(self._rows, len(corpus)), corpus[slice(self._rows, len(corpus))]
+        sizes, executions = np.array(self._births).T
+        born = executions[np.searchsorted(sizes, ids, side="right").clip(max=len(sizes) - 1)]
+        born[rows.operator < 0] = 0  # seeds were there before any execution
+        operators = [names[operator] for operator in rows.operator.tolist()]
+        packed = [self.space.pack(rows.row(i)) for i in range(len(rows))]
+        columns = ids.tolist(), rows.parent.tolist(), operators, rows.origin.tolist(), born.tolist(), packed
+        return list(zip(*columns, strict=True))
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        """All or nothing; DiskError, with what was found and not written, when the disk takes no more."""
+        """Write all or nothing; DiskError, with the findings that were not written, if the disk is full."""
         try:
             self._db.execute("BEGIN IMMEDIATE")
             yield
@@ -201,7 +204,7 @@ class Store:
         return int(self._db.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
 
     def _migrate(self) -> None:
-        """From format 4, which says nothing of the text of a minimal row; DiskError when the disk is full."""
+        """Add to a campaign of format 4 the column that it lacks; DiskError if the disk is full."""
         if "by_text" not in [name for _, name, *_ in self._db.execute("PRAGMA table_info(minimals)")]:
             with self._transaction():
                 self._db.execute("ALTER TABLE minimals ADD COLUMN by_text INTEGER")

@@ -94,7 +94,7 @@ def test_seeds_that_passed_and_fail_now_newly_fail(sh: Shell, campaign: Callable
     done = sh("replay", "c", "--model", "model.py:easy", "--junit", "r.xml", "--sarif", "r.sarif")
     assert done.code == 1
     lines = done.out.splitlines()
-    assert lines[0] == "lmfuzz: the model is another than the one these were found on"
+    assert lines[0] == "lmfuzz: the model differs from the one that these were found on"
     assert lines[1].startswith(
         'seed 4: newly fails, repetition: loop \' tick tock\': "vk is here" -> ">>>tick '
     )
@@ -194,7 +194,7 @@ def test_rows_are_spelled_anew_for_another_alphabet(sh: Shell, campaign: Callabl
     same = sh("replay", "c", "--model", "others.py:shuffled")
     assert same.code == 1
     assert same.out.splitlines()[1] == (
-        "lmfuzz: its alphabet or tokenizer is another, too: inputs are made anew from their texts"
+        "lmfuzz: its alphabet or tokenizer differs too: inputs are built again from their texts"
     )
     numbers = [line for line in same.out.splitlines() if line.startswith("finding ")]
     judged = [line for line in numbers if "could not be judged" not in line]

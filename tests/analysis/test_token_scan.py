@@ -11,11 +11,12 @@ import torch
 from helpers import planted
 from helpers.shell import Shell
 from lmfuzz.analysis.token_scan import FIXED, VERDICTS, Scan
-from lmfuzz.campaign import build as assembly
+from lmfuzz.campaign import choose
 from lmfuzz.errors import TargetError
 from lmfuzz.spec import Spec
 from lmfuzz.storage.record import CampaignRecord
 from lmfuzz.targets.hf.repeat_probe import Repeating
+from lmfuzz.targets.loading import load_target
 
 torch.set_num_threads(1)
 
@@ -164,14 +165,17 @@ def test_operators_on_tokens_take_part_where_rows_are_tokens(sh: Shell, folder: 
     for name in ("neighbour", "rare", "respell"):
         for model in (folder, "model.py:easy"):
             said = sh.refused("fuzz", model, "--seeds", "seeds.txt", "--operator", name)
-            assert said == f"the operator {name} changes tokens; it needs a model of tokens and --level token"
+            assert (
+                said == f"the operator {name} changes tokens; it needs a model of tokens and the level "
+                "token (--level token)"
+            )
     assert "does not fit" in sh.refused("image", "nan", "models:mnist/lenet1", "--operator", "rare")
 
 
 def test_a_pair_of_models_has_what_its_base_knows(folder: str) -> None:
     spec = Spec(model=folder, twin="bf16", **FIXED)
-    pair = assembly.load_target(spec)
-    assert assembly.lexicon(pair) is pair.base.lexicon
-    assert {"neighbour", "rare", "respell"} <= set(assembly.operators(spec, pair))
-    at_characters = assembly.load_target(spec.model_copy(update={"level": "char", "twin": ""}))
-    assert assembly.lexicon(at_characters) is None
+    pair = load_target(spec)
+    assert choose.lexicon(pair) is pair.base.lexicon
+    assert {"neighbour", "rare", "respell"} <= set(choose.operators(spec, pair))
+    at_characters = load_target(spec.model_copy(update={"level": "char", "twin": ""}))
+    assert choose.lexicon(at_characters) is None

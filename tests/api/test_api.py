@@ -110,7 +110,7 @@ def test_a_result_goes_on(tmp_path: Path) -> None:
     assert 600 <= result.executions < 1200
     assert result.resume("1200x", progress=False) is result
     assert result.executions >= 1200
-    with pytest.raises(lmfuzz.UsageError, match="is spent; give a larger one"):
+    with pytest.raises(lmfuzz.UsageError, match="has spent its budget of"):
         result.resume(progress=False)
 
 
@@ -219,7 +219,7 @@ def test_a_campaign_of_objects_is_opened_with_them(tmp_path: Path) -> None:
     assert [f.prompt for f in opened.findings] == [f.prompt for f in made.findings]
     assert opened.report().exists()
     for call in (opened.replay, opened.shrink, lambda: opened.resume("300x", progress=False)):
-        with pytest.raises(lmfuzz.UsageError, match=r"is an object .* give that object again"):
+        with pytest.raises(lmfuzz.UsageError, match=r"is an object .* pass it again"):
             call()
     whole = lmfuzz.open(str(tmp_path / "c"), model=model, objectives=[rude], alphabet="abcde")
     assert {verdict.words for verdict in whole.replay()} == {"still fails"}
@@ -311,8 +311,8 @@ def test_findings_become_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"budgett": "3x"}, "unknown key 'budgett' in lmfuzz.fuzz(...); did you mean 'budget'?"),
-        ({"budget": 3}, "budget in lmfuzz.fuzz(...) must be text, not 3"),
+        ({"budgett": "3x"}, "unknown key 'budgett' in the arguments; did you mean 'budget'?"),
+        ({"budget": 3}, "budget in the arguments must be text, not 3"),
         ({"objectives": 3}, "3 is not an objective: give a text, a function, or an object to call"),
         ({"objectives": Toy}, "Toy is not an objective: give a text, a function, or an object to call"),
         ({"objectives": ["repetitoin"]}, "unknown objective 'repetitoin'; did you mean 'repetition'?"),
@@ -320,7 +320,7 @@ def test_findings_become_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"seeds": 3}, "seeds are prompts, or paths of files and folders, not int"),
         ({"seeds": [3]}, "a seed is a prompt or a path, not 3"),
         ({"seeds": ["a.txt"]}, "there is no file a.txt; if it is a prompt, write text:a.txt"),
-        ({"model": Toy}, "the model is the class Toy; give an object of it"),
+        ({"model": Toy}, "the model is the class Toy; give an instance of it"),
         ({"model": "models:chat", "alphabet": "ab"}, "are for a model that is an object, not for a name"),
         ({"output": Path(__file__)}, "is a file"),
     ],

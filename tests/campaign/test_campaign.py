@@ -139,8 +139,8 @@ def test_objectives_go_by_short_names(spec: Spec, tmp_path: Path) -> None:
 def test_a_missing_channel_is_an_error_that_lists_what_there_is(spec: Spec) -> None:
     sentence = said(spec.model_copy(update={"objectives": ["entropy"]}))
     assert sentence == (
-        "the objectives need entropy, which the target does not show; it has hidden_last, phrase_gap/, text, "
-        "tokens"
+        "the objectives need entropy, which the target does not show; it shows hidden_last, phrase_gap/, "
+        "text, tokens"
     )
     assert said(spec.model_copy(update={"feature": "trajectory"})).startswith(
         "the feature needs hidden_steps"
@@ -176,7 +176,7 @@ def test_what_no_model_can_grade_is_refused_before_anything_is_written(spec: Spe
 def test_lengths_are_those_of_target_and_spec_together(spec: Spec) -> None:
     assert parts(spec.model_copy(update={"max_length": 30}), easy()).context.space.max_length == 30
     assert parts(spec, easy()).context.space.max_length == 32
-    assert "(--min-length, --max-length)" in said(spec.model_copy(update={"min_length": 40}))
+    assert "change min_length or max_length" in said(spec.model_copy(update={"min_length": 40}))
 
 
 def test_the_radius_is_measured_or_given(spec: Spec) -> None:
@@ -257,14 +257,14 @@ def test_a_target_that_always_raises_is_no_target(spec: Spec) -> None:
 def test_resuming_something_else_is_refused(spec: Spec, tmp_path: Path) -> None:
     directory = tmp_path / "c"
     ran(spec, directory)
-    with pytest.raises(UsageError, match=r"is spent; give a larger one: lmfuzz resume .*c --budget MORE"):
+    with pytest.raises(UsageError, match=r"resume it with a larger budget: lmfuzz resume .*c --budget \d+"):
         spec_for_resume(directory)
     more = spec_for_resume(directory, "13000x")
     assert more == spec.model_copy(update={"budget": "13000x"})
-    with pytest.raises(UsageError, match=r"findings .* is spent"):
+    with pytest.raises(UsageError, match=r"has reached \d+ findings"):
         spec_for_resume(directory, "13000x", stop_after=1)
     with Store.resume(directory) as store:
-        with pytest.raises(UsageError, match="belongs to another target: its model was toy-40-xyz-vk"):
+        with pytest.raises(UsageError, match="with another model: that one was toy-40-xyz-vk"):
             restored(more, store, Toy())
         other = more.model_copy(update={"objectives": ["repetition"]})
         with pytest.raises(UsageError, match="begun with other targets; what differs: phrases/sesame"):
@@ -289,7 +289,7 @@ def test_a_larger_budget_goes_on_and_is_written_down(spec: Spec, tmp_path: Path)
     assert campaign.executor.executions >= 14000
     assert campaign.budget.elapsed() > before.budget.seconds_before
     assert 'budget = "14000x"' in (directory / "campaign.toml").read_text()
-    with pytest.raises(UsageError, match="the budget of 14000x"):
+    with pytest.raises(UsageError, match="its budget of 14000x"):
         spec_for_resume(directory)
 
 
@@ -298,7 +298,7 @@ def test_a_small_budget_is_for_the_search_alone(spec: Spec, tmp_path: Path) -> N
     campaign, ear = ran(small, tmp_path / "c")
     assert sum(len(step.batch) for step in ear.steps) >= 300
     assert 300 <= campaign.executor.executions - campaign.budget.calibration < 300 + spec.batch
-    with pytest.raises(UsageError, match="the budget of 300x"):
+    with pytest.raises(UsageError, match="its budget of 300x"):
         spec_for_resume(tmp_path / "c")
     with Store.resume(tmp_path / "c") as store:
         more = restored(spec_for_resume(tmp_path / "c", "400x"), store, easy())

@@ -17,7 +17,7 @@ from helpers.shell import Shell, forget_files
 from lmfuzz.analysis.summary import finding_record
 from lmfuzz.campaign.evaluator import Evaluator
 from lmfuzz.campaign.executor import LocalExecutor
-from lmfuzz.campaign.shrink import Shrinker, minimise
+from lmfuzz.campaign.shrink import Shrinker, minimize
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.spaces import BoxSpace, Space, TextSpace
 from lmfuzz.storage.record import CampaignRecord
@@ -108,7 +108,7 @@ def test_what_is_left_is_bad_and_without_any_one_it_is_not(
         return np.array([sure(part) != (len(part) == 3) for part in parts], bool)
 
     wanted = [needed & ((1 << count) - 1), other & ((1 << count) - 1)]
-    left = minimise(np.arange(count), bad, sure)
+    left = minimize(np.arange(count), bad, sure)
     assert sure(left)
     for i in range(len(left)):
         assert not sure(np.delete(left, i))
@@ -248,7 +248,7 @@ def test_what_cannot_be_shrunk_is_one_sentence(sh: Shell, edit: str) -> None:
         text = Path("model.py").read_text().replace('phrase_key="xyz", loop_key="vk"', 'loop_key="kv"')
         Path("model.py").write_text(text)
         forget_files()
-        assert "are those of another target" in sh.refused("shrink", "c")
+        assert "was begun with another model" in sh.refused("shrink", "c")
     else:
         with Store.resume(Path("c")), pytest.raises(UsageError, match="in use by another"):
             Store.resume(Path("c"))

@@ -488,7 +488,7 @@ def raises(batch, trace):
     for words in (
         "PASSED test_own.py::test_passes", "findings\nfinding 1, repetition: ",
         "run one again with: lmfuzz replay ",
-        "lmfuzz: unknown key 'modle' in lmfuzz.fuzz(...); did you mean 'model'?",
+        "lmfuzz: unknown key 'modle' in the arguments; did you mean 'model'?",
         "there is no checkpoint folder absent",
         "lmfuzz: int is not a model: an object of type int is neither a torch module",
         "raises never scored a row (ValueError: no luck\\x1b[31m)", "5 failed, 1 passed",

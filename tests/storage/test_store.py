@@ -200,7 +200,7 @@ def test_directories_that_are_no_place_for_a_campaign(tmp_path: Path) -> None:
     Store.create(tmp_path / "empty", META).close()
     for name, sentence in (
         ("file", "is a file"),
-        ("full", "not empty and no campaign"),
+        ("full", "not empty and holds no campaign"),
         ("empty", "lmfuzz resume"),
     ):
         with pytest.raises(UsageError, match=sentence):
@@ -262,5 +262,5 @@ def test_no_room_to_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(DiskError, match="full"):
         Store.create(tmp_path / "c", META)
     (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match="cannot make"):
+    with pytest.raises(UsageError, match="cannot create"):
         Store.create(tmp_path / "file" / "c", META)
