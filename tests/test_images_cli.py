@@ -217,7 +217,7 @@ def test_what_is_wrong_is_said_in_one_sentence(
         ((*diff, "--twin", "int8", "--seeds", "magic"), 2, "magic"),
         ((*diff, "--twin", "int8", "--operator", "insert"), 2, "does not fit what the model takes"),
         (("image", "nan", "images.py:training", "-o", "new"), 3, ".eval()"),
-        (("image", "nan", "images.py:dropping", "-o", "new"), 3, "gives other logits each time"),
+        (("image", "nan", "images.py:dropping", "-o", "new"), 3, "gives different logits each time"),
         ((*alone, "--objective", "disagreement"), 2, "the objectives need two models; name the other one"),
         ((*texts, "--search", "boundary"), 2, "take directed for texts"),
         (("fuzz", "models:shakespeare", "--linf", "0.1", "-o", "new"), 2, "--edits bounds its rows"),
