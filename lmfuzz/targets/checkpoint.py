@@ -97,27 +97,37 @@ def _tensors(folder: Path, allow_pickle: bool) -> dict[str, Tensor]:
             return load_file(path)
         except (SafetensorError, OSError) as error:
             raise TargetError(f"{path} is not a sound safetensors file: {error}") from None
-    pickles = sorted(p for p in folder.iterdir() if p.suffix in PICKLES)
-    if not pickles:
-        raise TargetError(f"{folder} has no {WEIGHTS}")
-    if not allow_pickle:
-        raise TargetError(
-            f"{pickles[0]} is a pickle, which can run code when it is read; convert it to {WEIGHTS}, or pass"
-            " --allow-pickle to read only its tensors"
-        )
+    path = find_pickle(folder, allow_pickle)
     try:
         with warnings.catch_warnings(action="ignore"):  # about protocols
-            tensors = torch.load(pickles[0], map_location="cpu", weights_only=True)
+            tensors = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # of many kinds; torch's own message advises to trust the file
         raise TargetError(
-            f"{pickles[0]} holds more than tensors or is damaged ({type(error).__name__}); save the model's "
+            f"{path} holds more than tensors or is damaged ({type(error).__name__}); save the model's "
             f"state_dict alone, as {WEIGHTS}"
         ) from None
     if not isinstance(tensors, dict) or not all(
         isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in tensors.items()
     ):
-        raise TargetError(f"{pickles[0]} is not a dictionary of tensors (a state_dict)")
+        raise TargetError(f"{path} is not a dictionary of tensors (a state_dict)")
     return tensors
+
+
+def find_pickle(folder: Path, allow_pickle: bool) -> Path:
+    """Return the first pickle of a folder that has no safetensors.
+
+    Raises:
+        TargetError: There is none, or it may not be read.
+    """
+    pickles = sorted(path for path in folder.iterdir() if path.suffix in PICKLES)
+    if not pickles:
+        raise TargetError(f"{folder} has no weights: a {WEIGHTS} belongs beside its {CONFIG}")
+    if not allow_pickle:
+        raise TargetError(
+            f"{pickles[0]} is a pickle, which can run code when it is read; convert it to {WEIGHTS}, or pass"
+            " --allow-pickle to read only its tensors"
+        )
+    return pickles[0]
 
 
 def _check(tensors: dict[str, Tensor], wanted: dict[str, tuple[int, ...]], folder: Path) -> None:

@@ -69,8 +69,8 @@ class Classifier(nn.Module):
         """Return logits (B, classes) of images (B, C, H, W) in [0, 1].
 
         With the unsafe loss, return logits and probabilities (B, classes) and the loss (B,) of ``labels``
-        (B,), or of the predicted labels if none are given. Probabilities are exp(z) / sum(exp(z)) and the loss is
-        -sum(y * log(probabilities)) in the precision of the input, which is the fault that TensorFuzz
+        (B,), or of the predicted labels if none are given. Probabilities are exp(z) / sum(exp(z)) and the
+        loss is -sum(y * log(probabilities)) in the precision of the input, which is the fault that TensorFuzz
         plants: float32's exp overflows beyond 88.7, and a probability is 0 some 104 below the largest z.
         """
         logits: Tensor = self.layers(x)
