@@ -30,6 +30,7 @@ EXTRAS = {
     "image": "images need Pillow",
     "format": "the objective format needs jsonschema and regex",
     "pandas": "to_pandas() needs pandas",
+    "torchao": "the recipe torchao needs the package torchao",
 }
 INTERRUPTS = (KeyboardInterrupt, GeneratorExit)  # end a campaign; all else is the affair of who raised it
 

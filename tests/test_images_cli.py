@@ -195,7 +195,7 @@ def test_what_is_wrong_is_said_in_one_sentence(
     alone = ("image", "nan", "images.py:few", "-o", "new")
     for command, code, said in (
         ((*diff, "images.py:four"), 3, "the twin has 4 classes, its base 3"),
-        ((*diff, "images.py:wide"), 3, "a pair needs the same rows for both"),
+        ((*diff, "images.py:wide"), 3, "a pair needs the same in both"),
         ((*diff, "--twin", "int9"), 3, "neither a model nor a recipe int9; did you mean 'int8'?"),
         ((*diff, "images.py:few"), 3, "the twin is its base"),
         ((*diff, "--twin", "int8", "--linf", "5"), 2, "bounds nothing: values go from 0 to 1"),
