@@ -98,7 +98,7 @@ def differ(sh: Shell, *more: str, model: str = "images.py:few", twin: str = "rou
 def test_labels_that_differ_are_found_shown_replayed_and_pictured(shell: Shell) -> None:
     done = differ(shell, "-o", "c", "--json")
     assert done.code == 1, done
-    assert "the twin: 4 bits per tensor: 1 tensor of 1 Linear layer rounded" in done.out
+    assert "the twin: 4 bits per tensor: 1 tensor of 1 Linear rounded" in done.out
     assert "noise floor of disagreement: " in done.out
     summary = json.loads(done.out.splitlines()[-1])
     trials = summary["trials"]
@@ -205,7 +205,7 @@ def test_what_is_wrong_is_said_in_one_sentence(
         (("diff", "images.py:few", *texts[2:], *labels), 2, "takes images; the command for it is"),
         ((*alone[:2], texts[1], *texts[4:]), 2, "takes no images; the command for it is lmfuzz fuzz"),
         (("fuzz", "models:mnist/lenet1", "-o", "new"), 2, "repetition looks at texts"),
-        ((*saddle[:1], "images.py:bare", *saddle[2:]), 3, "declares its box of legal values"),
+        ((*saddle[:1], "images.py:bare", *saddle[2:]), 3, "declare its box of legal values"),
         ((*diff, "--twin", "prune:0"), 2, "prune"),
         (("image", "diff", "images.py:rounded", "--twin", "round:4", "-o", "new"), 2, "changes"),
         ((*diff, "images.py:rounded", "--twin", "int8"), 2, "name the twin once"),

@@ -72,10 +72,7 @@ def _config(path: Path) -> Config:
             f"{path} is not one of lmfuzz's: it must be a JSON object with "
             f'"format": {formats}{f", not {name!r:.80}" if name else ""}'
         )
-    return _validated(content, _FORMATS[name], path)
-
-
-def _validated(content: dict[str, Any], kind: type[Config], path: Path) -> Config:
+    kind = _FORMATS[name]
     fields = kind.model_fields
     try:
         return kind.model_validate(content)

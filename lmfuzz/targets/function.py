@@ -100,11 +100,10 @@ class FunctionTarget:
         return outputs
 
     def _texts(self, trace: Trace, rows: int) -> Array:
-        columns = [
-            [f"{name} {value:.4g}" for value in trace[name].reshape(rows, -1)[:, 0].tolist()]
-            for name in self.outputs[:SHOWN]
-        ]
-        return np.array([", ".join(words) for words in zip(*columns, strict=True)], dtype=object)
+        names = self.outputs[:SHOWN]
+        numbers = np.stack([trace[name].reshape(rows, -1)[:, 0] for name in names], axis=1).tolist()
+        shown = [[f"{name} {one:.4g}" for name, one in zip(names, row, strict=True)] for row in numbers]
+        return np.array([", ".join(words) for words in shown], dtype=object)
 
     def _probe(self) -> dict[str, Tensor]:
         """Return what two rows lead to; raise TargetError unless each has at least one number."""

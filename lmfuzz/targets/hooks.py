@@ -17,11 +17,8 @@ Watch = Callable[[str, tuple[Any, ...], Any], None]  # name of the submodule, it
 
 def submodules(module: nn.Module) -> dict[str, nn.Module]:
     """Return the named submodules that take hooks; those of TorchScript do not."""
-    return {
-        name: part
-        for name, part in module.named_modules()
-        if name and not isinstance(part, torch.jit.ScriptModule)
-    }
+    named = {name: part for name, part in module.named_modules() if name}
+    return {name: part for name, part in named.items() if not isinstance(part, torch.jit.ScriptModule)}
 
 
 @contextmanager

@@ -234,15 +234,13 @@ class Exported(nn.Module):
 def _batches(program: torch.export.ExportedProgram) -> tuple[int, int]:
     """Return the smallest and the largest batch that the program takes."""
     many = 2**31 - 1
-    first = next(iter(program.graph_signature.user_inputs), None)
-    for node in program.graph.nodes:
-        if node.op == "placeholder" and node.name == first and isinstance(node.meta.get("val"), Tensor):
-            size = node.meta["val"].shape[0]
-            if isinstance(size, int):
-                return size, size
-            reach = program.range_constraints.get(size.node.expr)
-            return (max(1, int(reach.lower)), int(min(reach.upper, many))) if reach else (1, many)
-    return 1, many
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
+    first: Any = values.get(next(iter(program.graph_signature.user_inputs), ""))
+    size: Any = first.shape[0] if isinstance(first, Tensor) else many
+    if isinstance(size, int):
+        return (size, size) if size < many else (1, many)
+    reach = program.range_constraints.get(size.node.expr)
+    return (max(1, int(reach.lower)), int(min(reach.upper, many))) if reach else (1, many)
 
 
 def load_file(path: Path) -> nn.Module:

@@ -16,17 +16,28 @@ from lmfuzz.targets.sampling import CHANNELS, STEPWISE, Decoding, TokenSampler, 
 from lmfuzz.types import Array, Batch, Trace
 
 
-class WithAlphabet(nn.Module):
-    """Give a module an alphabet that it does not have itself; symbol i is its character i."""
+class Called(nn.Module):
+    """Wrap a module that can only be called, such as a CharRNN with packed weights."""
 
-    def __init__(self, module: nn.Module, alphabet: str) -> None:
+    def __init__(self, module: nn.Module) -> None:
         super().__init__()
-        self.module, self.alphabet = module, alphabet
-        self.training = module.training
+        self.module = module
 
     def forward(self, *inputs: Any) -> Any:
         """Return what the module gives."""
         return self.module(*inputs)
+
+    def __getattr__(self, name: str) -> Any:
+        shown = name in ("alphabet", "config", "shape")  # what targets ask a module
+        return getattr(self.module, name) if shown else super().__getattr__(name)
+
+
+class WithAlphabet(Called):
+    """Give a module an alphabet that it does not have itself; symbol i is its character i."""
+
+    def __init__(self, module: nn.Module, alphabet: str) -> None:
+        super().__init__(module)
+        self.alphabet, self.training = alphabet, module.training
 
 
 class CharacterTarget:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -42,7 +43,6 @@ class Writer:
         self.prefix = list(prefix) if reader.padded else []
         self.ends = torch.tensor(list(ends), dtype=torch.int64, device=reader.device)
         self.batch_tokens = batch_tokens or self._affordable()
-        self._kept: Cache | None = None
 
     def write(
         self, prompts: Sequence[list[int]], choose: Choose, record: Record, stopped: Stopped | None
@@ -147,7 +147,7 @@ class Writer:
             logits, states, cache = reader.read(ids, None)
             batch = OpenBatch(cache if reader.own_cache else ids, None, positions[:, -1:], 0, width)
             return logits[:, -1], states, batch
-        cache = preallocated(reader.layers, prefix + width + steps, self._read_prefix() if prefix else None)
+        cache = preallocated(reader.layers, prefix + width + steps, self._prefix_cache if prefix else None)
         mask = reader.mask(pads, prefix, prefix + width + steps) if bool((pads > 0).any()) else None
         seen = None if mask is None else reader.causal(mask[..., : prefix + width], prefix)
         logits, states, _ = reader.read(ids, cache, positions, seen)
@@ -168,12 +168,11 @@ class Writer:
             logits, states, _ = reader.read(batch.cache, None)
         return logits[:, -1], states
 
-    def _read_prefix(self) -> Cache:
-        if self._kept is None:
-            kept = preallocated(self.reader.layers, len(self.prefix))
-            self.reader.read(torch.tensor([self.prefix], device=self.reader.device), kept)
-            self._kept = kept
-        return self._kept
+    @cached_property
+    def _prefix_cache(self) -> Cache:
+        cache = preallocated(self.reader.layers, len(self.prefix))
+        self.reader.read(torch.tensor([self.prefix], device=self.reader.device), cache)
+        return cache
 
 
 def out_of_memory(error: BaseException, device: torch.device) -> bool:

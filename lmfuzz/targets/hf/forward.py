@@ -58,7 +58,7 @@ class Reader:
                 self.width = self.read(self._examples(), None)[1].shape[1]  # of the states
             if like:
                 return
-            self.padded = self._agrees(self._padded)
+            self.padded = self._positions and self._agrees(self._padded)
             self.own_cache = not self.padded and self._agrees(self._stepped)
         except (TargetError, UsageError):
             raise
@@ -133,8 +133,6 @@ class Reader:
         return bool((off <= close * alone.std(dim=1) + 1e-4).all())
 
     def _padded(self, rows: Tensor) -> Tensor:
-        if not self._positions:
-            raise ValueError("no position ids")
         pads = torch.tensor([2, 0], device=self.device)
         cache = preallocated(self.layers, 6)
         mask = self.mask(pads, 0, 6)
@@ -147,8 +145,6 @@ class Reader:
         found = []
         for row in (rows[:1, 2:], rows[1:]):
             _, _, cache = self.read(row[:, :-1], None)
-            if cache is None:
-                raise ValueError("no cache")
             found.append(self.read(row[:, -1:], cache)[0][0, 0])
         return torch.stack(found)
 

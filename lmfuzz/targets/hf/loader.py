@@ -136,8 +136,7 @@ def _hub_answers() -> bool:
 
 def _device(name: str) -> torch.device:
     cuda = torch.cuda.is_available()
-    if name == "auto":
-        return torch.device("cuda" if cuda else "cpu")
+    name = ("cuda" if cuda else "cpu") if name == "auto" else name
     if name.startswith("cuda") and not cuda:
         raise TargetError("there is no CUDA device here (or torch was built without CUDA); use --device cpu")
     try:

@@ -190,18 +190,15 @@ class CausalGaps:
         past = torch.minimum(base, reader.additive(~hidden))
         seen = torch.cat([past, reader.additive(own)[None, None].expand(b, 1, -1, -1)], dim=3)
         first = batch.positions[places] - (filled - 1 - begin)  # (b, 1): the position of step 0
-        positions = first[:, :, None] + at[:, :, None] + torch.arange(longest, device=which.device)
+        ahead = torch.arange(longest, device=which.device)
+        positions = first[:, :, None] + at[:, :, None] + ahead
         if reader.window is not None:  # a phrase may be longer than an output
             positions = positions.clamp(max=reader.window - 1)
         logits, _, _ = reader.read(tokens.view(b, -1), cache, positions.view(b, -1), seen, keep=k * longest)
-        steps = at[:, :, None] + 1 + torch.arange(longest, device=which.device)
-        scores = self._sampler.scores(logits.view(b, k, longest, -1), steps)
+        scores = self._sampler.scores(logits.view(b, k, longest, -1), at[:, :, None] + 1 + ahead)
         top = scores.amax(dim=3)
-        next_ones = tokens.roll(-1, dims=2)
-        gap = scores.gather(3, next_ones[..., None])[..., 0] - top
-        index = torch.arange(longest, device=which.device)
-        inside = index < lengths[:, :, None] - 1
-        total = gap.masked_fill(~inside, 0).sum(dim=2)
+        gap = scores.gather(3, tokens.roll(-1, dims=2)[..., None])[..., 0] - top
+        total = gap.masked_fill(ahead >= lengths[:, :, None] - 1, 0).sum(dim=2)
         if whole:
             over = scores.masked_fill(phrases.begins_word, -torch.inf).amax(dim=3) - top
             total = total + over.gather(2, lengths[:, :, None] - 1)[:, :, 0]

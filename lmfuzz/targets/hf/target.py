@@ -21,16 +21,7 @@ from lmfuzz.targets.hf.phrase_gap import CausalGaps, TokenizedPhrases
 from lmfuzz.targets.hf.recorder import Record
 from lmfuzz.targets.hf.vocabulary import Vocabulary, texts_of
 from lmfuzz.targets.hooks import Peaks, extremes, submodules, watching
-from lmfuzz.targets.sampling import (
-    CHANNELS,
-    NEVER,
-    PHRASE_GAP,
-    STEPWISE,
-    Decoding,
-    TokenSampler,
-    first_stop,
-    phrases,
-)
+from lmfuzz.targets.sampling import CHANNELS, NEVER, STEPWISE, Decoding, TokenSampler, first_stop, phrases
 from lmfuzz.targets.validate import fingerprint
 from lmfuzz.types import PAD, Array, Batch, FloatArray, IntArray, Trace
 
@@ -90,7 +81,7 @@ class CausalLM:
         self._writer = Writer(reader, tokens.prefix, self._ends, options.batch_tokens)
         self.vocabulary = texts_of(tokens, reader.size)
         self.language = tokens, reader.size, self._ends
-        more = ({"end_logprob"} if self._ends else set()) | ({PHRASE_GAP} if reader.padded else set())
+        more = ({"end_logprob"} if self._ends else set()) | ({"phrase_gap/"} if reader.padded else set())
         self.channels = CHANNELS | more
         around = tokens.before, tokens.behind, tokens.special
         seeds = None if tokens.special else "corpora:chat"

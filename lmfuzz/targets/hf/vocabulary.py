@@ -94,9 +94,8 @@ class Vocabulary:
         lost = [i for i, kind in enumerate(kinds) if kind == ORDINARY]
         for anchor in _ANCHORS:
             lost = self._lost(lost, anchor)
-        for i in lost:
-            kinds[i] = UNREACHABLE
-        return tuple(kinds)
+        lost_ones = frozenset(lost)
+        return tuple(UNREACHABLE if i in lost_ones else kind for i, kind in enumerate(kinds))
 
     @property
     def unspelled(self) -> IntArray:

@@ -9,15 +9,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.nn.utils import prune
 from torch.utils import _pytree as pytree
 
 from lmfuzz.errors import UsageError, one_line
 from lmfuzz.targets.rnn.model import CharRNN
+from lmfuzz.targets.torch_module import Called
 from lmfuzz.targets.twins import recipes
 from lmfuzz.targets.twins.kernels import pack_dynamic, pack_torchao
-from lmfuzz.targets.twins.layers import RECURRENT, channels_first, is_turned, kind, tied, weights
+from lmfuzz.targets.twins.layers import RECURRENT, channels_first, is_linear, kind, tied, weights
 from lmfuzz.targets.twins.recipes import GROUP, SMALLEST, Recipe, read
 from lmfuzz.text import plural
 
@@ -37,22 +37,6 @@ class Twin:
     recipe: str
     converted: tuple[str, ...]
     words: str
-
-
-class Called(nn.Module):
-    """Wrap a module that can only be called: a CharRNN with packed weights, or one that takes no hooks."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, *inputs: Any) -> Any:
-        """Return what the module gives."""
-        return self.module(*inputs)
-
-    def __getattr__(self, name: str) -> Any:
-        shown = name in ("alphabet", "config", "shape")  # what targets ask a module
-        return getattr(self.module, name) if shown else super().__getattr__(name)
 
 
 @torch.no_grad()
@@ -75,7 +59,7 @@ def make_twin(module: nn.Module, recipe: str) -> Twin:
     twin = _copy(module, chosen)
     found, spared = _compress(twin, chosen)
     before, after = _state(module), _state(twin)
-    changed = {name: old for name, old in before.items() if _differs(old, after.get(name))}
+    changed = {name: old for name, old in before.items() if not _equal(old, after.get(name))}
     if not changed:
         alone = ", ".join(f"{name or kind(module)} ({reason})" for name, reason in spared.items())
         none = "and there are none" + (f" but {alone}" if alone else "")
@@ -176,10 +160,8 @@ def _in_groups(rows: Tensor) -> Tensor:
 
 
 def _hybrid(layer: nn.Module) -> bool:
-    """Return whether TFLite would quantize a layer; attention's output layer is never called."""
-    if isinstance(layer, NonDynamicallyQuantizableLinear):
-        return False
-    fits = isinstance(layer, nn.Linear | nn.Conv2d) or is_turned(layer)
+    """Return whether TFLite would quantize a layer."""
+    fits = is_linear(layer) or isinstance(layer, nn.Conv2d)
     return fits and layer.weight.numel() >= SMALLEST  # type: ignore[operator]
 
 
@@ -261,8 +243,8 @@ def _state(module: nn.Module) -> dict[str, Tensor]:
     return {name: value for name, value in module.state_dict().items() if isinstance(value, Tensor)}
 
 
-def _differs(old: Tensor, new: Tensor | None) -> bool:
-    return new is None or old.dtype != new.dtype or not torch.equal(old, new)
+def _equal(old: Tensor, new: Tensor | None) -> bool:
+    return new is not None and old.dtype == new.dtype and torch.equal(old, new)
 
 
 def _account(

@@ -10,10 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from lmfuzz.errors import UsageError, extra, one_line
-from lmfuzz.targets.twins.layers import is_turned
+from lmfuzz.targets.twins.layers import is_linear, is_turned
 from lmfuzz.targets.twins.recipes import GROUP
 
 
@@ -117,10 +116,8 @@ def quiet() -> Iterator[None]:
 
 
 def _inputs(layer: nn.Module) -> int:
-    """Return how many numbers a layer for torchao takes; 0 for other kinds, and the output of attention."""
-    if isinstance(layer, nn.Linear) and not isinstance(layer, NonDynamicallyQuantizableLinear):
-        return layer.in_features
-    return len(layer.weight) if is_turned(layer) else 0  # type: ignore[arg-type]
+    """Return how many numbers a layer for torchao takes; 0 for other kinds."""
+    return layer.weight.shape[0 if is_turned(layer) else 1] if is_linear(layer) else 0  # type: ignore
 
 
 def _unfold(module: nn.Module, spared: Collection[str]) -> set[str]:

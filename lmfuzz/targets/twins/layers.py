@@ -7,6 +7,7 @@ TorchScript module are found without an import or an isinstance.
 from collections.abc import Iterator
 
 from torch import Tensor, nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from lmfuzz.errors import UsageError
 
@@ -27,6 +28,12 @@ def is_turned(layer: nn.Module) -> bool:
     """Return whether a layer is GPT-2's Conv1D: a linear one with weights (inputs, outputs)."""
     weight = getattr(layer, "weight", None)
     return "Conv1D" in _kinds(layer) and isinstance(weight, Tensor) and weight.ndim == 2
+
+
+def is_linear(layer: nn.Module) -> bool:
+    """Return whether a layer is called as Linear or GPT-2's Conv1D; attention's output layer is not."""
+    linear = isinstance(layer, nn.Linear) and not isinstance(layer, NonDynamicallyQuantizableLinear)
+    return linear or is_turned(layer)
 
 
 def tied(module: nn.Module) -> set[str]:

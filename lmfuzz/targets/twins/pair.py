@@ -123,7 +123,7 @@ class TextPair(Pair):
         return trace | self._along(written, self.twin.follow(batch, written.tokens, prompt), own)
 
     def _along(self, written: Written, followed: Tensor, own: frozenset[str]) -> dict[str, Array]:
-        """Return the ``own`` channels; ``followed`` (T, B, V) are the twin's logits along what was written."""
+        """Return the ``own`` channels; ``followed`` (T, B, V) are the twin's logits along the output."""
         tokens, going = written.tokens, self.base.going(written.tokens)
         choice = self.twin.sampler.scores(followed)
         steps: dict[str, Tensor] = {}
@@ -183,7 +183,7 @@ def prefixed(trace: Trace, prefix: str) -> dict[str, Array]:
 
 
 def _divergences(base: Tensor, twin: Tensor) -> dict[str, Tensor]:
-    """Return KL(base || twin) and Jensen-Shannon divergence (T, B) of logits (T, B, V), 0 if they are equal."""
+    """Return KL(base || twin) and Jensen-Shannon divergence (T, B) of logits (T, B, V), 0 for equal ones."""
     p, q = torch.log_softmax(base, dim=2), torch.log_softmax(twin, dim=2)
     ratio = p - q
     p, q = p.exp(), q.exp()

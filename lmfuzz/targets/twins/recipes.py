@@ -132,12 +132,9 @@ class TorchAO(AtRunTime):
         return f"torchao's {self.scheme}", f"rounded {how.get(self.scheme, f'in groups of {GROUP} inputs')}"
 
 
-_BUILT_IN = {
-    "fp16": "recipes:FP16", "bf16": "recipes:BF16", "int8": "recipes:Int8", "int4": "recipes:Int4",
-    "round": "recipes:Round", "prune": "recipes:Prune", "tflite": "recipes:TFLite",
-    "dynamic": "recipes:Dynamic", "torchao": "recipes:TorchAO",
-}  # fmt: skip
-RECIPES = Kind("recipe", "recipes", "lmfuzz.targets.twins", Recipe, _BUILT_IN)
+_BUILT_IN = (FP16, BF16, Int8, Int4, Round, Prune, TFLite, Dynamic, TorchAO)
+_TABLE = {one.__name__.lower(): f"recipes:{one.__name__}" for one in _BUILT_IN}
+RECIPES = Kind("recipe", "recipes", "lmfuzz.targets.twins", Recipe, _TABLE)
 
 
 def is_recipe(text: str) -> bool:
