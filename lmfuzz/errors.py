@@ -49,6 +49,17 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0][:200]
 
 
+@contextmanager
+def explaining(start: str, kind: type[Exception] = TargetError) -> Iterator[None]:
+    """Turn what a model or library raises within the block into one line that begins with ``start``."""
+    try:
+        yield
+    except (TargetError, UsageError):
+        raise
+    except Exception as error:
+        raise kind(f"{start}: {one_line(error)}") from error
+
+
 def printable(text: str) -> str:
     """``text`` on one line, what a terminal would obey written as an escape; twice is as once."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from lmfuzz.errors import TargetError, one_line
+from lmfuzz.errors import TargetError, explaining
 from lmfuzz.inputs.spaces import BoxSpace
 from lmfuzz.protocols import Gradients, TargetInfo
 from lmfuzz.targets.hooks import Peaks, per_row, submodules, watching
@@ -266,12 +266,10 @@ def load_file(path: Path) -> nn.Module:
             " run code; save the model with torch.export.save, or name a function that makes it:"
             " model.py:factory"
         )
-    try:
+    with explaining(f"{path} cannot be loaded"):
         if program:
             return Exported(torch.export.load(io.BytesIO(path.read_bytes())))
         with warnings.catch_warnings():  # deprecated, but in use
             warnings.filterwarnings("ignore", "`torch.jit.load` is deprecated", DeprecationWarning)
             module: nn.Module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
             return module
-    except Exception as error:
-        raise TargetError(f"{path} cannot be loaded: {one_line(error)}") from error

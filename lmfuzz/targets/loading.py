@@ -36,10 +36,17 @@ def load_target(spec: Spec, own: Own = NOTHING) -> Target:
     base = _load(spec.model or BUNDLED, spec, own)
     if not spec.twin:
         return base
+    from lmfuzz.targets.capabilities import Compressible
+    from lmfuzz.targets.twins.compress import make_twin
     from lmfuzz.targets.twins.pair import pair
 
     if is_recipe(spec.twin) and not Path(spec.twin).exists():
-        return pair(base, *_compressed(base, spec))
+        if not isinstance(base, Compressible):
+            raise TargetError(f"the recipe {spec.twin} needs a torch module, which {spec.model} is not")
+        made = make_twin(base.module, spec.twin)
+        twin = base.like(made.module, f"the twin {spec.twin}")
+        twin.identity = f"{twin.identity}-{made.recipe}"  # rounding at run time is in no tensor
+        return pair(base, twin, made.words)
     if not (":" in spec.twin or _HUB.fullmatch(spec.twin) or Path(spec.twin).expanduser().exists()):
         known = nearest(spec.twin, RECIPES.table) or f"; recipes are {', '.join(RECIPES.table)}"
         raise TargetError(f"there is neither a model nor a recipe {spec.twin}{known}")
@@ -123,16 +130,3 @@ def _made(factory: Any, model: str) -> Any:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         raised = one_line(error).removesuffix(": ")
         raise TargetError(f"{model} raised {raised} ({frame.filename}, line {frame.lineno})") from error
-
-
-def _compressed(base: Target, spec: Spec) -> tuple[Target, str]:
-    """Return the twin of ``base`` that a recipe makes, and what was converted, in words."""
-    from lmfuzz.targets.capabilities import Compressible
-    from lmfuzz.targets.twins.compress import make_twin
-
-    if not isinstance(base, Compressible):
-        raise TargetError(f"the recipe {spec.twin} needs a torch module, which {spec.model} is not")
-    made = make_twin(base.module, spec.twin)
-    twin = base.like(made.module, f"the twin {spec.twin}")
-    twin.identity = f"{twin.identity}-{made.recipe}"  # rounding at run time is in no tensor
-    return twin, made.words

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lmfuzz.errors import TargetError, one_line
+from lmfuzz.errors import TargetError, explaining
 from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.protocols import TargetInfo
 from lmfuzz.targets.hooks import extremes
@@ -131,10 +131,8 @@ class ModuleTarget(CharacterTarget):
     @torch.inference_mode()
     def _probe(self, name: str) -> None:
         """Raise TargetError unless two rows of three symbols give logits of the right shape."""
-        try:
+        with explaining(f"{name}: the module cannot be run on symbols"):
             shape = tuple(self._logits(torch.zeros((2, 3), dtype=torch.int64)).shape)
-        except Exception as error:
-            raise TargetError(f"{name}: the module raises {one_line(error)} when given symbols") from error
         wanted = 2, 3, len(self.space.symbols)
         if shape != wanted:
             raise TargetError(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from lmfuzz.errors import TargetError, one_line
+from lmfuzz.errors import TargetError, explaining
 from lmfuzz.inputs.spaces import BoxSpace
 from lmfuzz.types import Batch
 
@@ -57,14 +57,8 @@ def answers(
         TargetError: It raises something, or answers the same question in two ways.
     """
     before = x.clone()
-    try:
+    with explaining(f"{name} cannot be run on a float32 tensor of shape {tuple(x.shape)}"):
         one, two = ask(x), ask(before.clone())
-    except TargetError:
-        raise
-    except Exception as error:
-        raise TargetError(
-            f"{name} cannot be run on a float32 tensor of shape {tuple(x.shape)}: it raises {one_line(error)}"
-        ) from error
     for output, value in one.items():
         other = two.get(output, torch.empty(0))
         if value.shape != other.shape or not _close(value.double(), other.double()):

@@ -99,11 +99,11 @@ def test_a_template_that_strips_prompts_does_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("template", "system", "words"),
     [
-        ("{{ raise_exception('no system here') }}", "Be brief.", "no system here; does it take"),
+        ("{{ raise_exception('no system here') }}", "Be brief.", "or use --template raw): TemplateError: no system here"),
         ("{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}", "Be brief.",
          "leaves out the system prompt"),
         ("nothing", "", "leaves out the prompt"),
-        ("{{ messages[", "", "cannot be used: TemplateSyntaxError"),
+        ("{{ messages[", "", "cannot be used (use --template raw): TemplateSyntaxError"),
     ],
 )  # fmt: skip
 def test_templates_that_cannot_be_used(tmp_path: Path, template: str, system: str, words: str) -> None:

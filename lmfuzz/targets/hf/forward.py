@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lmfuzz.errors import TargetError, UsageError, one_line
+from lmfuzz.errors import TargetError, UsageError, explaining
 from lmfuzz.targets.hf.kv_cache import preallocated
 
 _CACHES = ("cache", "past_key_values", "cache_params")  # of transformers 5.24, before, without attention
@@ -53,17 +53,12 @@ class Reader:
         self._watch = self._watched(layer, name)
         self.padded: bool = bool(like and like.padded)
         self.own_cache: bool = bool(like and like.own_cache)
-        try:
-            with torch.inference_mode():
-                self.width = self.read(self._examples(), None)[1].shape[1]  # of the states
+        with explaining(f"{name} cannot be run on tokens"), torch.inference_mode():
+            self.width = self.read(self._examples(), None)[1].shape[1]  # of the states
             if like:
                 return
             self.padded = self._positions and self._agrees(self._padded)
             self.own_cache = not self.padded and self._agrees(self._stepped)
-        except (TargetError, UsageError):
-            raise
-        except Exception as error:
-            raise TargetError(f"{name} cannot be run on tokens: {one_line(error)}") from error
 
     @property
     def window(self) -> int | None:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lmfuzz.errors import TargetError, UsageError, one_line
+from lmfuzz.errors import TargetError, UsageError, explaining, one_line
 from lmfuzz.inputs.tokenizer import Tokens
 from lmfuzz.targets.checkpoint import find_pickle
 from lmfuzz.targets.hf.options import HFOptions
@@ -212,14 +212,9 @@ def _tokens(name: str, tokenizer: Any, how: HFOptions) -> Tokens:
         chat = [*turns, {"role": "user", "content": prompt}]
         return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
 
-    try:
+    remedy = "leave out --system, or use --template raw" if how.system else "use --template raw"
+    with explaining(f"the chat template of {name} cannot be used ({remedy})"):
         whole, spaced = render(_MARK), render(_BLANK)
-    except Exception as error:
-        cause = "; does it take a system turn?" if how.system else ""
-        raise TargetError(
-            f"the chat template of {name} cannot be used: {one_line(error)}{cause} (--template raw goes"
-            " without it)"
-        ) from error
     before, mark, after = whole.partition(_MARK)
     if not mark or (how.system and how.system.strip() not in before + after):
         lost = "prompt" if not mark else "system prompt"

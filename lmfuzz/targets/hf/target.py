@@ -89,9 +89,8 @@ class CausalLM:
         self._check_window(max_length)
         self.space = self._made_space(min_length, max_length)
         self.sampler = TokenSampler(decoding, reader.size, reader.device, stepwise=True)
-        self._phrases = cache(
-            partial(TokenizedPhrases, tokens=tokens, symbols=self.vocabulary, device=reader.device)
-        )
+        tokenized = partial(TokenizedPhrases, tokens=tokens, symbols=self.vocabulary, device=reader.device)
+        self._phrases = cache(tokenized)
         spelling = hashlib.sha256(tokens.json.encode()).hexdigest()
         how = options.level, options.layer, (*around, spelling), self._ends
         self.identity = fingerprint(self.module, f"({decoding.key}, {repr(how)[1:]}")
@@ -166,10 +165,7 @@ class CausalLM:
         if wants & STEPWISE:
             trace |= _states(record, written)
         if record.measured:
-            trace |= extremes(
-                record.magnitude.cpu().numpy(),
-                lambda row: self._first_place(decoded.prompt[row], record.tokens[:, row]),
-            )
+            trace |= extremes(record.magnitude.cpu().numpy(), partial(self._first_place, decoded))
         if record.gaps is not None:
             gaps = record.gaps.gaps.cpu().numpy()
             trace |= dict(zip(record.gaps.phrases.channels, gaps, strict=True))
@@ -271,9 +267,9 @@ class CausalLM:
         texts = self._texts([prompts[row] for row in rows.tolist()], _written(tokens))
         return torch.from_numpy(first_stop(texts, self.decoding.stop) < NEVER).to(tokens.device)
 
-    def _first_place(self, prompt: list[int], written: Tensor) -> str:
+    def _first_place(self, decoded: Decoded, row: int) -> str:
         """Return the first part of the model whose output was not finite for a prompt."""
-        ids, peaks = prompt + written[written != PAD].tolist(), Peaks(1)
+        ids, peaks = decoded.prompt[row] + _written(decoded.tokens[:, [row]])[0].tolist(), Peaks(1)
         with watching(submodules(self.module), lambda name, _, output: peaks.add(name, output)):
             self.module(input_ids=torch.tensor([ids], device=self.reader.device))
         return str(peaks.trace()["nonfinite"][0]) or "in the batch only, not alone"

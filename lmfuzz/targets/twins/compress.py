@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 from torch.utils import _pytree as pytree
 
-from lmfuzz.errors import UsageError, one_line
+from lmfuzz.errors import UsageError, explaining
 from lmfuzz.targets.rnn.model import CharRNN
 from lmfuzz.targets.torch_module import Called
 from lmfuzz.targets.twins import recipes
@@ -89,10 +89,8 @@ def _compress(twin: nn.Module, recipe: Recipe) -> tuple[int, dict[str, str]]:
 
 def _copy(module: nn.Module, recipe: Recipe) -> nn.Module:
     """Return a deep copy in which tensors that share memory still do."""
-    try:
+    with explaining(f"{recipe}: this {kind(module)} cannot be copied", UsageError):
         twin = deepcopy(module)
-    except Exception as error:
-        raise UsageError(f"{recipe}: this {kind(module)} cannot be copied: {one_line(error)}") from error
     shared: dict[object, Tensor] = {}
     for old, new in zip(module.parameters(), twin.parameters(), strict=True):
         if place := old.data_ptr():  # 0 on meta, or if there are no numbers

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lmfuzz.errors import UsageError, extra, one_line
+from lmfuzz.errors import UsageError, explaining, extra
 from lmfuzz.targets.twins.layers import is_linear, is_turned
 from lmfuzz.targets.twins.recipes import GROUP
 
@@ -41,7 +41,7 @@ def pack_dynamic(module: nn.Module, spared: Collection[str]) -> int:
         **dict.fromkeys((nn.Linear, nn.LSTM, nn.GRU), quantization.default_dynamic_qconfig),
         **dict.fromkeys(spared),  # a name counts for more than a kind
     }
-    with quiet(), _explaining("dynamic: torch"):
+    with quiet(), explaining("dynamic: torch cannot quantize this module", UsageError):
         quantization.quantize_dynamic(module, how, inplace=True)
     kinds = (dynamic.Linear, dynamic.LSTM, dynamic.GRU)
     packed = {name: layer for name, layer in module.named_modules() if isinstance(layer, kinds)}
@@ -76,7 +76,7 @@ def pack_torchao(module: nn.Module, scheme: str, spared: Collection[str]) -> tup
     for name, layer in packed.items():
         if not layer.weight.isfinite().all():
             raise UsageError(f"torchao: {name or 'Linear'} has weights that are not finite")
-    with quiet(), _explaining("torchao"):
+    with quiet(), explaining("torchao cannot quantize this module", UsageError):
         with extra("torchao"):
             import_module("torchao")
             ao = import_module("torchao.quantization")
@@ -89,17 +89,6 @@ def pack_torchao(module: nn.Module, scheme: str, spared: Collection[str]) -> tup
             config = kind(set_inductor_config=False)
         ao.quantize_(module, config, filter_fn=lambda _, name: name in packed)
     return _keep_state(module, packed, turned), uneven
-
-
-@contextmanager
-def _explaining(who: str) -> Iterator[None]:
-    """Turn what a library raises within the block into a UsageError."""
-    try:
-        yield
-    except UsageError:
-        raise
-    except Exception as error:
-        raise UsageError(f"{who} cannot quantize this module: {one_line(error)}") from error
 
 
 @contextmanager
