@@ -21,7 +21,6 @@ CHANNELS = frozenset({
     "hidden_steps", "magnitude", "nonfinite",
 })  # fmt: skip
 STEPWISE = frozenset({"hidden_mean", "hidden_steps"})  # computed from the states before every token
-PHRASE_GAP = "phrase_gap/"  # the family of channels, one per phrase
 NEVER = 2**62  # the place of a stop string in a text that has none
 _ALWAYS_HASHED = ("max_new", "temperature", "seed", "stop")
 _IN_SPEC = {"seed": "decode_seed"}  # settings that have another name in a Spec
@@ -151,7 +150,7 @@ def first_stop(texts: Sequence[str], stops: Sequence[str], past: bool = False) -
 
 def phrases(wants: Collection[str]) -> tuple[str, ...]:
     """Return the channels of phrase gaps among ``wants``, sorted."""
-    return tuple(sorted(name for name in wants if name.startswith(PHRASE_GAP)))
+    return tuple(sorted(name for name in wants if name.startswith("phrase_gap/")))
 
 
 def characters(

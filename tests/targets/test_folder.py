@@ -99,7 +99,8 @@ def test_a_template_that_strips_prompts_does_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("template", "system", "words"),
     [
-        ("{{ raise_exception('no system here') }}", "Be brief.", "or use --template raw): TemplateError: no system here"),
+        ("{{ raise_exception('no system here') }}", "Be brief.",
+         "or use --template raw): TemplateError: no system here"),
         ("{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}", "Be brief.",
          "leaves out the system prompt"),
         ("nothing", "", "leaves out the prompt"),

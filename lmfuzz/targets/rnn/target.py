@@ -14,7 +14,7 @@ from lmfuzz.targets.hooks import extremes
 from lmfuzz.targets.rnn.model import CharRNN
 from lmfuzz.targets.rnn.phrase_gap import PhraseGaps
 from lmfuzz.targets.rnn.step import States, Stepper
-from lmfuzz.targets.sampling import CHANNELS, PHRASE_GAP, STEPWISE, Decoding, first_stop, phrases
+from lmfuzz.targets.sampling import CHANNELS, STEPWISE, Decoding, first_stop, phrases
 from lmfuzz.targets.torch_module import CharacterTarget, ModuleTarget
 from lmfuzz.types import Batch, IntArray, Trace
 
@@ -48,7 +48,7 @@ class RNNTarget(CharacterTarget):
     whatever the model's dtype is.
     """
 
-    channels = CHANNELS | {PHRASE_GAP}
+    channels = CHANNELS | {"phrase_gap/"}
 
     def __init__(
         self, model: CharRNN, decoding: Decoding | None = None, min_length: int = 1, max_length: int = 64
