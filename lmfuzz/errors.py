@@ -30,6 +30,7 @@ EXTRAS = {
     "image": "images need Pillow",
     "format": "the objective format needs jsonschema and regex",
     "pandas": "to_pandas() needs pandas",
+    "torchao": "the recipe torchao needs the package torchao",
 }
 INTERRUPTS = (KeyboardInterrupt, GeneratorExit)  # these end a campaign; what else a plug-in raises does not
 
@@ -46,6 +47,17 @@ def extra(name: str) -> Iterator[None]:
 def one_line(error: BaseException) -> str:
     """Return the type of an error and the first line of its message, at most 200 characters."""
     return f"{type(error).__name__}: {error}".splitlines()[0][:200]
+
+
+@contextmanager
+def explaining(start: str, kind: type[Exception] = TargetError) -> Iterator[None]:
+    """Turn what a model or library raises within the block into one line that begins with ``start``."""
+    try:
+        yield
+    except (TargetError, UsageError):
+        raise
+    except Exception as error:
+        raise kind(f"{start}: {one_line(error)}") from error
 
 
 def printable(text: str) -> str:

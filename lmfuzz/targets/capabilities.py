@@ -1,4 +1,4 @@
-"""What some targets can do that takes torch to say: be compressed, or follow what another has written."""
+"""Capabilities of targets in terms of torch: to be compressed, and to follow what another has written."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -13,7 +13,7 @@ from lmfuzz.types import Batch, Trace
 
 @runtime_checkable
 class Compressible(Protocol):
-    """A target made of a module, of which a recipe makes another."""
+    """Be a target made of a module, of which a recipe can make a twin."""
 
     @property
     def module(self) -> nn.Module:
@@ -25,11 +25,12 @@ class Compressible(Protocol):
 
 @dataclass(frozen=True)
 class Written:
-    """What decoding B prompts for T steps led to.
+    """Hold what decoding B prompts for T steps led to.
 
-    tokens: what was written, int64 (T, B), PAD where nothing was. logits: what that was chosen by, without
-    noise, float32 (T, B, V), where "logits" was wanted. prompt: what ``follow`` needs so as not to read the
-    prompts again.
+    Attributes:
+        tokens: What was written, int64 (T, B), PAD after the end.
+        logits: What it was chosen by, without noise, float32 (T, B, V), if "logits" was wanted.
+        prompt: What ``follow`` needs so that it does not read the prompts again.
     """
 
     tokens: Tensor
@@ -39,10 +40,11 @@ class Written:
 
 @runtime_checkable
 class Followable(Target, Protocol):
-    """A target that shows how it writes, and follows what another with the same ``language`` has written.
+    """Be a target that shows how it writes, and follows what another with the same ``language`` has written.
 
-    language: what its tokens mean and what ends a text; equal for two that can follow each other.
-    vocabulary: the text of each token that it writes, (V,).
+    Attributes:
+        language: What its tokens mean and what ends a text; equal for two that can follow each other.
+        vocabulary: The text of each token that it writes, (V,).
     """
 
     space: TextSpace
@@ -51,17 +53,21 @@ class Followable(Target, Protocol):
     vocabulary: tuple[str, ...]
 
     def decode(self, batch: Batch, wants: frozenset[str]) -> Written:
-        """Read the prompts and write, keeping what ``wants`` will need; "logits" is one of them."""
+        """Read the prompts and write, and keep what ``wants`` will need; "logits" is one of them."""
 
     def show(self, batch: Batch, decoded: Any, wants: frozenset[str]) -> Trace:
-        """Return the wanted channels of what ``decode`` was asked for with these wants."""
+        """Return the wanted channels of what ``decode`` gave for the same ``wants``."""
 
     def follow(self, batch: Batch, tokens: Tensor, prompt: Any = None) -> Tensor:
         """Return logits float32 (T, B, V), without noise, after the prompts and each prefix of ``tokens``.
 
-        Teacher forcing: what ``decode`` gives where it writes the same ``tokens`` (T, B); nothing is said of
-        steps after the end of a row. prompt: what an earlier ``decode`` of the same batch left there, so that
-        it is not read again.
+        This is teacher forcing: equal to what ``decode`` gives if it writes the same tokens. Logits after the
+        end of a text mean nothing.
+
+        Args:
+            batch: The prompts.
+            tokens: The tokens (T, B) to follow.
+            prompt: What an earlier ``decode`` of the same batch left, so that it is not read again.
         """
 
     def going(self, tokens: Tensor) -> Tensor:

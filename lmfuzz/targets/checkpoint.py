@@ -1,4 +1,4 @@
-"""Checkpoint folders of our own networks: ``config.json`` beside ``model.safetensors``."""
+"""Checkpoint folders of lmfuzz's own networks: ``config.json`` beside ``model.safetensors``."""
 
 import json
 import warnings
@@ -13,24 +13,20 @@ from torch import Tensor
 
 from lmfuzz.errors import TargetError, nearest
 from lmfuzz.plugins.coerce import complaint
-from lmfuzz.targets import classifiers as networks
 from lmfuzz.targets.classifiers import Classifier, ClassifierConfig
-from lmfuzz.targets.rnn import model as char_rnn
 from lmfuzz.targets.rnn.model import CharRNN, CharRNNConfig
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 PICKLES = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt")
 
-
 Config = CharRNNConfig | ClassifierConfig
 Network = CharRNN | Classifier
-CONFIGS: dict[str, type[Config]] = {
-    kind.model_fields["format"].default: kind for kind in (CharRNNConfig, ClassifierConfig)
-}
+_NETWORKS: dict[type[Config], Any] = {CharRNNConfig: CharRNN, ClassifierConfig: Classifier}
+_FORMATS: dict[str, type[Config]] = {kind.model_fields["format"].default: kind for kind in _NETWORKS}
 
 
 def save(model: Network, folder: Path) -> None:
-    """Write ``model`` as a checkpoint folder, made when it does not exist."""
+    """Write ``model`` as a checkpoint folder, which is created if it does not exist."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
     save_file(tensors, folder / WEIGHTS)
@@ -39,26 +35,25 @@ def save(model: Network, folder: Path) -> None:
 
 
 def load(folder: Path, *, allow_pickle: bool = False) -> Network:
-    """The network in ``folder``, in evaluation mode.
+    """Return the network in ``folder``, in evaluation mode.
 
-    Raises TargetError, with one sentence for a person, when the folder is not a sound checkpoint:
-    a file missing, a field or tensor missing, extra or misshapen, weights that are not finite, or
-    a pickle where ``allow_pickle`` is false (where it is true, only its tensors are read).
+    Args:
+        folder: The checkpoint folder.
+        allow_pickle: Whether the tensors of a pickle may be read if there is no safetensors file.
+
+    Raises:
+        TargetError: The folder is not a sound checkpoint: a file is missing, a field or tensor is missing,
+            unknown or misshapen, weights are not finite, or there is only a pickle.
     """
     config = _config(folder / CONFIG)
     tensors = _tensors(folder, allow_pickle)
-    _check(tensors, _shapes(config), folder)  # first: a wrong size in the config must not fill the memory
-    model = _network(config)
+    network = _NETWORKS[type(config)]
+    with torch.device("meta"):  # a wrong size in the config must not fill the memory
+        wanted = network(config).state_dict()
+    _check(tensors, {name: tuple(tensor.shape) for name, tensor in wanted.items()}, folder)
+    model: Network = network(config)
     model.load_state_dict(tensors)
     return model.eval()
-
-
-def _shapes(config: Config) -> dict[str, tuple[int, ...]]:
-    return char_rnn.shapes(config) if isinstance(config, CharRNNConfig) else networks.shapes(config)
-
-
-def _network(config: Config) -> Network:
-    return CharRNN(config) if isinstance(config, CharRNNConfig) else Classifier(config)
 
 
 def _config(path: Path) -> Config:
@@ -70,17 +65,14 @@ def _config(path: Path) -> Config:
         raise TargetError(f"cannot read {path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise TargetError(f"{path} is not JSON: {error}") from None
-    said = content.get("format") if isinstance(content, dict) else None
-    if not isinstance(said, str) or said not in CONFIGS:
-        formats = " or ".join(f'"{name}"' for name in CONFIGS)
+    name = content.get("format") if isinstance(content, dict) else None
+    if not isinstance(name, str) or name not in _FORMATS:
+        formats = " or ".join(f'"{known}"' for known in _FORMATS)
         raise TargetError(
             f"{path} is not one of lmfuzz's: it must be a JSON object with "
-            f'"format": {formats}{f", not {said!r:.80}" if said else ""}'
+            f'"format": {formats}{f", not {name!r:.80}" if name else ""}'
         )
-    return _validated(content, CONFIGS[said], path)
-
-
-def _validated(content: dict[str, Any], kind: type[Config], path: Path) -> Config:
+    kind = _FORMATS[name]
     fields = kind.model_fields
     try:
         return kind.model_validate(content)
@@ -102,27 +94,37 @@ def _tensors(folder: Path, allow_pickle: bool) -> dict[str, Tensor]:
             return load_file(path)
         except (SafetensorError, OSError) as error:
             raise TargetError(f"{path} is not a sound safetensors file: {error}") from None
-    pickles = sorted(p for p in folder.iterdir() if p.suffix in PICKLES)
-    if not pickles:
-        raise TargetError(f"{folder} has no {WEIGHTS}")
-    if not allow_pickle:
-        raise TargetError(
-            f"{pickles[0]} is a pickle, which can run code when it is read; convert it to "
-            f"{WEIGHTS}, or pass --allow-pickle to read its tensors alone"
-        )
+    path = find_pickle(folder, allow_pickle)
     try:
-        with warnings.catch_warnings(action="ignore"):  # about protocols; the sentence below says it all
-            tensors = torch.load(pickles[0], map_location="cpu", weights_only=True)
-    except Exception as error:  # of many kinds; torch's words advise to trust the file
+        with warnings.catch_warnings(action="ignore"):  # about protocols
+            tensors = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # of many kinds; torch's own message advises to trust the file
         raise TargetError(
-            f"{pickles[0]} holds more than tensors or is damaged ({type(error).__name__}); save the model's "
+            f"{path} holds more than tensors or is damaged ({type(error).__name__}); save the model's "
             f"state_dict alone, as {WEIGHTS}"
         ) from None
     if not isinstance(tensors, dict) or not all(
         isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in tensors.items()
     ):
-        raise TargetError(f"{pickles[0]} is not a dictionary of tensors (a state_dict)")
+        raise TargetError(f"{path} is not a dictionary of tensors (a state_dict)")
     return tensors
+
+
+def find_pickle(folder: Path, allow_pickle: bool) -> Path:
+    """Return the first pickle of a folder that has no safetensors.
+
+    Raises:
+        TargetError: There is none, or it may not be read.
+    """
+    pickles = sorted(path for path in folder.iterdir() if path.suffix in PICKLES)
+    if not pickles:
+        raise TargetError(f"{folder} has no weights: a {WEIGHTS} belongs beside its {CONFIG}")
+    if not allow_pickle:
+        raise TargetError(
+            f"{pickles[0]} is a pickle, which can run code when it is read; convert it to {WEIGHTS}, or pass"
+            " --allow-pickle to read only its tensors"
+        )
+    return pickles[0]
 
 
 def _check(tensors: dict[str, Tensor], wanted: dict[str, tuple[int, ...]], folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 from typing import Literal
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor, nn
 
@@ -15,9 +14,9 @@ LAYERS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
 
 
 class ClassifierConfig(BaseModel):
-    """Which network, what it reads (height, width, channels), and how it computes its loss.
+    """Describe a network: its architecture, what it reads (height, width, channels), and its loss.
 
-    A centred network takes pixels x in [0, 1] as all do, but its first layer makes 2x - 1 of them.
+    Every network takes pixels x in [0, 1]; the first layer of a centred one computes 2x - 1.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -41,30 +40,24 @@ class ClassifierConfig(BaseModel):
         return shape
 
 
-def shapes(config: ClassifierConfig) -> dict[str, tuple[int, ...]]:
-    """The shape of every tensor in a checkpoint of this configuration, by name."""
-    with torch.device("meta"):  # takes no memory
-        return {name: tuple(tensor.shape) for name, tensor in Classifier(config).state_dict().items()}
-
-
 class Centre(nn.Module):
-    """Pixels in [0, 1] to [-1, 1], the range that TensorFuzz's networks read."""
+    """Map pixels in [0, 1] to [-1, 1], the range that TensorFuzz's networks read."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """2x - 1, elementwise."""
+        """Return 2x - 1, elementwise."""
         return 2 * x - 1
 
 
 class Exponential(nn.Module):
-    """exp as a layer, so that whoever watches activations sees how near to overflow it is."""
+    """Compute exp as a layer, so that its activation shows how near to overflow it is."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """exp(x), elementwise."""
+        """Return exp(x), elementwise."""
         return x.exp()
 
 
 class Classifier(nn.Module):
-    """The network of a configuration, ReLU after every layer but the last, max pooling after convolutions."""
+    """Classify images: ReLU after every layer but the last, max pooling after each convolution."""
 
     def __init__(self, config: ClassifierConfig) -> None:
         super().__init__()
@@ -73,11 +66,11 @@ class Classifier(nn.Module):
         self.exponential = Exponential() if config.loss == "unsafe" else None
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor | dict[str, Tensor]:
-        """What the network makes of images (B, C, H, W) in [0, 1]: logits (B, classes).
+        """Return logits (B, classes) of images (B, C, H, W) in [0, 1].
 
-        With the unsafe loss: logits and probabilities (B, classes) and the loss (B,) of ``labels`` (B,),
-        of the predicted ones without. Probabilities are exp(z) / sum(exp(z)) and the loss is
-        -sum(y * log(probabilities)) in the precision at hand, which is the fault that TensorFuzz
+        With the unsafe loss, return logits and probabilities (B, classes) and the loss (B,) of ``labels``
+        (B,), or of the predicted labels if none are given. Probabilities are exp(z) / sum(exp(z)) and the
+        loss is -sum(y * log(probabilities)) in the precision of the input, which is the fault that TensorFuzz
         plants: float32's exp overflows beyond 88.7, and a probability is 0 some 104 below the largest z.
         """
         logits: Tensor = self.layers(x)

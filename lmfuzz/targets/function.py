@@ -1,4 +1,4 @@
-"""Any function of tensors as a target, with a declared box of legal values."""
+"""Any function of tensors, with a declared box of legal values, as a target."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +17,7 @@ from lmfuzz.targets.validate import answers, examples, fingerprint, frozen, inpu
 from lmfuzz.types import Array, Batch, FloatArray, Trace
 
 CHANNELS = frozenset({"text", "hidden_last", "magnitude", "nonfinite", "gradient"})
-SHOWN = 4  # outputs that the text tells of
+SHOWN = 4  # outputs that the text shows
 _EXTREMES = frozenset({"magnitude", "nonfinite"})
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -34,18 +34,19 @@ def on(space: BoxSpace) -> Callable[[F], F]:
 
 
 class FunctionTarget:
-    """A function of float32 (B, *shape) to a tensor (B, ...), or to a dict of such by name, as a target.
+    """Run a function of float32 (B, *shape) to a tensor (B, ...), or to a dict of them by name, as a target.
 
-    A torch module is one, too. The function may call autograd itself: it runs with gradients on.
+    A torch module is such a function, too. The function may call autograd itself: gradients are enabled.
 
-    Channels, for B rows: each output by its name, ``value`` for a bare tensor, float32 (B, ...);
+    Channels, for B inputs: each output by its name, ``value`` for a bare tensor, float32 (B, ...);
     hidden_last float32 (B, D), all outputs side by side; text (B,), the first number of each, such as
-    "loss 27.6, slope 0"; magnitude float32 (B,), the largest absolute value of all outputs (of a
-    module: of its submodules', too), inf where one is NaN; nonfinite (B,) the first of them that was
-    NaN or infinite, or ''; gradient float32 (B, *shape), of the sum of the first output by the input,
-    NaN where the function cannot be differentiated; it costs nothing where it is not wanted.
+    "loss 27.6, slope 0"; magnitude float32 (B,), the largest absolute value of all outputs (and of a
+    module's submodules), inf if one is NaN; nonfinite (B,) the first of them that was NaN or infinite,
+    or ''; gradient float32 (B, *shape), of the sum of the first output with respect to the input, NaN if
+    the function cannot be differentiated. The gradient costs nothing unless it is wanted.
 
-    TargetError when the function cannot be such a target.
+    Raises:
+        TargetError: The function cannot be such a target.
     """
 
     info = TargetInfo()
@@ -62,12 +63,11 @@ class FunctionTarget:
         self.identity = _identity(function, space)
 
     def run(self, batch: Batch, wants: frozenset[str]) -> Trace:
-        """The wanted channels for every row."""
-        peaks, x = Peaks(len(batch)), inputs(batch)
-        with watching(
-            self._parts if wants & _EXTREMES else {}, lambda part, _, output: peaks.add(part, output)
-        ):
-            outputs, gradient = self._run(x, "gradient" in wants and self._differentiable)
+        """Return the wanted channels of every input."""
+        peaks = Peaks(len(batch))
+        watched = self._parts if wants & _EXTREMES else {}
+        with watching(watched, lambda part, _, output: peaks.add(part, output)):
+            outputs, gradient = self._run(inputs(batch), "gradient" in wants and self._differentiable)
         trace: dict[str, Array] = {name: value.detach().float().numpy() for name, value in outputs.items()}
         if wants & _EXTREMES:
             for name, value in outputs.items():
@@ -83,7 +83,7 @@ class FunctionTarget:
         return {name: trace[name] for name in wants}
 
     def _run(self, x: Tensor, differentiate: bool) -> tuple[dict[str, Tensor], FloatArray]:
-        """The outputs, and the gradients of the first of them (NaN when not asked for)."""
+        """Return the outputs, and the gradients of the first of them (NaN unless asked for)."""
         if not differentiate:
             return self._answer(x.clone() if self._copies else x), np.full(x.shape, np.nan, np.float32)
         leaf = x.clone().requires_grad_()
@@ -93,46 +93,39 @@ class FunctionTarget:
 
     def _answer(self, x: Tensor) -> dict[str, Tensor]:
         given = self.function(x)
-        return dict(given) if isinstance(given, Mapping) else {"value": given}
+        outputs = dict(given) if isinstance(given, Mapping) else {"value": given}
+        for name, value in outputs.items():
+            if not (isinstance(name, str) and isinstance(value, Tensor)):
+                raise self._wrong(f"{name!r}: {type(value).__name__}")
+        return outputs
 
     def _texts(self, trace: Trace, rows: int) -> Array:
-        columns = [
-            [f"{name} {value:.4g}" for value in trace[name].reshape(rows, -1)[:, 0].tolist()]
-            for name in self.outputs[:SHOWN]
-        ]
-        return np.array([", ".join(words) for words in zip(*columns, strict=True)], dtype=object)
+        names = self.outputs[:SHOWN]
+        numbers = np.stack([trace[name].reshape(rows, -1)[:, 0] for name in names], axis=1).tolist()
+        shown = [[f"{name} {one:.4g}" for name, one in zip(names, row, strict=True)] for row in numbers]
+        return np.array([", ".join(words) for words in shown], dtype=object)
 
     def _probe(self) -> dict[str, Tensor]:
-        """What two rows lead to; TargetError when that is not a number or more for each of them."""
-
-        def ask(x: Tensor) -> dict[str, Tensor]:
-            outputs = self._answer(x)
-            for name, value in outputs.items():
-                if not (isinstance(name, str) and isinstance(value, Tensor)):
-                    raise self._odd(f"{name!r}: {type(value).__name__}")
-            return outputs
-
-        outputs, self._copies = answers(self.name, ask, inputs(examples(self.space, 2)))
+        """Return what two rows lead to; raise TargetError unless each has at least one number."""
+        outputs, self._copies = answers(self.name, self._answer, inputs(examples(self.space, 2)))
         for name, value in outputs.items():
             if not value.ndim or len(value) != 2 or not value.numel():
-                raise self._odd(f"{name} of shape {tuple(value.shape)}")
+                raise self._wrong(f"{name} of shape {tuple(value.shape)}")
         if not outputs:
-            raise self._odd("nothing")
+            raise self._wrong("nothing")
         if taken := sorted(CHANNELS & outputs.keys()):
-            raise TargetError(
-                f"{self.name}: an output is called {taken[0]}, which means something else; rename it"
-            )
+            raise TargetError(f"{self.name}: an output has the name of the channel {taken[0]}; rename it")
         try:
             self._run(inputs(examples(self.space, 2)), differentiate=True)
             self._differentiable = True
-        except Exception:  # whatever it is that autograd does not know
+        except Exception:  # whatever autograd does not know
             self._differentiable = False
         return outputs
 
-    def _odd(self, what: str) -> TargetError:
+    def _wrong(self, what: str) -> TargetError:
         return TargetError(
-            f"{self.name}: the function gives {what} for 2 rows; right is a tensor with the rows as its first"
-            " axis, or a dict of such tensors by name"
+            f"{self.name}: the function gives {what} for a batch of 2; it must give a tensor whose first axis"
+            " is the batch, or a dict of such tensors by name"
         )
 
 
@@ -146,11 +139,11 @@ def _identity(function: Callable[..., Any], space: BoxSpace) -> str:
 
 
 def _code(code: CodeType) -> Iterator[bytes]:
-    """What a function does, wherever it stands: instructions, names and constants, also of inner ones."""
+    """Yield what a function does, wherever it stands: instructions, names, constants; inner ones too."""
     yield code.co_code
     yield repr(code.co_names).encode()
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             yield from _code(constant)
-        else:  # the order of a set is another one in every process
+        else:  # the order of a set differs in every process
             yield repr(sorted(map(repr, constant)) if isinstance(constant, frozenset) else constant).encode()

@@ -1,4 +1,4 @@
-"""Any torch module that classifies images, as a target, and the files that hold one."""
+"""Any torch module that classifies images as a target, and the files that hold one."""
 
 import io
 import warnings
@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
-from lmfuzz.errors import TargetError, one_line
+from lmfuzz.errors import TargetError, explaining
 from lmfuzz.inputs.spaces import BoxSpace
 from lmfuzz.protocols import Gradients, TargetInfo
 from lmfuzz.targets.hooks import Peaks, per_row, submodules, watching
@@ -26,33 +27,36 @@ _EXTREMES = frozenset({"magnitude", "nonfinite"})
 
 
 class ImageTarget:
-    """A module from images float32 (B, C, H, W) to logits (B, K), as a target; rows are (B, H, W, C).
+    """Run a module from images float32 (B, C, H, W) to logits (B, K) as a target; rows are (B, H, W, C).
 
-    It may give a tuple that begins with the logits, or a mapping with ``logits`` and, where it has
-    them, its own ``probabilities`` (B, K) and ``loss`` (B,). ``classes`` are the names of the K labels,
-    numbers where there are none. Nothing is watched, and so nothing paid for, but what is wanted.
+    The module may give a tuple that begins with the logits, or a mapping with ``logits`` and, optionally,
+    its own ``probabilities`` (B, K) and ``loss`` (B,). Only what is wanted is watched, the rest is free.
 
-    Channels, for B images: logits and probabilities float32 (B, K); label int64 (B,), the largest
-    logit's; text (B,) such as "7 (0.98)"; loss float32 (B,) where the module has one; activation/NAME
+    Channels, for B images: logits and probabilities float32 (B, K); label int64 (B,), that of the largest
+    logit; text (B,) such as "7 (0.98)"; loss float32 (B,) if the module has one; activation/NAME
     float32 (B, ...), the output of each named submodule; hidden_last float32 (B, D), the input of the
-    linear layer that runs last, or the logits where none can be watched; magnitude float32 (B,), the
-    largest absolute value of all outputs and activations, inf where one is NaN; nonfinite (B,) the
+    linear layer that runs last, or the logits if none can be watched; magnitude float32 (B,), the
+    largest absolute value of all outputs and activations, inf if one is NaN; nonfinite (B,) the
     first of them, in order of execution, that was NaN or infinite, or ''.
 
-    margin_gradients: see _margin_gradients; None where the module cannot be differentiated.
-    TargetError when the module cannot be such a target.
+    Attributes:
+        classes: The names of the K labels; numbers if none were given.
+        margin_gradients: See _margin_gradients; None if the module cannot be differentiated.
+
+    Raises:
+        TargetError: The module cannot be such a target.
     """
 
     info = TargetInfo()
 
     def __init__(self, module: nn.Module, space: BoxSpace, name: str, classes: Sequence[str] = ()) -> None:
         if not space.image:
-            raise TargetError(f"{name}: images are (height, width, 1 or 3), not {space.shape}")
+            raise TargetError(f"{name}: the shape of images is (height, width, 1 or 3), not {space.shape}")
         self.module, self.space, self.name = frozen(module, name), space, name
         self._copies = False  # whether the module writes into its input
         probabilities, loss, labels = self._probe()
         if classes and len(classes) != labels:
-            raise TargetError(f"{name}: there are {len(classes)} names of classes, the module has {labels}")
+            raise TargetError(f"{name}: {len(classes)} classes are named, but the module has {labels}")
         self.classes = tuple(classes or map(str, range(labels)))
         self._own = probabilities
         self._parts, self._last = self._inside()
@@ -63,16 +67,16 @@ class ImageTarget:
         self.margin_gradients: Gradients | None = self._margin_gradients if self._differentiable() else None
 
     def like(self, module: nn.Module, name: str) -> "ImageTarget":
-        """Return the same with another module, such as a twin's."""
+        """Return the same target with another module, such as a twin."""
         return ImageTarget(module, self.space, name, self.classes)
 
     @torch.inference_mode()
     def run(self, batch: Batch, wants: frozenset[str]) -> Trace:
-        """The wanted channels for every row."""
+        """Return the wanted channels of every image."""
         rows, kept, peaks = len(batch), dict[str, Tensor](), Peaks(len(batch))
         extremes = bool(wants & _EXTREMES)
 
-        def see(part: str, given: tuple[Any, ...], output: Any) -> None:
+        def watch(part: str, given: tuple[Any, ...], output: Any) -> None:
             if extremes and type(self._parts[part]) is not nn.Sequential:  # its last part was seen already
                 peaks.add(part, output)
             if ACTIVATION + part in wants:  # copied, since the next layer may work in place
@@ -80,7 +84,7 @@ class ImageTarget:
             if part == self._last and "hidden_last" in wants:
                 kept["hidden_last"] = next(per_row(given, rows)).flatten(1).float().clone()
 
-        with watching(self._watched(wants), see):
+        with watching(self._watched(wants), watch):
             outputs = self._answer(self._images(batch))
         logits = outputs["logits"].float()
         trace: dict[str, Array] = {name: value.numpy() for name, value in kept.items()}
@@ -103,16 +107,14 @@ class ImageTarget:
         return {name: trace[name] for name in wants}
 
     def _watched(self, wants: frozenset[str]) -> dict[str, nn.Module]:
-        """The submodules that have to be watched for what is wanted."""
+        """Return the submodules that must be watched for the wanted channels."""
         if wants & _EXTREMES:
             return self._parts
-        wanted = {name.removeprefix(ACTIVATION) for name in wants if name.startswith(ACTIVATION)}
-        if "hidden_last" in wants and self._last:
-            wanted.add(self._last)
-        return {name: self._parts[name] for name in wanted}
+        last = self._last if "hidden_last" in wants else ""
+        return {n: part for n, part in self._parts.items() if n == last or ACTIVATION + n in wants}
 
     def _images(self, batch: Batch) -> Tensor:
-        """(B, C, H, W), in memory as its shape says: what calls .view() on it must not fail."""
+        """Return images (B, C, H, W), contiguous, since a module may call .view() on them."""
         values = inputs(batch)
         rows, height, width, channels = values.shape
         if channels > 1:
@@ -121,21 +123,19 @@ class ImageTarget:
         return images.clone() if self._copies else images
 
     def _answer(self, images: Tensor) -> dict[str, Tensor]:
-        """The module's outputs by name; TargetError when it gives none that are logits."""
+        """Return the module's outputs by name; raise TargetError if there are no logits."""
         given = self.module(images)
-        if isinstance(given, Tensor):
-            return {"logits": given}
         if isinstance(given, Mapping):
-            named = {str(name): value for name, value in given.items() if isinstance(value, Tensor)}
+            items: Any = given.items()
         else:
-            several = given if isinstance(given, tuple | list) else ()
-            names = ("logits", *(f"output {i}" for i in range(2, len(several) + 1)))
-            named = {n: value for n, value in zip(names, several, strict=False) if isinstance(value, Tensor)}
+            several = given if isinstance(given, tuple | list) else (given,)
+            items = ((f"output {i}" if i > 1 else "logits", value) for i, value in enumerate(several, 1))
+        named = {str(name): value for name, value in items if isinstance(value, Tensor)}
         if "logits" not in named:
             shown = list(given) if isinstance(given, Mapping) else type(given).__name__
             raise TargetError(
-                f"{self.name}: the module gives {shown}; right is a tensor of logits, a tuple that begins"
-                " with it, or a mapping that has it as 'logits'"
+                f"{self.name}: the module gives {shown}; it must give a tensor of logits, a tuple that begins"
+                " with one, or a mapping that has it as 'logits'"
             )
         return named
 
@@ -147,11 +147,11 @@ class ImageTarget:
         texts: Array = self._names[label] + self._shares[places]
         return texts
 
-    # -- what is found out at the start ------------------------------------------------------------
+    # -- found out at the start --
 
     @torch.inference_mode()
     def _probe(self) -> tuple[bool, bool, int]:
-        """Whether the module shows probabilities and a loss, and how many classes it has."""
+        """Return whether the module gives probabilities and a loss, and how many classes it has."""
         images = self._images(examples(self.space, 2))
         outputs, self._copies = answers(self.name, self._answer, images)
         shape = tuple(outputs["logits"].shape)
@@ -165,33 +165,33 @@ class ImageTarget:
 
     @torch.inference_mode()
     def _inside(self) -> tuple[dict[str, nn.Module], str]:
-        """The submodules that say something of every row, and the name of the linear one that ran last."""
+        """Return the submodules whose output has something for each row, and the linear one that ran last."""
         rows, parts = 3, submodules(self.module)
         seen: dict[str, nn.Module] = {}
         last = ""
 
-        def see(part: str, given: tuple[Any, ...], output: Any) -> None:
+        def watch(part: str, given: tuple[Any, ...], output: Any) -> None:
             nonlocal last
             if any(True for _ in per_row(output, rows)):
                 seen[part] = parts[part]
-                linear = "Linear" in type(parts[part]).__name__  # quantised layers are called that, too
+                linear = "Linear" in type(parts[part]).__name__  # quantized layers are called that, too
                 last = part if linear and any(True for _ in per_row(given, rows)) else last
 
-        with watching(parts, see):
+        with watching(parts, watch):
             self._answer(self._images(examples(self.space, rows)))
         return seen, last
 
     def _differentiable(self) -> bool:
-        """Whether two rows have a gradient that is not 0 everywhere, as rounding makes it."""
+        """Return whether two rows have a gradient that is not 0 everywhere, as rounding makes it."""
         try:
             with warnings.catch_warnings(action="ignore"):  # kernels without a gradient warn of that
                 found = self._margin_gradients(examples(self.space, 2), np.zeros(2, np.int64))[1]
             return bool(found.any())
-        except Exception:  # quantised kernels, numpy inside: whatever it is, there is no gradient
+        except Exception:  # quantized kernels, numpy inside: whatever it is, there is no gradient
             return False
 
     def _margin_gradients(self, batch: Batch, labels: IntArray) -> tuple[FloatArray, FloatArray]:
-        """Log p[label] - the best other log p: values float32 (B,), and their gradients (B, H, W, C)."""
+        """Return log p[label] less the best other log p, float32 (B,), and its gradients (B, H, W, C)."""
         images = self._images(batch).clone().requires_grad_()
         logits = self._answer(images.clone() if self._copies else images)["logits"].float()
         chosen = torch.from_numpy(np.asarray(labels, np.int64))[:, None]
@@ -202,20 +202,20 @@ class ImageTarget:
 
 
 class Exported(nn.Module):
-    """An exported program as a module; batches are cut and filled up to the sizes that it takes."""
+    """Run an exported program as a module; batches are split or padded to the sizes that it takes."""
 
     def __init__(self, program: torch.export.ExportedProgram) -> None:
         super().__init__()
         self.program = program.module()
-        self.training = False  # what it was when it was exported is part of the program
+        self.training = False  # its mode when it was exported is part of the program
         self.least, self.most = _batches(program)
 
     def train(self, mode: bool = True) -> "Exported":
-        """Nothing: a program cannot be changed."""
+        """Do nothing, since a program cannot be changed."""
         return self
 
     def forward(self, x: Tensor) -> Any:
-        """What the program gives for x (B, ...)."""
+        """Return what the program gives for x (B, ...)."""
         if self.least <= len(x) <= self.most:
             return self.program(x)
         parts = []
@@ -223,40 +223,33 @@ class Exported(nn.Module):
             missing = max(0, self.least - len(part))
             filled = torch.cat([part, part[-1:].expand(missing, *part.shape[1:])])
             parts.append(self.program(filled))
-        return _joined(parts, len(x))
+
+        def join(*each: Any) -> Any:
+            joins = isinstance(each[0], Tensor) and each[0].ndim
+            return torch.cat(each)[: len(x)] if joins else each[0]
+
+        return pytree.tree_map(join, *parts)
 
 
 def _batches(program: torch.export.ExportedProgram) -> tuple[int, int]:
-    """The smallest and the largest batch that the program takes."""
+    """Return the smallest and the largest batch that the program takes."""
     many = 2**31 - 1
-    first = next(iter(program.graph_signature.user_inputs), None)
-    for node in program.graph.nodes:
-        if node.op == "placeholder" and node.name == first and isinstance(node.meta.get("val"), Tensor):
-            size = node.meta["val"].shape[0]
-            if isinstance(size, int):
-                return size, size
-            reach = program.range_constraints.get(size.node.expr)
-            return (max(1, int(reach.lower)), int(min(reach.upper, many))) if reach else (1, many)
-    return 1, many
-
-
-def _joined(parts: Sequence[Any], rows: int) -> Any:
-    """The first ``rows`` rows of outputs that were computed in parts."""
-    first = parts[0]
-    if isinstance(first, Tensor):
-        return torch.cat(list(parts))[:rows] if first.ndim else first
-    if isinstance(first, Mapping):
-        return {name: _joined([part[name] for part in parts], rows) for name in first}
-    if isinstance(first, tuple | list):
-        return tuple(_joined(column, rows) for column in zip(*parts, strict=True))
-    return first
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
+    first: Any = values.get(next(iter(program.graph_signature.user_inputs), ""))
+    size: Any = first.shape[0] if isinstance(first, Tensor) else many
+    if isinstance(size, int):
+        return (size, size) if size < many else (1, many)
+    reach = program.range_constraints.get(size.node.expr)
+    return (max(1, int(reach.lower)), int(min(reach.upper, many))) if reach else (1, many)
 
 
 def load_file(path: Path) -> nn.Module:
-    """The module in a TorchScript file or an exported program, whatever the file is called.
+    """Return the module in a TorchScript file or an exported program, whatever the file is called.
 
-    TargetError for other files, above all for pickled modules, which can run code while they are read.
-    (So can an exported program that someone has tampered with: torch evaluates expressions in it.)
+    An exported program that someone has tampered with can run code, too: torch evaluates expressions in it.
+
+    Raises:
+        TargetError: It is another file, above all a pickled module, which can run code when it is read.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -269,15 +262,14 @@ def load_file(path: Path) -> nn.Module:
     program = any(name.startswith(("models/", "serialized_exported_program")) for name in inside)
     if not (script or program):
         raise TargetError(
-            f"{path} is neither TorchScript nor an exported program, and a pickle is not read, since it can"
-            " run code; save the model with torch.export.save, or write file.py:factory that makes it"
+            f"{path} is neither TorchScript nor an exported program, and pickles are not read, since they can"
+            " run code; save the model with torch.export.save, or name a function that makes it:"
+            " model.py:factory"
         )
-    try:
+    with explaining(f"{path} cannot be loaded"):
         if program:
             return Exported(torch.export.load(io.BytesIO(path.read_bytes())))
-        with warnings.catch_warnings():  # it is what people have
+        with warnings.catch_warnings():  # deprecated, but in use
             warnings.filterwarnings("ignore", "`torch.jit.load` is deprecated", DeprecationWarning)
             module: nn.Module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
             return module
-    except Exception as error:
-        raise TargetError(f"{path} cannot be loaded: {one_line(error)}") from error

@@ -15,21 +15,23 @@ from lmfuzz.targets.hf.options import HFOptions
 if TYPE_CHECKING:
     from lmfuzz.targets.hf.loader import CausalFolder
 
-LARGE = 256  # rows: on an H200 a batch of them takes as long as one of 64
-_PROMISED = ("space", "channels", "identity", "run")  # of a PlainTarget
-_MORE = ("sample", "margin_gradients", "classes", "lexicon")  # that one may have besides
+LARGE = 256  # prompts: on an H200 a batch of as many takes as long as one of 64
+_REQUIRED = ("space", "channels", "identity", "run")  # of a PlainTarget
+_OPTIONAL = ("sample", "margin_gradients", "classes", "lexicon")
 
 
 def as_target(found: Any, model: str, spec: Spec) -> Target:
     """Return what the name ``model`` stands for as a target, used as the spec says.
 
     Raises:
-        TargetError: it cannot be one.
-        UsageError: the spec says how to use a Hugging Face model, and this is another.
+        TargetError: It cannot be one.
+        UsageError: The spec has options for Hugging Face models, and this is another.
     """
-    if odd := [name for name in HFOptions.of(spec).given if (name, spec.threads) != ("threads", 1)]:
-        raise UsageError(f"--{odd[0].replace('_', '-')} is for Hugging Face models; {model} is none")
-    if not (lacks := missing(found)):
+    for name in HFOptions.of(spec).given:
+        if (name, spec.threads) != ("threads", 1):
+            raise UsageError(f"--{name.replace('_', '-')} is for Hugging Face models, which {model} is not")
+    lacks = [name for name in _REQUIRED if not hasattr(found, name)]
+    if not lacks:
         return own(found, spec)
     if is_function(found):
         from lmfuzz.targets.function import FunctionTarget
@@ -53,16 +55,14 @@ def is_module(found: Any) -> bool:
     return hasattr(found, "state_dict") and hasattr(found, "forward")
 
 
-def missing(found: Any) -> list[str]:
-    """Return the names that an object lacks to be a target."""
-    return [name for name in _PROMISED if not hasattr(found, name)]
-
-
 @dataclass(frozen=True)
 class Given:
-    """A model that was given from Python.
+    """Hold a model that was given from Python.
 
-    tokenizer: of a Hugging Face model. alphabet: of a module whose symbol i is the character i of it.
+    Attributes:
+        model: The model.
+        tokenizer: The tokenizer of a Hugging Face model.
+        alphabet: The alphabet of a module whose symbol i is its character i.
     """
 
     model: Any
@@ -71,7 +71,7 @@ class Given:
 
 
 def given(found: Any, name: str, spec: Spec) -> Target:
-    """Return a model that was given from Python as a target; TargetError when it cannot be one."""
+    """Return a model that was given from Python as a target; raise TargetError if it cannot be one."""
     one = found if isinstance(found, Given) else Given(found)
     model, tokenizer, alphabet = one.model, one.tokenizer, one.alphabet
     if tokenizer is not None:
@@ -79,7 +79,7 @@ def given(found: Any, name: str, spec: Spec) -> Target:
 
         return _causal(wrap(model, tokenizer, name, HFOptions.of(spec)), name, spec)
     if isinstance(getattr(getattr(model, "config", None), "model_type", None), str):
-        raise TargetError(f"{name} is a Hugging Face model; give its tokenizer too: tokenizer=...")
+        raise TargetError(f"{name} is a Hugging Face model; pass its tokenizer, too, as tokenizer=")
     if alphabet is not None:
         from lmfuzz.targets.torch_module import WithAlphabet
 
@@ -89,7 +89,7 @@ def given(found: Any, name: str, spec: Spec) -> Target:
 
 @contextmanager
 def lent(own: Own) -> Iterator[None]:
-    """Use objects that were given from Python, and leave modules, and torch's threads, as they were found."""
+    """Restore the modules that were given from Python, and torch's threads, at the end of the block."""
     import torch
 
     models = [one.model if isinstance(one, Given) else one for one in own.values()]
@@ -110,22 +110,22 @@ def lent(own: Own) -> Iterator[None]:
 def own(found: Any, spec: Spec) -> Target:
     """Return a target of the user's own as it is, or with an ``info`` if it has none.
 
-    The info is made of the object's own notes, seeds, sparing and told, those that it has. If it has a
+    The info is made of the object's notes, seeds, sparing and told, if it has them. If it has a
     ``module`` or a ``model``, a recipe can make a twin of that, which is then run as any module is.
     """
     if isinstance(getattr(found, "info", None), TargetInfo):
         return found  # type: ignore[no-any-return]
 
-    def said(*names: str) -> dict[str, Any]:
+    def members(*names: str) -> dict[str, Any]:
         return {name: getattr(found, name) for name in names if hasattr(found, name)}
 
-    more = said(*_PROMISED, *_MORE)
+    more = members(*_REQUIRED, *_OPTIONAL)
     module = getattr(found, "module", getattr(found, "model", None))
     if module is not None:
         shape = list(found.space.shape) if isinstance(found.space, BoxSpace) else []
         how = spec.model_copy(update={"shape": shape})
         more |= {"module": module, "like": lambda twin, name: _module(twin, name, how)}
-    made: Any = SimpleNamespace(info=TargetInfo(**said(*TargetInfo.__annotations__)), **more)
+    made: Any = SimpleNamespace(info=TargetInfo(**members(*TargetInfo.__annotations__)), **more)
     return made  # type: ignore[no-any-return]  # whatever it has, it has the members of a Target
 
 
@@ -143,13 +143,13 @@ def _causal(found: "CausalFolder", name: str, spec: Spec) -> Target:
     decoding, options = Decoding.of(spec), HFOptions.of(spec)
     made = CausalLM(found, name, decoding, options, spec.min_length, spec.max_length)
     if made.reader.device.type != "cpu" and spec.batch < LARGE:
-        slow = f"a GPU is many times as fast with larger batches; --batch {spec.batch} is small"
+        slow = f"--batch {spec.batch} is small for a GPU; try --batch {LARGE}, which is many times as fast"
         made.info = replace(made.info, notes=(*made.info.notes, slow))
     return made
 
 
 def _module(module: Any, model: str, spec: Spec) -> Target:
-    """A torch module: a classifier of images, or what writes text."""
+    """Return a torch module as a target: a classifier of images, or what writes text."""
     import torch
 
     from lmfuzz.targets.rnn.target import writer
@@ -164,9 +164,9 @@ def _module(module: Any, model: str, spec: Spec) -> Target:
 
 
 def _image(module: Any, shape: Sequence[int]) -> tuple[int, ...]:
-    """The shape (H, W, C) of the images that a module takes, () when it takes no images."""
+    """Return the shape (H, W, C) of the images that a module takes, or () if it takes none."""
     config = getattr(module, "config", None)
     if any(hasattr(thing, "alphabet") for thing in (module, config)):
         return ()
-    said = getattr(module, "shape", getattr(config, "shape", None))
-    return tuple(said if isinstance(said, tuple | list) else shape)
+    own_shape = getattr(module, "shape", getattr(config, "shape", None))
+    return tuple(own_shape if isinstance(own_shape, tuple | list) else shape)

@@ -1,4 +1,4 @@
-"""From what a campaign's spec calls its model, and its twin, to a target."""
+"""From the names of a campaign's model and twin to a target."""
 
 import inspect
 import json
@@ -7,7 +7,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from lmfuzz.errors import TargetError, UsageError, nearest
+from lmfuzz.errors import TargetError, UsageError, nearest, one_line
 from lmfuzz.inputs.bundled import MODELS, PREFIX, expand, resource
 from lmfuzz.plugins.grammar import parse
 from lmfuzz.plugins.modules import resolve
@@ -25,27 +25,36 @@ FILES = (".pt", ".pth", ".pt2", ".ts")  # TorchScript and exported programs
 def load_target(spec: Spec, own: Own = NOTHING) -> Target:
     """Return the target that ``spec.model`` names; with ``spec.twin``, the pair of both.
 
-    '' is the bundled model; else a checkpoint folder, a TorchScript file or exported program, the name of an
-    installed plug-in, or ``file.py:factory`` or ``module:factory``, which returns a Target or a torch
-    module, or is a function with a ``space``. A twin is named in the same way, or is a recipe for one.
-    TargetError, in one sentence, when one cannot be loaded or the two do not fit each other.
+    '' is the bundled model. Other models are a checkpoint folder, a TorchScript file or exported program, the
+    name of an installed plug-in, OWNER/NAME on the hub, or ``file.py:factory`` or ``module:factory``, which
+    returns a Target or a torch module, or is a function with a ``space``. A twin is named in the same way,
+    or by a recipe.
+
+    Raises:
+        TargetError: One cannot be loaded, or the two do not fit each other.
     """
     base = _load(spec.model or BUNDLED, spec, own)
     if not spec.twin:
         return base
-    known_kind = is_recipe(spec.twin) or ":" in spec.twin or _HUB.fullmatch(spec.twin)
-    if not known_kind and not Path(spec.twin).expanduser().exists():
-        known = nearest(spec.twin, RECIPES.table) or f"; recipes are {', '.join(RECIPES.table)}"
-        raise TargetError(f"there is neither a model nor a recipe {spec.twin}{known}")
+    from lmfuzz.targets.capabilities import Compressible
+    from lmfuzz.targets.twins.compress import make_twin
     from lmfuzz.targets.twins.pair import pair
 
-    if not is_recipe(spec.twin) or Path(spec.twin).exists():
-        return pair(base, _load(spec.twin, spec, own))
-    return pair(base, *_compressed(base, spec))
+    if is_recipe(spec.twin) and not Path(spec.twin).exists():
+        if not isinstance(base, Compressible):
+            raise TargetError(f"the recipe {spec.twin} needs a torch module, which {spec.model} is not")
+        made = make_twin(base.module, spec.twin)
+        twin = base.like(made.module, f"the twin {spec.twin}")
+        twin.identity = f"{twin.identity}-{made.recipe}"  # rounding at run time is in no tensor
+        return pair(base, twin, made.words)
+    if not (":" in spec.twin or _HUB.fullmatch(spec.twin) or Path(spec.twin).expanduser().exists()):
+        known = nearest(spec.twin, RECIPES.table) or f"; recipes are {', '.join(RECIPES.table)}"
+        raise TargetError(f"there is neither a model nor a recipe {spec.twin}{known}")
+    return pair(base, _load(spec.twin, spec, own))
 
 
 def _load(model: str, spec: Spec, own: Own) -> Target:
-    """The target that a name stands for."""
+    """Return the target that a name stands for."""
     if (found := own_object(model, own)) is not None:
         return given(found, model.removeprefix(PYTHON), spec)
     try:
@@ -67,25 +76,25 @@ def _load(model: str, spec: Spec, own: Own) -> Target:
 
         return as_target(load_file(path), model, spec)
     if path.is_file() and path.suffix != ".py":
-        raise TargetError(f"{model} is a file; a model is a checkpoint folder, or file.py:factory")
+        raise TargetError(f"{model} is not a model; give a checkpoint folder, or a function as model.py:make")
     if _HUB.fullmatch(model) and not path.exists():
         return hugging_face(model, model, spec)
     return as_target(_named(model), model, spec)
 
 
 def _for_transformers(folder: Path) -> bool:
-    """Whether a folder holds a model in the Hugging Face format."""
+    """Return whether a folder holds a model in the Hugging Face format."""
     try:
         content = json.loads((folder / "config.json").read_bytes())
     except (ValueError, OSError):
-        return False  # what is wrong is said better where it is read
+        return False  # what reads it says better what is wrong
     return isinstance(content, dict) and "model_type" in content
 
 
 def _named(model: str) -> Any:
-    """What a plug-in or a factory makes, or the module or function that ``module:name`` is itself."""
+    """Return what a plug-in or factory makes, or the module or function that ``module:name`` is itself."""
     if model.endswith(".py"):
-        raise TargetError(f"{model} is a Python file; say what in it makes the model: {model}:factory")
+        raise TargetError(f"{model} is a Python file; name the function that makes the model: {model}:make")
     try:
         call = parse(model)
         if call.name in TARGETS.names():
@@ -94,7 +103,7 @@ def _named(model: str) -> Any:
             known = nearest(call.name, TARGETS.names())
             raise TargetError(f"there is no checkpoint folder {model}, and no target of that name{known}")
         if call.parameters or call.parts:
-            raise TargetError(f"{call.name} is called without parameters; write a factory that gives them")
+            raise TargetError(f"{call.name} takes no parameters; write a function that passes them to it")
         factory = resolve(call.name)
     except UsageError as error:
         raise TargetError(str(error)) from error
@@ -103,43 +112,21 @@ def _named(model: str) -> Any:
 
 
 def _made(factory: Any, model: str) -> Any:
-    """What the factory returns; whatever it raises is a TargetError that names file and line."""
-    if _asks(factory):
+    """Return what the factory makes; what it raises becomes a TargetError that names file and line."""
+    try:
+        inspect.signature(factory).bind()
+    except ValueError:  # no signature: of what is written in C
+        pass
+    except TypeError:
         raise TargetError(
-            f"{model} takes arguments, so it is no factory; a function of tensors declares its box of legal "
-            "values: @on(BoxSpace((N,), LOW, HIGH)) above it, with lmfuzz.targets.function.on"
-        )
+            f"{model} takes arguments, so it cannot be called to make the model; if it is a function of"
+            " tensors, declare its box of legal values above it: @lmfuzz.on(BoxSpace((2,), -1.0, 1.0))"
+        ) from None
     try:
         return factory()
     except (UsageError, TargetError) as error:
         raise TargetError(f"{model}: {error}") from error
     except (Exception, SystemExit) as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
-        said = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
-        raise TargetError(f"{model} raised {said} ({frame.filename}, line {frame.lineno})") from error
-
-
-def _asks(factory: Any) -> bool:
-    """Whether something cannot be called without arguments."""
-    try:
-        signature = inspect.signature(factory)
-    except (TypeError, ValueError):
-        return False
-    try:
-        signature.bind()
-    except TypeError:
-        return True
-    return False
-
-
-def _compressed(base: Target, spec: Spec) -> tuple[Target, str]:
-    """The twin of ``base`` that a recipe makes, and what it converted."""
-    from lmfuzz.targets.capabilities import Compressible
-    from lmfuzz.targets.twins.compress import make_twin
-
-    if not isinstance(base, Compressible):
-        raise TargetError(f"the recipe {spec.twin} needs a torch module; {spec.model} is none")
-    made = make_twin(base.module, spec.twin)
-    twin = base.like(made.module, f"the twin {spec.twin}")
-    twin.identity = f"{twin.identity}-{made.recipe}"  # what is rounded on the way is in no tensor
-    return twin, made.words
+        raised = one_line(error).removesuffix(": ")
+        raise TargetError(f"{model} raised {raised} ({frame.filename}, line {frame.lineno})") from error

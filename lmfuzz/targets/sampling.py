@@ -1,7 +1,7 @@
-"""How text is decoded: from logits to the tokens that are written, and to where a text ends.
+"""Decoding: which tokens follow from logits, and where a text ends.
 
-A target asks a TokenSampler for its tokens, and for the scores that they are the largest of: so a new way of
-decoding is a field of Decoding, and what it does to ``TokenSampler.scores``.
+A target asks a TokenSampler for its tokens, and for the scores of which they are the largest. A new way of
+decoding is a field of Decoding and its effect on ``TokenSampler.scores``.
 """
 
 from collections.abc import Collection, Sequence
@@ -20,23 +20,28 @@ CHANNELS = frozenset({
     "text", "tokens", "token_ends", "ended", "logprob", "entropy", "hidden_last", "hidden_mean",
     "hidden_steps", "magnitude", "nonfinite",
 })  # fmt: skip
-STEPWISE = frozenset({"hidden_mean", "hidden_steps"})  # made of the states before every token
+STEPWISE = frozenset({"hidden_mean", "hidden_steps"})  # computed from the states before every token
 NEVER = 2**62  # the place of a stop string in a text that has none
-_FIRST = ("max_new", "temperature", "seed", "stop")  # settings of Decoding that every identity hashes
-_IN_SPEC = {"seed": "decode_seed"}  # what a Spec calls a setting otherwise
-_NONE = -1e4  # nats: a probability of 0, with which 0 log 0 is 0
-LEFT_OUT = -1e4  # nats, more than noise adds: gaps still say which of the tokens left out is nearer
+_ALWAYS_HASHED = ("max_new", "temperature", "seed", "stop")
+_IN_SPEC = {"seed": "decode_seed"}  # settings that have another name in a Spec
+_IMPOSSIBLE = -1e4  # nats: a probability of 0, for which 0 log 0 is 0
+_EXCLUDED = -1e4  # nats, more than noise adds: gaps still tell which of two excluded tokens is nearer
 _MOST_KEPT = 2**24  # numbers of noise: 64 MiB
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """How text follows from a prompt.
+    """Hold the settings of decoding.
 
-    max_new: symbols to write. temperature: 0 is greedy; above it, sampling with noise that belongs to
-    (seed, step) alone, so that text is a function of the prompt. stop: the output ends before the
-    first of these strings. top_k: tokens to sample from, 0 is all. top_p: nucleus sampling (Holtzman et al.
-    2020, section 3.1), from the most likely tokens that have this probability together.
+    Attributes:
+        max_new: How many symbols to write.
+        temperature: 0 is greedy decoding. Above 0, tokens are sampled with noise that depends on (seed, step)
+            alone, so that the text is a function of the prompt.
+        seed: The seed of the noise.
+        stop: The output ends before the first of these strings.
+        top_k: How many of the most likely tokens to sample from; 0 is all.
+        top_p: Nucleus sampling (Holtzman et al. 2020, section 3.1): sample from the most likely tokens that
+            have this probability together.
     """
 
     max_new: int = 50
@@ -48,27 +53,27 @@ class Decoding:
 
     @classmethod
     def of(cls, spec: Spec) -> "Decoding":
-        """Return the settings that a spec has of these, by their names."""
-        said: dict[str, Any] = {f.name: getattr(spec, _IN_SPEC.get(f.name, f.name)) for f in fields(cls)}
-        return cls(**said | {"stop": tuple(spec.stop)})
+        """Return the settings of a spec."""
+        settings: dict[str, Any] = {f.name: getattr(spec, _IN_SPEC.get(f.name, f.name)) for f in fields(cls)}
+        return cls(**settings | {"stop": tuple(spec.stop)})
 
     @property
     def key(self) -> str:
-        """What identities hash: the settings of 0.3.0, and of later ones those that are not the default.
+        """Return what identities hash: the settings of 0.3.0, and later ones that are not the default.
 
-        So that a target keeps its identity when a setting is added that it does not use.
+        A target thus keeps its identity when a setting is added that it does not use.
         """
-        shown = [f for f in fields(self) if f.name in _FIRST or getattr(self, f.name) != f.default]
+        shown = [f for f in fields(self) if f.name in _ALWAYS_HASHED or getattr(self, f.name) != f.default]
         return f"Decoding({', '.join(f'{f.name}={getattr(self, f.name)!r}' for f in shown)})"
 
 
 class TokenSampler:
-    """Chooses tokens: those of the largest scores, which are the logits, with noise added to sample.
+    """Choose the tokens of the largest scores: logits, to which noise is added for sampling.
 
-    The noise is Gumbel's: argmax(logits + temperature x noise) is an exact draw from the softmax of
-    logits / temperature. It belongs to (seed, step) alone, never to a row's place in a batch. One generator
-    draws all of it at the start; if ``stepwise``, each step has a generator of its own, its noise is drawn
-    when it is needed, and kept if all of it takes less than 64 MiB.
+    The noise is Gumbel noise: argmax(logits + temperature x noise) is an exact draw from the softmax of
+    logits / temperature. It depends on (seed, step) alone, never on a row's place in a batch. One generator
+    draws all of it at the start. If ``stepwise``, each step has its own generator, draws its noise when it
+    needs it, and keeps it if the noise of all steps takes at most 64 MiB.
     """
 
     def __init__(
@@ -82,13 +87,15 @@ class TokenSampler:
             self._kept |= enumerate(self._drawn(decoding.seed, (decoding.max_new, vocabulary)))
 
     def choose(self, step: int, logits: Tensor, rows: Tensor | None = None) -> Tensor:
-        """Return the tokens int64 (B,) written at a step, by logits (B, V); ``rows`` are their ids."""
+        """Return the tokens int64 (B,) written at a step, from logits (B, V); ``rows`` are not needed."""
         return self.scores(logits, step).argmax(dim=1)
 
     def scores(self, logits: Tensor, steps: int | Tensor | None = None) -> Tensor:
-        """Return what decoding takes the largest of, (..., V), for logits (..., V).
+        """Return the scores (..., V) of logits (..., V); decoding writes the token of the largest.
 
-        steps: which step they are of, one for all or one for each, (...); None: the first axis is the steps.
+        Args:
+            logits: Logits float32 (..., V).
+            steps: The step of the logits: one for all, or one for each, (...). None: the first axis is steps.
         """
         if not self.decoding.temperature:
             return logits
@@ -101,9 +108,9 @@ class TokenSampler:
         return logits + torch.stack([self.noise(step) for step in distinct.tolist()])[back]
 
     def _restrict(self, logits: Tensor) -> Tensor:
-        """Lower the logits (..., V) of tokens that top_k and top_p leave out, so far that none is chosen.
+        """Lower the logits (..., V) of tokens that top_k and top_p exclude so far that none is chosen.
 
-        The order is that of transformers' generate: the temperature, then top_k, then top_p of what is left.
+        The order is that of transformers' ``generate``: temperature, then top_k, then top_p of the rest.
         """
         top_k, top_p = self.decoding.top_k, self.decoding.top_p
         if not top_k and top_p == 1:
@@ -116,10 +123,10 @@ class TokenSampler:
             outside = ordered.softmax(dim=-1).cumsum(dim=-1) <= 1 - top_p
             outside[..., -1] = False
             scaled = scaled.masked_fill(outside.scatter(-1, places, outside), -torch.inf)
-        return logits + LEFT_OUT * scaled.isinf()
+        return logits + _EXCLUDED * scaled.isinf()
 
     def noise(self, step: int) -> Tensor:
-        """Return the noise float32 (V,) of a step, times the temperature."""
+        """Return the noise float32 (V,) of a step, multiplied by the temperature."""
         if step not in self._kept:
             if not self._keeps:
                 self._kept.clear()
@@ -141,12 +148,25 @@ def first_stop(texts: Sequence[str], stops: Sequence[str], past: bool = False) -
     return places
 
 
+def phrases(wants: Collection[str]) -> tuple[str, ...]:
+    """Return the channels of phrase gaps among ``wants``, sorted."""
+    return tuple(sorted(name for name in wants if name.startswith("phrase_gap/")))
+
+
 def characters(
     space: TextSpace, written: IntArray, stops: Sequence[str]
 ) -> tuple[dict[str, Array], BoolArray]:
-    """Return the channels text, tokens, ended and token_ends of ``written`` (B, T), a character each, and
-    which of them (B, T) came after the beginning of a stop string.
-    """  # fmt: skip
+    """Return the channels of text that was written character by character, and where it had ended.
+
+    Args:
+        space: The space whose symbols are the characters.
+        written: What was written, symbols (B, T).
+        stops: The stop strings.
+
+    Returns:
+        The channels text, tokens, ended and token_ends; and bool (B, T), whether a symbol came after the
+        beginning of a stop string.
+    """
     steps = written.shape[1]
     texts = space.decode_rows(written, np.full(len(written), steps))
     stop = first_stop(texts, stops)
@@ -163,9 +183,14 @@ def characters(
 def distribution(
     logits: Tensor, tokens: Tensor, names: Collection[str], ends: Tensor | None = None
 ) -> dict[str, Tensor]:
-    """Return what the ``names`` say of the model's distribution at temperature 1: each float32 (...), nats.
+    """Return channels of the model's distribution at temperature 1, each float32 (...), in nats.
 
-    logits: (..., V). logprob: of ``tokens`` int64 (...). entropy. end_logprob: of any of the ``ends``.
+    Args:
+        logits: Logits (..., V).
+        tokens: The tokens int64 (...) that were written.
+        names: Which of logprob (of the tokens), entropy and end_logprob (of any of the ``ends``) to return;
+            other names are ignored.
+        ends: The tokens that end a text.
     """
     shown: dict[str, Tensor] = {}
     if not {"logprob", "entropy", "end_logprob"} & set(names):
@@ -174,7 +199,7 @@ def distribution(
     if "logprob" in names:
         shown["logprob"] = logs.gather(-1, tokens[..., None])[..., 0]
     if "entropy" in names:
-        shown["entropy"] = -(logs.exp() * logs.clamp(min=_NONE)).sum(dim=-1)
+        shown["entropy"] = -(logs.exp() * logs.clamp(min=_IMPOSSIBLE)).sum(dim=-1)
     if "end_logprob" in names:
         shown["end_logprob"] = logs[..., ends].logsumexp(dim=-1)
     return shown

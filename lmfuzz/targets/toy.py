@@ -1,7 +1,5 @@
 """A toy target without a network: planted misbehaviour that a search can find, in microseconds."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from lmfuzz.inputs.spaces import TextSpace
@@ -16,9 +14,9 @@ _DIMENSIONS = 8
 
 
 class Toy:
-    """Reads a prompt into a state of 8 numbers, and writes what the prompt's hash says.
+    """Read a prompt into a state of 8 numbers, and write what the prompt's hash says.
 
-    Two bugs are planted. Where ``phrase_key`` stands in the prompt, the output begins with PHRASE; the
+    Two bugs are planted. If ``phrase_key`` stands in the prompt, the output begins with PHRASE; the
     more of its characters stand in place somewhere, the smaller the gap. For each character of
     ``loop_key`` in place, the output begins with more of a loop, which is long enough to be a
     repetition when all are.
@@ -41,17 +39,12 @@ class Toy:
         self._letters = np.array(list(ALPHABET))
 
     def run(self, batch: Batch, wants: frozenset[str]) -> Trace:
-        """The wanted channels for every row."""
+        """Return the wanted channels of every prompt."""
         hidden, mixed = self._read(batch)
-        phrase = _in_place(batch, self._phrase_key)
-        loop = _in_place(batch, self._loop_key)
-        tokens = self._write(mixed)
-        lengths = loop * len(self._loop) // len(self._loop_key)
-        looped = np.arange(self._steps) < lengths[:, None]
-        stretch = np.resize(self._loop, self._steps)
-        tokens = np.where(looped, stretch, tokens)
-        hits = phrase == len(self._phrase_key)
-        tokens[hits, : len(self._phrase)] = self._phrase[: self._steps]
+        phrase, loop = (_in_place(batch, key) for key in (self._phrase_key, self._loop_key))
+        looped = np.arange(self._steps) < (loop * len(self._loop) // len(self._loop_key))[:, None]
+        tokens = np.where(looped, np.resize(self._loop, self._steps), self._write(mixed))
+        tokens[phrase == len(self._phrase_key), : len(self._phrase)] = self._phrase[: self._steps]
         texts = self._letters[tokens].view(f"<U{self._steps}")[:, 0].astype(object)
         trace = {"text": texts, "tokens": tokens.astype(np.int32), "hidden_last": hidden}
         gap = 2.0 * (phrase - len(self._phrase_key)).astype(np.float32)
@@ -62,7 +55,7 @@ class Toy:
         return {name: trace[name] for name in wants}
 
     def _read(self, batch: Batch) -> tuple[FloatArray, IntArray]:
-        """The state (B, 8) after each prompt, and a hash uint64 (B,) of it."""
+        """Return the state (B, 8) after each prompt, and a hash uint64 (B,) of it."""
         hidden = np.zeros((len(batch), _DIMENSIONS), np.float32)
         mixed = np.zeros(len(batch), np.uint64)
         for place in range(int(batch.lengths.max())):
@@ -74,7 +67,7 @@ class Toy:
         return hidden, mixed
 
     def _write(self, mixed: IntArray) -> IntArray:
-        """Symbols (B, T) from a linear congruential generator per row, started at ``mixed``."""
+        """Return symbols (B, T) from a linear congruential generator per prompt, started at ``mixed``."""
         tokens = np.empty((len(mixed), self._steps), np.int64)
         for step in range(self._steps):
             mixed = mixed * _MIXER + _STEP
@@ -83,24 +76,18 @@ class Toy:
 
 
 def _in_place(batch: Batch, key: IntArray) -> IntArray:
-    """How many characters of ``key`` stand in place (B,), where most of them do."""
-    width = max(batch.data.shape[1], len(key))
-    data = np.full((len(batch), width), -1, np.int32)
+    """Return how many characters of ``key`` stand in place (B,), at the place where most of them do."""
     inside = np.arange(batch.data.shape[1]) < batch.lengths[:, None]
-    data[:, : batch.data.shape[1]] = np.where(inside, batch.data, -1)
+    missing = max(0, len(key) - batch.data.shape[1])
+    data = np.pad(np.where(inside, batch.data, -1), ((0, 0), (0, missing)), constant_values=-1)
     windows = np.lib.stride_tricks.sliding_window_view(data, len(key), axis=1)
     best: IntArray = (windows == key).sum(axis=2).max(axis=1)
     return best
 
 
 def toy() -> Toy:
-    """The toy as it stands, for ``lmfuzz fuzz lmfuzz.targets.toy:toy``."""
+    """Return the toy as it stands, for ``lmfuzz fuzz lmfuzz.targets.toy:toy``."""
     return Toy()
 
 
-SEEDS: Sequence[str] = (
-    "the quick brown fox",
-    "once upon a time",
-    "a door in the wall",
-    "say the word, friend.",
-)
+SEEDS = ("the quick brown fox", "once upon a time", "a door in the wall", "say the word, friend.")

@@ -1,8 +1,9 @@
-"""What has to be known of a module or function before it is a target: does it answer, always the same?"""
+"""The checks of a module or function before it becomes a target: that it answers, and always the same."""
 
 import hashlib
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,33 +12,35 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from lmfuzz.errors import TargetError, one_line
+from lmfuzz.errors import TargetError, explaining
 from lmfuzz.inputs.spaces import BoxSpace
 from lmfuzz.types import Batch
 
-TOLERANCE = 1e-5  # absolute and relative: above what threads and kernels change, below what dropout does
+# Above what threads and kernels change, below what dropout does.
+_close = partial(torch.allclose, rtol=1e-5, atol=1e-5, equal_nan=True)
 
 
 def inputs(batch: Batch) -> Tensor:
-    """The rows of a box as a tensor float32 (B, *shape), in their own memory where that can be."""
+    """Return the rows of a box as a tensor float32 (B, *shape), without a copy if possible."""
     return torch.from_numpy(np.require(batch.data, np.float32, ["C", "W"]))
 
 
 def examples(space: BoxSpace, count: int) -> Batch:
-    """Legal rows to try a model on, always the same."""
+    """Return legal rows to try a model on, always the same."""
     rng = np.random.Generator(np.random.PCG64(0))
     return space.batch(space.settle(rng.uniform(space.low, space.high, (count, *space.shape))))
 
 
 def frozen(module: nn.Module, name: str) -> nn.Module:
-    """The module, whose weights get no gradients from now on.
+    """Return the module, whose weights get no gradients from now on.
 
-    TargetError where it would train: in training mode, or with dropout or batch norm that is.
+    Raises:
+        TargetError: The module, or a dropout or batch norm layer in it, is in training mode.
     """
     parts = [module, *(part for part in module.modules() if isinstance(part, _DropoutNd | _BatchNorm))]
     if any(part.training for part in parts):
         raise TargetError(
-            f"{name}: the module is in training mode, in which dropout and batch norm change what it answers;"
+            f"{name}: the module is in training mode, in which dropout and batch norm change its answers;"
             " call .eval() on it first"
         )
     for weights in module.parameters():  # TorchScript has no module.requires_grad_
@@ -48,39 +51,29 @@ def frozen(module: nn.Module, name: str) -> nn.Module:
 def answers(
     name: str, ask: Callable[[Tensor], dict[str, Tensor]], x: Tensor
 ) -> tuple[dict[str, Tensor], bool]:
-    """What ``ask`` gives for ``x``, and whether it wrote into ``x``.
+    """Return what ``ask`` gives for ``x``, and whether it wrote into ``x``.
 
-    TargetError when it raises, or answers the same question in two ways.
+    Raises:
+        TargetError: It raises something, or answers the same question in two ways.
     """
     before = x.clone()
-    try:
+    with explaining(f"{name} cannot be run on a float32 tensor of shape {tuple(x.shape)}"):
         one, two = ask(x), ask(before.clone())
-    except TargetError:
-        raise
-    except Exception as error:
-        raise TargetError(
-            f"{name} cannot be run on a float32 tensor of shape {tuple(x.shape)}: it raises {one_line(error)}"
-        ) from error
     for output, value in one.items():
-        if output not in two or not _same(value, two[output]):
+        other = two.get(output, torch.empty(0))
+        if value.shape != other.shape or not _close(value.double(), other.double()):
             raise TargetError(
-                f"{name} gives other {output} each time it is run on the same rows; take what is random"
-                " (dropout, sampling, noise) out of it, or give it a fixed seed"
+                f"{name} gives different {output} each time it runs on the same inputs; remove what is random"
+                " (dropout, sampling, noise), or fix its seed"
             )
     return one, not torch.equal(x, before)
 
 
-def _same(one: Tensor, two: Tensor) -> bool:
-    return one.shape == two.shape and torch.allclose(
-        one.double(), two.double(), rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True
-    )
-
-
 def fingerprint(module: nn.Module, key: str) -> str:
-    """A hash of the module's structure and all its weights, and of ``key``, which says how it is used."""
+    """Return a hash of the module's structure and weights, and of ``key``, which says how it is used."""
     digest = hashlib.sha256(key.encode())
     for name, part in module.named_modules():
-        kind = getattr(part, "original_name", type(part).__name__)  # what it was before TorchScript
+        kind = getattr(part, "original_name", type(part).__name__)  # its class before TorchScript
         compiled = isinstance(part, torch.jit.ScriptModule | torch.fx.GraphModule)
         code = re.sub(r"___torch_mangle_\d+\.", "", str(getattr(part, "code", ""))) if compiled else ""
         digest.update(repr((name, kind, code)).encode())
@@ -92,7 +85,7 @@ def fingerprint(module: nn.Module, key: str) -> str:
 
 
 def _contents(value: Any) -> Iterator[bytes]:
-    """The bytes of an entry of a state_dict: a tensor, a tuple of some (packed weights), or anything."""
+    """Yield the bytes of an entry of a state_dict: a tensor, a tuple of them (packed weights), or other."""
     if isinstance(value, tuple | list):
         for part in value:
             yield from _contents(part)

@@ -193,9 +193,9 @@ def test_a_hugging_face_model_comes_with_its_tokenizer(chat: tuple[Any, Any]) ->
     assert [f.output for f in by_object.findings] == [f.output for f in by_name.findings]
     rows = [result._record.rows.data.tolist() for result in (by_object, by_name)]
     assert rows[0] == rows[1]
-    with pytest.raises(lmfuzz.TargetError, match="give its tokenizer too"):
+    with pytest.raises(lmfuzz.TargetError, match="pass its tokenizer, too"):
         fuzz(model)
-    with pytest.raises(lmfuzz.UsageError, match="is loaded already; leave out device"):
+    with pytest.raises(lmfuzz.UsageError, match="is already loaded; leave out device"):
         fuzz(model, tokenizer=tokenizer, device="cuda")
 
 
@@ -335,7 +335,7 @@ def test_what_is_wrong_is_said_in_a_sentence(given: dict[str, Any], said: str) -
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        (Letters(), "has no alphabet; give it one, a text, as .alphabet, or say alphabet=..."),
+        (Letters(), "has no alphabet; give it one as .alphabet, or pass alphabet='abc'"),
         (
             len,
             "is neither a torch module, nor a function with a box of legal values (lmfuzz.on), nor a target",

@@ -39,7 +39,7 @@ def differ(sh: Shell, *more: str, model: str = "images.py:few", twin: str = "rou
 def test_labels_that_differ_are_found_shown_replayed_and_pictured(shell: Shell) -> None:
     done = differ(shell, "-o", "c", "--json")
     assert done.code == 1, done
-    assert "the twin: 4 bits per tensor: 1 tensor of 1 Linear layer rounded" in done.out
+    assert "the twin: 4 bits per tensor: 1 tensor of 1 Linear rounded" in done.out
     assert "noise floor of disagreement: " in done.out
     summary = json.loads(done.out.splitlines()[-1])
     trials = summary["trials"]
@@ -136,7 +136,7 @@ def test_what_is_wrong_is_said_in_one_sentence(
     alone = ("image", "nan", "images.py:few", "-o", "new")
     for command, code, said in (
         ((*diff, "images.py:four"), 3, "the twin has 4 classes, its base 3"),
-        ((*diff, "images.py:wide"), 3, "a pair needs the same rows for both"),
+        ((*diff, "images.py:wide"), 3, "a pair needs the same in both"),
         ((*diff, "--twin", "int9"), 3, "neither a model nor a recipe int9; did you mean 'int8'?"),
         ((*diff, "images.py:few"), 3, "the twin is its base"),
         ((*diff, "--twin", "int8", "--linf", "5"), 2, "bounds nothing: values go from 0 to 1"),
@@ -146,7 +146,7 @@ def test_what_is_wrong_is_said_in_one_sentence(
         (("diff", "images.py:few", *texts[2:], *labels), 2, "takes images; the command for it is"),
         ((*alone[:2], texts[1], *texts[4:]), 2, "takes no images; the command for it is lmfuzz fuzz"),
         (("fuzz", "models:mnist/lenet1", "-o", "new"), 2, "repetition looks at texts"),
-        ((*saddle[:1], "images.py:bare", *saddle[2:]), 3, "declares its box of legal values"),
+        ((*saddle[:1], "images.py:bare", *saddle[2:]), 3, "declare its box of legal values"),
         ((*diff, "--twin", "prune:0"), 2, "prune"),
         (("image", "diff", "images.py:rounded", "--twin", "round:4", "-o", "new"), 2, "changes"),
         ((*diff, "images.py:rounded", "--twin", "int8"), 2, "name the twin once"),
@@ -158,7 +158,7 @@ def test_what_is_wrong_is_said_in_one_sentence(
         ((*diff, "--twin", "int8", "--seeds", "magic"), 2, "magic"),
         ((*diff, "--twin", "int8", "--operator", "insert"), 2, "does not fit this model's inputs"),
         (("image", "nan", "images.py:training", "-o", "new"), 3, ".eval()"),
-        (("image", "nan", "images.py:dropping", "-o", "new"), 3, "gives other logits each time"),
+        (("image", "nan", "images.py:dropping", "-o", "new"), 3, "gives different logits each time"),
         ((*alone, "--objective", "disagreement"), 2, "the objectives need two models; add a twin"),
         ((*texts, "--search", "boundary"), 2, "take directed for texts"),
         (("fuzz", "models:shakespeare", "--linf", "0.1", "-o", "new"), 2, "prompts: use edits (--edits)"),

@@ -99,11 +99,12 @@ def test_a_template_that_strips_prompts_does_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("template", "system", "words"),
     [
-        ("{{ raise_exception('no system here') }}", "Be brief.", "no system here; does it take"),
+        ("{{ raise_exception('no system here') }}", "Be brief.",
+         "or use --template raw): TemplateError: no system here"),
         ("{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}", "Be brief.",
          "leaves out the system prompt"),
         ("nothing", "", "leaves out the prompt"),
-        ("{{ messages[", "", "cannot be used: TemplateSyntaxError"),
+        ("{{ messages[", "", "cannot be used (use --template raw): TemplateSyntaxError"),
     ],
 )  # fmt: skip
 def test_templates_that_cannot_be_used(tmp_path: Path, template: str, system: str, words: str) -> None:
@@ -114,7 +115,7 @@ def test_templates_that_cannot_be_used(tmp_path: Path, template: str, system: st
 
 
 def test_a_chat_template_that_is_not_there(folder: Path) -> None:
-    with pytest.raises(UsageError, match="has no chat template; take --template raw"):
+    with pytest.raises(UsageError, match="has no chat template; use --template raw"):
         load(str(folder), HFOptions(template="chat"))
 
 
@@ -142,7 +143,7 @@ def test_folders_that_lack_something(folder: Path, tmp_path: Path) -> None:
     weights.rename(tmp_path / "weights")
     assert "has no weights: a model.safetensors belongs beside its config.json" in said(folder)
     (folder / "pytorch_model.bin").write_bytes(b"x")
-    assert "only pytorch_model.bin: pickles can run code" in said(folder)
+    assert "pytorch_model.bin is a pickle, which can run code" in said(folder)
     (folder / "pytorch_model.bin").unlink()
     (tmp_path / "weights").rename(weights)
     for file in ("tokenizer.json", "tokenizer_config.json"):
@@ -155,7 +156,7 @@ def test_pickles_are_read_when_asked_for(folder: Path) -> None:
     state = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
     torch.save(state, folder / "pytorch_model.bin")
-    assert "pickles" in said(folder)
+    assert "is a pickle" in said(folder)
     found = load(str(folder), HFOptions(), allow_pickle=True)
     assert torch.equal(found.model.get_input_embeddings().weight, state["model.embed_tokens.weight"])
     torch.save({**state, "more": Path}, folder / "pytorch_model.bin")
@@ -212,25 +213,25 @@ def test_models_of_other_kinds(folder: Path) -> None:
     edit(folder, "config.json", model_type="t5", is_encoder_decoder=True)
     assert "is an encoder-decoder model (t5); lmfuzz audits decoder-only ones" in said(folder)
     edit(folder, "config.json", model_type="vit", is_encoder_decoder=False)
-    assert "is a vit model, which is no causal language model" in said(folder)
+    assert "is a vit model, not a causal language model" in said(folder)
     edit(folder, "config.json", model_type="never_heard_of")
     assert "names a model_type that this version of transformers does not know" in said(folder)
     edit(folder, "config.json", model_type="bert")
-    assert "is a bert model, which is no causal language model" in said(folder)
+    assert "is a bert model, not a causal language model" in said(folder)
 
 
 def test_code_that_comes_with_a_model_is_not_run(folder: Path) -> None:
     auto = {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"}
     (folder / "evil.py").write_text("raise SystemExit('this ran')")
     edit(folder, "config.json", model_type="evil", auto_map=auto)
-    assert "code of its own, which is not run unless --trust-remote-code is given" in said(folder)
+    assert "its own code, which runs only with --trust-remote-code" in said(folder)
 
 
 def test_devices_that_are_not_here(folder: Path) -> None:
     if not torch.cuda.is_available():
         assert "no CUDA device here" in said(folder, HFOptions(device="cuda"))
         assert load(str(folder), HFOptions(device="auto")).model.device.type == "cpu"
-    with pytest.raises(UsageError, match="is no device; --device takes cpu, cuda or auto"):
+    with pytest.raises(UsageError, match="is not a device; --device takes cpu, cuda or auto"):
         load(str(folder), HFOptions(device="gpu"))
 
 

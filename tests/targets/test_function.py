@@ -175,16 +175,16 @@ def test_identity_is_what_the_function_does():
     [
         (
             lambda x: x @ torch.ones(4),
-            r"cannot be run on .* of shape \(2, 2, 3\): it raises Runtime",
+            r"cannot be run on .* of shape \(2, 2, 3\): Runtime",
         ),
-        (lambda x: x.sum(), r"gives value of shape \(\) for 2 rows"),
-        (lambda x: x[:1], r"gives value of shape \(1, 2, 3\) for 2 rows"),
+        (lambda x: x.sum(), r"gives value of shape \(\) for a batch of 2"),
+        (lambda x: x[:1], r"gives value of shape \(1, 2, 3\) for a batch of 2"),
         (lambda x: x[:, :0], r"gives value of shape \(2, 0, 3\)"),
         (lambda x: 3.0, "gives 'value': float"),
         (lambda x: {"loss": 3.0}, "gives 'loss': float"),
         (lambda x: {}, "gives nothing"),
-        (lambda x: {"text": x}, "an output is called text, which means something else"),
-        (lambda x: x + torch.rand(()), "gives other value each time"),
+        (lambda x: {"text": x}, "an output has the name of the channel text; rename it"),
+        (lambda x: x + torch.rand(()), "gives different value each time"),
     ],
 )
 def test_what_cannot_be_a_target_is_told_in_one_sentence(function, sentence):

@@ -196,7 +196,7 @@ def test_its_own_probabilities_and_names_of_classes():
     trace = seen(target, rows(GREY), "probabilities", "text", "label")
     assert (trace["probabilities"] == 0.5).all()
     assert trace["text"].tolist() == [f"{('cat', 'dog', 'owl')[i]} (0.50)" for i in trace["label"]]
-    with pytest.raises(TargetError, match="2 names of classes, the module has 3"):
+    with pytest.raises(TargetError, match="2 classes are named, but the module has 3"):
         ImageTarget(half, GREY, "half", classes=("cat", "dog"))
 
 
@@ -331,13 +331,13 @@ def test_identity_tells_weights_and_structure_and_space_apart():
     [
         (lambda: small().train(), GREY, r"training mode.*call .eval\(\)"),
         (lambda: _with(small(), "extra", nn.Dropout()), GREY, "training mode"),
-        (lambda: As(lambda z: z + torch.rand_like(z)).eval(), GREY, "other logits each time"),
-        (small, COLOUR, r"shape \(2, 3, 4, 5\): it raises RuntimeError: .*channels"),
+        (lambda: As(lambda z: z + torch.rand_like(z)).eval(), GREY, "different logits each time"),
+        (small, COLOUR, r"shape \(2, 3, 4, 5\): RuntimeError: .*channels"),
         (lambda: small(classes=1), GREY, r"logits of shape \(2, 1\) for images \(2, 1, 4, 5\)"),
         (lambda: As(lambda z: z.mean(1)).eval(), GREY, r"logits of shape \(2,\)"),
-        (lambda: As(lambda z: {"scores": z}).eval(), GREY, r"gives \['scores'\]; right is"),
-        (lambda: As(lambda z: "cat").eval(), GREY, "gives str; right is"),
-        (small, BoxSpace((20,)), r"images are \(height, width, 1 or 3\), not \(20,\)"),
+        (lambda: As(lambda z: {"scores": z}).eval(), GREY, r"gives \['scores'\]; it must"),
+        (lambda: As(lambda z: "cat").eval(), GREY, "gives str; it must"),
+        (small, BoxSpace((20,)), r"the shape of images is \(height, width, 1 or 3\), not \(20,\)"),
     ],
 )
 def test_what_cannot_be_a_target_is_told_in_one_sentence(make, space, sentence):
@@ -442,7 +442,7 @@ def test_a_program_of_one_size_joins_mappings_and_tuples(tmp_path):
 
 def test_dropout_that_was_exported_is_found_out(tmp_path):
     module = nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(20, 3)).train()
-    with pytest.raises(TargetError, match="other logits each time"):
+    with pytest.raises(TargetError, match="different logits each time"):
         ImageTarget(load_file(exported(module, tmp_path / "model.pt2", 2)), GREY, "model.pt2")
 
 

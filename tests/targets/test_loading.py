@@ -109,7 +109,7 @@ def test_what_is_wrong_is_said_in_one_sentence(factories: Path, tmp_path: Path) 
     assert said("no/such/folder").startswith("there is no checkpoint folder no/such/folder")
     assert (
         said(factories)
-        == f"{factories} is a Python file; say what in it makes the model: {factories}:factory"
+        == f"{factories} is a Python file; name the function that makes the model: {factories}:make"
     )
     assert "no 'Bigrm'; did you mean 'Bigram'?" in said(f"{factories}:Bigrm")
     assert "there is no file" in said(f"{tmp_path}/absent.py:x")
@@ -119,9 +119,9 @@ def test_what_is_wrong_is_said_in_one_sentence(factories: Path, tmp_path: Path) 
     assert "an object of type int is neither a torch module, nor a function" in said(f"{factories}:nothing")
     assert "has no alphabet" in said(f"{factories}:Nameless")
     assert "each of them once" in said(f"{factories}:Twice")
-    assert "gives (2, 3, 4) for symbols (2, 3), must be (2, 3, 5)" in said(f"{factories}:Wide")
-    assert "raises RuntimeError on symbols: no gears" in said(f"{factories}:Broken")
-    assert "without parameters" in said(f"{factories}:Bigram:size=3")
+    assert "gives (2, 3, 4) for symbols (2, 3); it must give (2, 3, 5)" in said(f"{factories}:Wide")
+    assert "cannot be run on symbols: RuntimeError: no gears" in said(f"{factories}:Broken")
+    assert "takes no parameters" in said(f"{factories}:Bigram:size=3")
     broken = tmp_path / "broken.py"
     broken.write_text("x = 1\nx.y\n")
     assert f"AttributeError: 'int' object has no attribute 'y' ({broken}, line 2)" in said(f"{broken}:x")
@@ -129,10 +129,10 @@ def test_what_is_wrong_is_said_in_one_sentence(factories: Path, tmp_path: Path) 
     weights.touch()
     assert "neither TorchScript nor an exported program" in said(weights)
     (tmp_path / "notes.txt").touch()
-    assert "is a file; a model is a checkpoint folder" in said(tmp_path / "notes.txt")
+    assert "is not a model; give a checkpoint folder" in said(tmp_path / "notes.txt")
     assert "has no config.json" in said(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2", "vocab_size": 3}))
-    assert said(tmp_path).startswith(f"{tmp_path} has no safetensors, only weights.pt: pickles can run code")
+    assert said(tmp_path).startswith(f"{tmp_path / 'weights.pt'} is a pickle, which can run code")
 
 
 class Memory(nn.Module):

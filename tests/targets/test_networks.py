@@ -10,7 +10,6 @@ from torch import nn
 
 from lmfuzz.errors import TargetError
 from lmfuzz.targets import checkpoint
-from lmfuzz.targets import classifiers as networks
 from lmfuzz.targets.classifiers import Classifier, ClassifierConfig, Exponential
 
 torch.set_num_threads(1)
@@ -81,7 +80,6 @@ def test_lenet1_computes_what_its_layers_say():
 def test_a_centred_network_reads_pixels_between_minus_one_and_one(architecture):
     plain, centred = classifier(architecture), classifier(architecture, centred=True)
     torch.testing.assert_close(centred(images()), plain(2 * images() - 1))
-    assert networks.shapes(centred.config) == networks.shapes(plain.config)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -89,7 +87,6 @@ def test_a_centred_network_reads_pixels_between_minus_one_and_one(architecture):
 def test_images_of_other_sizes(architecture, height, width, channels, classes):
     model = classifier(architecture, shape=(height, width, channels), classes=classes)
     assert model(images(3, channels, height, width)).shape == (3, classes)
-    assert networks.shapes(model.config) == {n: tuple(t.shape) for n, t in model.state_dict().items()}
 
 
 # --- the unsafe loss ---

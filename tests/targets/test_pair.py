@@ -140,15 +140,15 @@ def test_a_row_on_which_one_model_raises_is_isolated():
 @pytest.mark.parametrize(
     ("base", "twin", "sentence"),
     [
-        (Stub(1), Stub(2, BoxSpace((3, 3, 1))), r"rows of shape \(3, 3, 1\), its base of shape \(2, 2, 1\)"),
-        (Stub(1), Stub(2, replace(BOX, high=255.0)), r"rows of high 255.0, its base of high 1.0"),
+        (Stub(1), Stub(2, BoxSpace((3, 3, 1))), r"the twin has shape \(3, 3, 1\), its base \(2, 2, 1\)"),
+        (Stub(1), Stub(2, replace(BOX, high=255.0)), r"the twin has high 255.0, its base 1.0"),
         (Stub(1), Stub(2, TextSpace(("a", "b"))), "the twin reads texts, its base tensors"),
         (
             Stub(1, TextSpace(("a", "b"))), Stub(2, TextSpace(("a", "b", "z"))),
-            "alphabet has 3 symbols, its base's 2, and only one of them has 'z'",
+            "alphabet has 3 symbols, its base's 2, and they differ in 'z'",
         ),
-        (Stub(1, TextSpace(("a", "b"))), Stub(2, TextSpace(("b", "a"))), "come in another order"),
-        (Stub(1, TextSpace(("a", "b"))), Stub(2, TextSpace(("a", "b"), 2)), "rows of min_length 2"),
+        (Stub(1, TextSpace(("a", "b"))), Stub(2, TextSpace(("b", "a"))), "they differ in their order"),
+        (Stub(1, TextSpace(("a", "b"))), Stub(2, TextSpace(("a", "b"), 2)), "the twin has min_length 2"),
     ],
 )  # fmt: skip
 def test_models_that_read_other_rows_are_no_pair(base, twin, sentence):

@@ -244,8 +244,8 @@ def test_the_pair_reads_what_both_read_and_names_both():
     [
         (char_rnn(alphabet=ALPHABET[::-1]), Decoding(), "alphabet"),
         (char_rnn(alphabet=ALPHABET + "!"), Decoding(), "'!'"),
-        (char_rnn(), Decoding(max_new=9), "max_new 9, its base with 50"),
-        (char_rnn(), Decoding(temperature=0.5), "temperature 0.5, its base with 0"),
+        (char_rnn(), Decoding(max_new=9), "max_new 9, its base 50"),
+        (char_rnn(), Decoding(temperature=0.5), "temperature 0.5, its base 0"),
         (char_rnn(), Decoding(stop=("\n",)), "stop"),
     ],
 )

@@ -168,32 +168,32 @@ def test_a_recipe_makes_the_same_twin_every_time_and_the_twin_can_be_copied(reci
         (
             "lstm",
             "int8",
-            "int8 per channel: 5 tensors of 2 LSTM and 1 Linear layers rounded, computed in float32;"
-            " 1 Embedding and biases left alone",
+            "int8 per channel: 5 tensors of 2 LSTM, 1 Linear rounded, computed in float32; left alone:"
+            " 1 Embedding, biases",
         ),
         (
             "gpt",
             "round:4",
-            "4 bits per tensor: 2 tensors of 2 Conv1D layers rounded, computed in float32; 1 Embedding,"
-            " 1 LayerNorm, biases and head (tied to the embedding) left alone",
+            "4 bits per tensor: 2 tensors of 2 Conv1D rounded, computed in float32; left alone: 1 Embedding,"
+            " 1 LayerNorm, biases, 1 Linear (tied to the embedding)",
         ),
         (
             "conv",
             "tflite",
-            "TFLite's hybrid int8: 2 tensors of 1 Conv2d and 1 Linear layers rounded per tensor, their"
-            " inputs per example (symmetric); 1 Conv2d, biases and 1 BatchNorm2d left alone",
+            "TFLite's hybrid int8: 2 tensors of 1 Conv2d, 1 Linear rounded per tensor, their inputs per"
+            " example (symmetric); left alone: 1 Conv2d, biases, 1 BatchNorm2d",
         ),
         (
             "gpt",
             "dynamic",
-            "torch's dynamic int8: 2 tensors of 2 Conv1D layers rounded, their inputs at run time over the"
-            " whole batch; 1 Embedding, 1 LayerNorm, biases and head (tied to the embedding) left alone",
+            "torch's dynamic int8: 2 tensors of 2 Conv1D rounded, their inputs at run time over the whole"
+            " batch; left alone: 1 Embedding, 1 LayerNorm, biases, 1 Linear (tied to the embedding)",
         ),
         (
             "mlp",
             "prune:0.25",
-            "l1 pruning: 3 tensors of 3 Linear layers with the smallest 0.25 of their weights set to zero;"
-            " biases left alone",
+            "l1 pruning: 3 tensors of 3 Linear with the smallest 0.25 of their weights set to zero;"
+            " left alone: biases",
         ),
     ],
 )
@@ -320,7 +320,7 @@ def test_shared_weights_are_converted_once_and_stay_shared():
     both[1].weight = both[0].weight
     twin = make_twin(both, "int8")
     assert twin.module[1].weight is twin.module[0].weight
-    assert "per channel: 1 tensor of 2 Linear layers" in twin.words
+    assert "per channel: 1 tensor of 2 Linear" in twin.words
     assert "whose tensors (1) stay" in refused(twin.module, "int8")
     both[1].weight = nn.Parameter(both[0].weight.data)  # another parameter, the same memory
     twin = make_twin(both, "int8").module
@@ -338,7 +338,7 @@ def test_an_output_layer_that_is_the_embedding_stays_in_float(recipe):
         assert torch.equal(twin.module.head.weight, module.wte.weight)
         assert twin.module.head.weight.data_ptr() == twin.module.wte.weight.data_ptr()
         assert "head (Linear)" not in twin.converted
-        assert twin.words.endswith(" and head (tied to the embedding) left alone")
+        assert twin.words.endswith(", 1 Linear (tied to the embedding)")
     untied, _ = made("gpt")
     untied.head.weight = nn.Parameter(untied.wte.weight.detach().clone())
     twin = make_twin(untied, recipe)
@@ -443,7 +443,7 @@ def test_weights_that_fit_are_said_to_fit():
         layer.weight.fill_(0.5)
         layer.bias.zero_()
     assert make_twin(layer, "fp16").words == (
-        "fp16: 2 tensors of 1 Linear layer cast, and every activation; every weight is representable as it is"
+        "fp16: 2 tensors of 1 Linear cast, and every activation; 0 of 6 weights rounded"
     )
 
 
@@ -583,15 +583,15 @@ def test_layers_that_groups_do_not_fit_are_left_alone_and_named():
     twin = make_twin(module, "torchao:int4")
     assert twin.converted == ("2 (Linear)",)
     assert twin.words == (
-        "torchao's int4: 1 tensor of 1 Linear layer rounded in groups of 32 inputs;"
-        " biases and 2 Linear (inputs no multiple of 32) left alone"
+        "torchao's int4: 1 tensor of 1 Linear rounded in groups of 32 inputs;"
+        " left alone: 2 Linear (inputs not a multiple of 32), biases"
     )
     weight = twin.module.state_dict()["2.weight"]
     assert all(len(group.unique()) <= 16 for row in weight for group in row.split(32))
     assert torch.equal(twin.module[0].weight, module[0].weight)
     said = refused(nn.Sequential(nn.Linear(31, 4)), "torchao:int4")
     assert said.endswith(
-        "Linear and GPT-2's Conv1D layers, and there are none but 0 (inputs no multiple of 32)"
+        "Linear and GPT-2's Conv1D layers, and there are none but 0 (inputs not a multiple of 32)"
     )
 
 
@@ -628,14 +628,14 @@ def test_what_is_quantised_already_is_refused():
     twin = make_twin(made("mlp")[0], "torchao").module
     for recipe in ("int8", "fp16", "torchao"):
         assert refused(twin, recipe).startswith(
-            f"{recipe}: this Sequential is quantised already (Int8Tensor)"
+            f"{recipe}: this Sequential is already quantized (Int8Tensor)"
         )
 
 
 def test_without_torchao_it_is_said_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchao", None)
     assert refused(mlp(), "torchao:int4") == (
-        "the recipe torchao needs the package torchao, which is not installed: pip install 'lmfuzz[torchao]'"
+        "the recipe torchao needs the package torchao: pip install 'lmfuzz[torchao]'"
     )
 
 
@@ -705,9 +705,9 @@ def test_torch_s_dynamic_layers_take_float32_alone():
 def test_weights_that_are_made_anew_at_each_call_are_refused():
     frozen = mlp().requires_grad_(False)
     prune.l1_unstructured(frozen[2], "weight", 0.5)
-    assert refused(frozen, "int8").startswith("2 makes its weight anew at each call")
+    assert refused(frozen, "int8").startswith("2 computes its weight again at each call")
     normed = nn.Sequential(parametrizations.weight_norm(nn.Linear(3, 3)))
-    assert refused(normed, "round:4").startswith("0 makes its weight anew at each call")
+    assert refused(normed, "round:4").startswith("0 computes its weight again at each call")
     pruned = mlp()
     prune.l1_unstructured(pruned[2], "weight", 0.5)
     assert "cannot be copied" in refused(pruned, "int8")

@@ -1,115 +1,90 @@
-"""Decoding with a causal language model: batches by a budget of tokens, one cache, rows that end leave it."""
+"""Decoding with a causal language model: batches by a budget of tokens, and one cache."""
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from functools import cached_property
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
 from lmfuzz.errors import Unfit
-from lmfuzz.targets.hf.forward import Reader, padded
-from lmfuzz.targets.hf.kv_cache import chosen, rooms
+from lmfuzz.targets.hf.forward import Reader, pad
+from lmfuzz.targets.hf.kv_cache import OpenBatch, preallocated
+from lmfuzz.targets.hf.recorder import Record
+from lmfuzz.types import PAD
 
-MOST_TOKENS = {"cpu": 16_384, "cuda": 262_144}  # in a batch, where memory sets no limit
+MOST_TOKENS = {"cpu": 16_384, "cuda": 262_144}  # in a batch, if memory sets no limit
 LEAST_TOKENS = 256
 SHARE = 0.4  # of the free memory that a cache may take
 FULL = 0.75  # a batch is made smaller when no more of its rows than this are still being written
-EVERY = {"cpu": 1, "cuda": 8}  # steps between two looks at who has ended: each look waits for the device
+EVERY = {"cpu": 1, "cuda": 8}  # steps between two checks of who has ended: each waits for the device
+STOPS_EVERY = 8  # steps between two checks for stop strings, for which texts have to be decoded
 
 Choose = Callable[[int, Tensor, Tensor], Tensor]  # step, logits (b, V), ids of rows (b,) -> tokens (b,)
-
-
-class Notes(Protocol):
-    """Who takes note of what is written; ``rows`` (b,) are ids of the rows that are being written."""
-
-    def begin(self, rows: Tensor, states: Tensor) -> None:
-        """States float32 (b, D) after the prompts."""
-
-    def step(self, step: int, rows: Tensor, logits: Tensor, states: Tensor, tokens: Tensor) -> None:
-        """What was written at a step, int64 (b,), its logits (b, V) and the states (b, D) before it."""
-
-    def leave(self, rows: Tensor, places: Tensor, begun: "Begun") -> None:
-        """The rows at ``places`` (b,) of a batch are done, and leave its cache."""
-
-    def stopped(self, rows: Tensor, step: int) -> Tensor:
-        """Which rows (b,) bool are at their end by what their text says, such as a stop string."""
-
-
-class Begun:
-    """A batch that is being written: the cache, what of it can be seen, and where each row stands."""
-
-    def __init__(self, cache: Any, mask: Tensor | None, positions: Tensor, prefix: int, width: int) -> None:
-        self.rows = len(positions)  # at first
-        self.cache: Any = cache  # tokens so far, int64 (b, T), where the model has none
-        self.mask = mask  # float (b, 1, 1, size), None where everything can be seen
-        self.positions = positions  # int64 (b, 1), of the token read last
-        self.prefix, self.width = prefix, width  # places of the prefix, and of the padded prompts behind it
-
-    def keep(self, places: Tensor) -> None:
-        """Only the rows at ``places`` from now on."""
-        self.cache = chosen(self.cache, places)
-        self.mask = None if self.mask is None else self.mask[places]
-        self.positions = self.positions[places]
+Stopped = Callable[[Tensor, Tensor], Tensor]  # ids of rows (b,), their tokens (T, b) -> bool (b,)
 
 
 class Writer:
-    """Writes behind prompts with a Reader.
+    """Write after prompts with a Reader.
 
-    prefix: tokens with which most prompts begin; what the model makes of them is computed once. ends: tokens
-    that end a text. batch_tokens: the most tokens, padding and output included, that a batch may have; None
-    is found out from the free memory. When memory runs out nevertheless, it is halved.
+    Args:
+        reader: What reads the tokens.
+        prefix: Tokens with which most prompts begin; the model reads them once.
+        ends: Tokens that end a text.
+        batch_tokens: The most tokens, padding and output included, in a batch; None: as many as the free
+            memory allows. If memory runs out nevertheless, it is halved.
     """
 
     def __init__(
-        self,
-        reader: Reader,
-        prefix: Sequence[int] = (),
-        ends: Sequence[int] = (),
-        batch_tokens: int | None = None,
+        self, reader: Reader, prefix: Sequence[int], ends: Sequence[int], batch_tokens: int | None
     ) -> None:
         self.reader = reader
         self.prefix = list(prefix) if reader.padded else []
         self.ends = torch.tensor(list(ends), dtype=torch.int64, device=reader.device)
         self.batch_tokens = batch_tokens or self._affordable()
-        self._kept: Cache | None = None
 
-    def write(self, prompts: Sequence[list[int]], steps: int, choose: Choose, notes: Notes) -> None:
-        """Up to ``steps`` tokens behind every prompt, chosen by ``choose``; ``notes`` is told of all.
+    def write(
+        self, prompts: Sequence[list[int]], choose: Choose, record: Record, stopped: Stopped | None
+    ) -> None:
+        """Write after every prompt as many tokens as ``record`` has steps.
 
-        Unfit where there is no memory for even one of the rows.
+        Args:
+            prompts: The tokens of each prompt.
+            choose: What chooses the tokens of a step.
+            record: What takes note of everything that is written.
+            stopped: What tells which rows have written a stop string; None if there are no stop strings.
+
+        Raises:
+            Unfit: There is no memory for even one of the prompts.
         """
-        waiting = self._sorted(prompts)
+        steps = len(record.tokens)
+        # Those that begin with the prefix first, the longest first among these.
+        waiting = sorted(
+            range(len(prompts)), key=lambda row: (not self._begins(prompts[row]), -len(prompts[row]))
+        )
         while waiting:
             rows = self._batch(waiting, prompts, steps)
             try:
-                self._write(rows, [prompts[row] for row in rows], steps, choose, notes)
+                self._write({row: prompts[row] for row in rows}, choose, record, stopped)
             except (MemoryError, RuntimeError) as error:
-                if not out_of_memory(error):
+                if not out_of_memory(error, self.reader.device):
                     raise
+                longest = len(prompts[rows[0]])
                 if len(rows) == 1:
-                    raise Unfit(f"there is no memory for {len(prompts[rows[0]])} + {steps} tokens") from error
-                tried = len(rows) * (len(prompts[rows[0]]) + steps)
+                    raise Unfit(f"there is no memory for {longest} + {steps} tokens") from error
+                tried = len(rows) * (longest + steps)
                 self.batch_tokens = max(LEAST_TOKENS // 8, min(self.batch_tokens, tried) // 2)
-                if self.reader.device.type == "cuda":
-                    torch.cuda.empty_cache()
-                continue
-            waiting = waiting[len(rows) :]
+            else:
+                waiting = waiting[len(rows) :]
 
     # -- batches --
-
-    def _sorted(self, prompts: Sequence[list[int]]) -> list[int]:
-        """The rows, those that begin with the prefix first, the longest first among these."""
-        return sorted(
-            range(len(prompts)), key=lambda row: (not self._begins(prompts[row]), -len(prompts[row]))
-        )
 
     def _begins(self, prompt: list[int]) -> bool:
         return len(prompt) > len(self.prefix) and prompt[: len(self.prefix)] == self.prefix
 
     def _batch(self, waiting: list[int], prompts: Sequence[list[int]], steps: int) -> list[int]:
-        """As many of the rows that wait as fit into one batch; the first is the longest."""
+        """Return as many of the waiting rows as fit into one batch; the first is the longest."""
         first = prompts[waiting[0]]
         most = max(1, self.batch_tokens // (len(first) + steps))
         like = self._begins(first)
@@ -117,7 +92,7 @@ class Writer:
         return rows if self.reader.padded else [row for row in rows if len(prompts[row]) == len(first)]
 
     def _affordable(self) -> int:
-        """Tokens whose keys and values take a part of the memory that is free."""
+        """Return the number of tokens whose keys and values take a share of the free memory."""
         config, device = self.reader.config, self.reader.device
         heads = getattr(config, "num_attention_heads", None) or 1
         width = getattr(config, "head_dim", None) or config.hidden_size // heads
@@ -133,74 +108,76 @@ class Writer:
     # -- one batch --
 
     def _write(
-        self, ids: list[int], prompts: list[list[int]], steps: int, choose: Choose, notes: Notes
+        self, prompts: dict[int, list[int]], choose: Choose, record: Record, stopped: Stopped | None
     ) -> None:
-        device = self.reader.device
-        rows = torch.tensor(ids, device=device)
-        logits, states, begun = self._begin(prompts, steps)
-        notes.begin(rows, states)
+        device, steps = self.reader.device, len(record.tokens)
+        rows = torch.tensor(list(prompts), device=device)
+        logits, states, batch = self._begin(list(prompts.values()), steps)
+        record.begin(rows, states)
         done = torch.zeros(len(rows), dtype=torch.bool, device=device)
         every = EVERY.get(device.type, 1)
         for step in range(steps):
             tokens = choose(step, logits, rows)
-            notes.step(step, rows, logits, states, tokens.masked_fill(done, -1))
+            record.step(step, rows, logits, states, tokens.masked_fill(done, PAD))
             done |= torch.isin(tokens, self.ends)
             if step == steps - 1:
                 break
             if (step + 1) % every == 0:
-                done |= notes.stopped(rows, step)
+                if stopped is not None and (step + 1) % STOPS_EVERY == 0:
+                    done |= stopped(rows, record.tokens[: step + 1, rows])
                 going = (~done).nonzero()[:, 0]
                 if not len(going):
                     break
                 if len(going) <= FULL * len(rows) and self.reader.padded:
                     gone = done.nonzero()[:, 0]
-                    notes.leave(rows[gone], gone, begun)
-                    begun.keep(going)
+                    record.leave(rows[gone], gone, batch)
+                    batch.keep(going)
                     rows, tokens, done = rows[going], tokens[going], done[going]
-            logits, states = self._next(tokens, begun)
-        notes.leave(rows, torch.arange(len(rows), device=device), begun)
+            logits, states = self._next(tokens, batch)
+        record.leave(rows, torch.arange(len(rows), device=device), batch)
 
-    def _begin(self, prompts: list[list[int]], steps: int) -> tuple[Tensor, Tensor, Begun]:
-        """Read the prompts: logits (b, V) and states (b, D) after them, and all that writing needs."""
+    def _begin(self, prompts: list[list[int]], steps: int) -> tuple[Tensor, Tensor, OpenBatch]:
+        """Read prompts; return logits (b, V) and states (b, D) after them, and the batch to continue."""
         reader = self.reader
         prefix = len(self.prefix) if self._begins(prompts[0]) else 0
-        ids, pads = padded([prompt[prefix:] for prompt in prompts], reader.device)
+        ids, pads = pad([prompt[prefix:] for prompt in prompts], reader.device)
         width = ids.shape[1]
         positions = prefix + (torch.arange(width, device=reader.device) - pads[:, None]).clamp(min=0)
         if not reader.padded:
             logits, states, cache = reader.read(ids, None)
-            begun = Begun(cache if reader.own_cache else ids, None, positions[:, -1:], 0, width)
-            return logits[:, -1], states, begun
-        cache = rooms(reader.layers, prefix + width + steps, self._read_prefix() if prefix else None)
+            batch = OpenBatch(cache if reader.own_cache else ids, None, positions[:, -1:], 0, width)
+            return logits[:, -1], states, batch
+        cache = preallocated(reader.layers, prefix + width + steps, self._prefix_cache if prefix else None)
         mask = reader.mask(pads, prefix, prefix + width + steps) if bool((pads > 0).any()) else None
         seen = None if mask is None else reader.causal(mask[..., : prefix + width], prefix)
         logits, states, _ = reader.read(ids, cache, positions, seen)
-        return logits[:, -1], states, Begun(cache, mask, positions[:, -1:], prefix, width)
+        return logits[:, -1], states, OpenBatch(cache, mask, positions[:, -1:], prefix, width)
 
-    def _next(self, tokens: Tensor, begun: Begun) -> tuple[Tensor, Tensor]:
-        """Read what was written last."""
+    def _next(self, tokens: Tensor, batch: OpenBatch) -> tuple[Tensor, Tensor]:
+        """Read the tokens written last; return logits (b, V) and states (b, D) after them."""
         reader = self.reader
-        begun.positions = begun.positions + 1
+        batch.positions = batch.positions + 1
         if reader.padded:
-            size = begun.cache.get_seq_length() + 1
-            mask = None if begun.mask is None else begun.mask[..., :size]
-            logits, states, _ = reader.read(tokens[:, None], begun.cache, begun.positions, mask)
+            size = batch.cache.get_seq_length() + 1
+            mask = None if batch.mask is None else batch.mask[..., :size]
+            logits, states, _ = reader.read(tokens[:, None], batch.cache, batch.positions, mask)
         elif reader.own_cache:
-            logits, states, begun.cache = reader.read(tokens[:, None], begun.cache)
+            logits, states, batch.cache = reader.read(tokens[:, None], batch.cache)
         else:
-            begun.cache = torch.cat([begun.cache, tokens[:, None]], dim=1)
-            logits, states, _ = reader.read(begun.cache, None)
+            batch.cache = torch.cat([batch.cache, tokens[:, None]], dim=1)
+            logits, states, _ = reader.read(batch.cache, None)
         return logits[:, -1], states
 
-    def _read_prefix(self) -> Cache:
-        if self._kept is None:
-            kept = rooms(self.reader.layers, len(self.prefix))
-            self.reader.read(torch.tensor([self.prefix], device=self.reader.device), kept)
-            self._kept = kept
-        return self._kept
+    @cached_property
+    def _prefix_cache(self) -> Cache:
+        cache = preallocated(self.reader.layers, len(self.prefix))
+        self.reader.read(torch.tensor([self.prefix], device=self.reader.device), cache)
+        return cache
 
 
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, the device's or the host's."""
+def out_of_memory(error: BaseException, device: torch.device) -> bool:
+    """Return whether memory ran out, the device's or the host's, and free what torch keeps of a GPU's."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
     named = isinstance(error, MemoryError | torch.OutOfMemoryError)
     return named or "can't allocate memory" in str(error) or "out of memory" in str(error).lower()

@@ -1,4 +1,4 @@
-"""What only Hugging Face models understand of a spec."""
+"""The settings of a spec that only Hugging Face models have."""
 
 from dataclasses import dataclass, fields
 
@@ -7,14 +7,18 @@ from lmfuzz.spec import Spec
 
 @dataclass(frozen=True)
 class HFOptions:
-    """How a causal language model is loaded and used: the settings of a Spec that no other model has.
+    """Hold the settings of a spec that say how a causal language model is loaded and used.
 
-    level: what a symbol of a prompt is, "char" or "token". system: what the model is told before every
-    prompt. template: "chat", "raw", or "auto": the tokenizer's own where it has one. layer: the block whose
-    states are shown, 0 for what the output head reads. device: "cpu", "cuda" or "auto". dtype: "float32",
-    "float16", "bfloat16", or "auto": the checkpoint's on a GPU, float32 elsewhere. batch_tokens: the most in
-    a batch, None is found out. threads: of torch on a CPU; None: all for a large model, else 1.
-    trust_remote_code: whether code that comes with the weights may be run.
+    Attributes:
+        level: What a symbol of a prompt is, "char" or "token".
+        system: The system prompt.
+        template: "chat", "raw", or "auto": the tokenizer's own template if it has one.
+        layer: The block whose states are shown; 0 for what the output head reads.
+        device: "cpu", "cuda" or "auto".
+        dtype: "float32", "float16", "bfloat16", or "auto": the checkpoint's on a GPU, else float32.
+        batch_tokens: The most tokens in a batch; None: as many as memory allows.
+        threads: The threads of torch on a CPU; None: all for a large model, else 1.
+        trust_remote_code: Whether code that comes with the weights may run.
     """
 
     level: str = "char"
@@ -29,10 +33,10 @@ class HFOptions:
 
     @classmethod
     def of(cls, spec: Spec) -> "HFOptions":
-        """Return what a spec says of these."""
+        """Return the settings of a spec."""
         return cls(**{field.name: getattr(spec, field.name) for field in fields(cls)})
 
     @property
     def given(self) -> list[str]:
-        """The names of those that are not the default."""
+        """The names of the settings that are not the default."""
         return [field.name for field in fields(self) if getattr(self, field.name) != field.default]

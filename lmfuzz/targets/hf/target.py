@@ -19,28 +19,27 @@ from lmfuzz.targets.hf.loader import CausalFolder
 from lmfuzz.targets.hf.options import HFOptions
 from lmfuzz.targets.hf.phrase_gap import CausalGaps, TokenizedPhrases
 from lmfuzz.targets.hf.recorder import Record
-from lmfuzz.targets.hf.vocabulary import Vocabulary
-from lmfuzz.targets.hooks import Peaks, submodules, watching
-from lmfuzz.targets.sampling import CHANNELS, NEVER, STEPWISE, Decoding, TokenSampler, first_stop
+from lmfuzz.targets.hf.vocabulary import Vocabulary, texts_of
+from lmfuzz.targets.hooks import Peaks, extremes, submodules, watching
+from lmfuzz.targets.sampling import CHANNELS, NEVER, STEPWISE, Decoding, TokenSampler, first_stop, phrases
 from lmfuzz.targets.validate import fingerprint
 from lmfuzz.types import PAD, Array, Batch, FloatArray, IntArray, Trace
 
-_TYPED = tuple(range(32, 127))  # code points of characters that are drawn at random, the newline besides
+_TYPED = frozenset({10, *range(32, 127)})  # code points of characters that are drawn at random
 
 
 @dataclass(frozen=True)
 class Decoded(Written):
-    """What decoding led to: ``prompt`` are the whole prompts in tokens, and the Record holds the rest."""
+    """Hold what decoding led to: ``prompt`` are the whole prompts in tokens, and the Record has the rest."""
 
     record: Record
-    gaps: CausalGaps | None
 
 
 class CausalLM:
-    """A causal language model behind the verb ``run``.
+    """Run a causal language model as a target.
 
     Channels, for B prompts and T = max_new steps: text (B,) str, without the end of text and before a stop
-    string; tokens (B, T) int32, PAD behind an end of text and from a stop string on; token_ends (B, T)
+    string; tokens (B, T) int32, PAD after an end of text and from a stop string on; token_ends (B, T)
     int32, the characters of text that are there after each token, PAD like tokens; logprob, entropy and
     end_logprob (B, T), nats of the model's distribution at temperature 1, of the token, of all, and of an
     end of text, NaN where tokens are PAD; ended (B,) bool, whether a text came to its end or to a stop
@@ -49,56 +48,72 @@ class CausalLM:
     logits and those states; nonfinite (B,) str, the first part of the model whose output was NaN or
     infinite, or ''; phrase_gap/... see phrase_gap.py. Numbers are float32.
 
-    end_logprob is there where the model has an end of text, phrase gaps where rows can be read together.
-    TargetError when prompts of the lengths asked for do not fit into the model's window.
+    There is end_logprob if the model has an end of text, and phrase_gap/ if it reads padded prompts.
+
+    Args:
+        found: The model and its tokens.
+        name: What errors call it.
+        decoding: How text is decoded.
+        options: How the model is used.
+        min_length: The fewest symbols in a prompt.
+        max_length: The most symbols in a prompt.
+        like: The reader of a similar model, such as a twin's base.
+
+    Raises:
+        TargetError: Prompts of ``max_length`` symbols do not fit into the model's window.
     """
 
     def __init__(
-        self, found: CausalFolder, name: str, decoding: Decoding | None = None,
-        options: HFOptions | None = None, min_length: int = 1, max_length: int = 64,
+        self,
+        found: CausalFolder,
+        name: str,
+        decoding: Decoding | None = None,
+        options: HFOptions | None = None,
+        min_length: int = 1,
+        max_length: int = 64,
         like: Reader | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.decoding, self.options = decoding, options = decoding or Decoding(), options or HFOptions()
-        tokens = found.tokens
-        self.name, self._found, self._tokens, self._ends = name, found, tokens, found.ends
+        self.name, self._found, self._ends = name, found, found.ends
+        self._tokens = tokens = found.tokens
         self.module = found.model.eval().requires_grad_(False)
         self.reader = reader = Reader(self.module, name, options.layer, like)
         self._writer = Writer(reader, tokens.prefix, self._ends, options.batch_tokens)
-        self.vocabulary = tokens.symbols + ("",) * (reader.size - len(tokens.symbols))
+        self.vocabulary = texts_of(tokens, reader.size)
         self.language = tokens, reader.size, self._ends
         more = ({"end_logprob"} if self._ends else set()) | ({"phrase_gap/"} if reader.padded else set())
         self.channels = CHANNELS | more
         around = tokens.before, tokens.behind, tokens.special
         seeds = None if tokens.special else "corpora:chat"
-        self.info = TargetInfo(found.notes, seeds, sparing=True, told=around[0] + around[1])
+        self.info = TargetInfo(found.notes, seeds, sparing=True, told=tokens.before + tokens.behind)
+        self._check_window(max_length)
         self.space = self._made_space(min_length, max_length)
         self.sampler = TokenSampler(decoding, reader.size, reader.device, stepwise=True)
-        spell = partial(TokenizedPhrases, tokens=tokens, symbols=self.vocabulary, device=reader.device)
-        self._spelled = cache(spell)
+        tokenized = partial(TokenizedPhrases, tokens=tokens, symbols=self.vocabulary, device=reader.device)
+        self._phrases = cache(tokenized)
         spelling = hashlib.sha256(tokens.json.encode()).hexdigest()
         how = options.level, options.layer, (*around, spelling), self._ends
         self.identity = fingerprint(self.module, f"({decoding.key}, {repr(how)[1:]}")
 
     def like(self, module: nn.Module, name: str) -> "CausalLM":
-        """Return the same with another model, such as a twin's."""
+        """Return the same target with another model, such as a twin."""
         kept = self.decoding, self.options, self.space.min_length, self.space.max_length
         return CausalLM(replace(self._found, model=module, notes=()), name, *kept, self.reader)
 
-    @torch.inference_mode()
     def run(self, batch: Batch, wants: frozenset[str]) -> Trace:
-        """The wanted channels for every row."""
+        """Return the wanted channels of every prompt."""
         return self.show(batch, self.decode(batch, wants), wants)
 
     @torch.inference_mode()
     def decode(self, batch: Batch, wants: frozenset[str]) -> Decoded:
-        """Read the prompts and write, keeping what ``wants`` will need; with "logits" all of them."""
+        """Read the prompts and write, and keep what ``wants`` will need; with "logits" all of them."""
         return self._decode(self._prompts(batch), wants, self.sampler.choose)
 
     @torch.inference_mode()
     def follow(self, batch: Batch, tokens: Tensor, prompt: list[list[int]] | None = None) -> Tensor:
-        """Logits float32 (T, B, V), without noise, after the prompts and each prefix of ``tokens`` (T, B).
+        """Return logits float32 (T, B, V), without noise, after the prompts and each prefix of ``tokens``.
 
-        Teacher forcing, token by token like ``decode``; nothing is said of steps behind the end of a row.
+        This is teacher forcing, token by token as in ``decode``; logits after the end of a text mean nothing.
         """
 
         def choose(step: int, logits: Tensor, rows: Tensor) -> Tensor:
@@ -108,11 +123,11 @@ class CausalLM:
         return self._decode(prompts, frozenset({"logits"}), choose, len(tokens)).logits
 
     def going(self, tokens: Tensor) -> Tensor:
-        """Which steps (T, B) bool of ``tokens`` (T, B) are decoded: to an end of text or stop string."""
+        """Return which steps (T, B) bool of ``tokens`` are decoded: up to an end of text or stop string."""
         going = tokens != PAD
         if not self.decoding.stop:
             return going
-        rows = [row[row != PAD] for row in tokens.T.cpu().numpy()]
+        rows = _written(tokens)
         texts, ends = self._texts([[]] * len(rows), rows), np.full(len(rows), len(tokens))
         stops = first_stop(texts, self.decoding.stop, past=True)
         for i in np.flatnonzero(stops < NEVER).tolist():
@@ -121,7 +136,7 @@ class CausalLM:
 
     @torch.inference_mode()
     def show(self, batch: Batch, decoded: Decoded, wants: frozenset[str]) -> Trace:
-        """The wanted channels of what ``decode`` was asked for with these wants."""
+        """Return the wanted channels of what ``decode`` gave for the same ``wants``."""
         record = decoded.record
         written = record.tokens.T.cpu().numpy().astype(np.int32)
         at_end = np.isin(written, self._ends)
@@ -150,18 +165,18 @@ class CausalLM:
         if wants & STEPWISE:
             trace |= _states(record, written)
         if record.measured:
-            trace["magnitude"] = record.magnitude.cpu().numpy()
-            trace["nonfinite"] = places = np.full(len(texts), "", dtype=object)
-            for row in np.flatnonzero(~np.isfinite(trace["magnitude"])).tolist():
-                places[row] = self._first_place(decoded.prompt[row], record.tokens[:, row])
-        if decoded.gaps is not None:
-            gaps = decoded.gaps.gaps.cpu().numpy()
-            trace |= dict(zip(decoded.gaps.channels, gaps, strict=True))
+            trace |= extremes(record.magnitude.cpu().numpy(), partial(self._first_place, decoded))
+        if record.gaps is not None:
+            gaps = record.gaps.gaps.cpu().numpy()
+            trace |= dict(zip(record.gaps.phrases.channels, gaps, strict=True))
         return {name: trace[name] for name in wants}
 
     @torch.inference_mode()
     def sample(self, batch: Batch, new: int, temperature: float, rng: np.random.Generator) -> IntArray:
-        """``new`` symbols int32 (B, new) after each row, drawn at ``temperature``; any where a text ends."""
+        """Return ``new`` symbols int32 (B, new) after each prompt, drawn at ``temperature`` with ``rng``.
+
+        After the end of a text they are drawn from the space.
+        """
         seed = int(rng.integers(2**62))
         generator = torch.Generator(self.reader.device).manual_seed(seed)
 
@@ -177,31 +192,26 @@ class CausalLM:
             texts = self._texts(prompts, rows)
             rows = [self.space.encode("".join(c for c in text if self.space.knows(c))) for text in texts]
         fill = self.space.draw(rng, (len(rows), new))
-        return np.array(
-            [np.concatenate([row, rest])[:new] for row, rest in zip(rows, fill, strict=True)], np.int32
-        )
+        whole = [np.concatenate([row, rest])[:new] for row, rest in zip(rows, fill, strict=True)]
+        return np.array(whole, np.int32)
 
     @cached_property
     def lexicon(self) -> Vocabulary:
-        """Its tokens by their embeddings."""
+        """The model's tokens by their embeddings."""
         return Vocabulary(self.reader, self._tokens)
 
-    # -- rows and tokens --
+    # -- prompts and tokens --
 
     def _made_space(self, min_length: int, max_length: int) -> TextSpace:
         tokens = self._tokens
         self._letters_per_token = 1
         if self.options.level == "token":
-            symbols, spelled, drawn = tokens.symbols, tokens, tokens.plain
-        else:
-            symbols, spelled = tokens.characters, None
-            known = {ord(character): i for i, character in enumerate(symbols)}
-            drawn = tuple(known[code] for code in (*_TYPED, 10) if code in known)
-            drawn = tuple(sorted(drawn)) or tuple(range(len(symbols)))
-            lengths = [len(tokens.symbols[i]) for i in tokens.plain]
-            self._letters_per_token = max(1, round(float(np.mean(lengths)) / 2)) if lengths else 1
-        self._check_window(max_length)
-        return TextSpace(symbols, min_length, max_length, drawn, spelled)
+            return TextSpace(tokens.symbols, min_length, max_length, tokens.plain, tokens)
+        if lengths := [len(tokens.symbols[i]) for i in tokens.plain]:
+            self._letters_per_token = max(1, round(float(np.mean(lengths)) / 2))
+        symbols = tokens.characters
+        drawn = tuple(i for i, character in enumerate(symbols) if ord(character) in _TYPED)
+        return TextSpace(symbols, min_length, max_length, drawn or tuple(range(len(symbols))), None)
 
     def _check_window(self, most: int) -> None:
         around = len(self._tokens.prefix) + len(self._tokens.suffix)
@@ -210,18 +220,18 @@ class CausalLM:
             template = f", {around} around each" if around else ""
             raise TargetError(
                 f"prompts of up to {most} symbols{template} and {new} new tokens do not fit into the window"
-                f" of {self.name}, {window} tokens; give less --max-length or --max-new"
+                f" of {self.name}, {window} tokens; use a smaller --max-length or --max-new"
             )
 
     def _prompts(self, batch: Batch) -> list[list[int]]:
-        """The tokens of the whole prompts; Unfit where one is too long for the window."""
+        """Return the tokens of the whole prompts; raise Unfit if one is too long for the window."""
         if self.space.tokens is not None:
             prompts = self._tokens.around([batch.row(i) for i in range(len(batch))])
         else:
             prompts = self._tokens.prompts(self.space.texts(batch))
         longest, window = max(map(len, prompts)), self.reader.window
         if window is not None and longest + self.decoding.max_new > window:
-            raise Unfit(f"the prompt has {longest} tokens, which the window of {window} has no room for")
+            raise Unfit(f"the prompt has {longest} tokens, too many for the window of {window}")
         if not all(prompts):
             raise Unfit("the prompt has no tokens")
         return prompts
@@ -230,7 +240,7 @@ class CausalLM:
         return self._tokens.written(prompts, [row.tolist() for row in rows])
 
     def _token_ends(self, prompt: list[int], row: IntArray, text: str) -> IntArray:
-        """How many characters of ``text`` are there after each token (N,) of ``row``, which spells it."""
+        """Return how many characters of ``text`` are there after each of its tokens ``row`` (N,)."""
         ends = np.cumsum([len(self.vocabulary[token]) for token in row.tolist()])
         if not len(row) or ("\ufffd" not in text and ends[-1] == len(text)):
             return ends
@@ -244,35 +254,34 @@ class CausalLM:
         self, prompts: list[list[int]], wants: frozenset[str], choose: Choose, steps: int | None = None
     ) -> Decoded:
         steps = self.decoding.max_new if steps is None else steps
-        phrases = sorted(name for name in wants if name.startswith("phrase_gap/"))
-        gaps = None
-        if phrases:
+        record = Record(self.reader, self._writer.ends, steps, len(prompts), wants)
+        if wanted := phrases(wants):
             last = torch.tensor([prompt[-1] for prompt in prompts])
-            spelled = self._spelled(tuple(phrases))
-            gaps = CausalGaps(spelled, self.reader, self.sampler, last)
-        record = Record(
-            len(prompts), steps, self.reader.size, self.reader.width, self._writer.ends, wants,
-            partial(self._stopped, prompts) if self.decoding.stop else None, gaps,
-        )  # fmt: skip
-        self._writer.write(prompts, steps, choose, record)
-        return Decoded(record.tokens, record.logits, prompts, record, gaps)
+            record.gaps = CausalGaps(self._phrases(wanted), self.reader, self.sampler, last)
+        stopped = partial(self._stopped, prompts) if self.decoding.stop else None
+        self._writer.write(prompts, choose, record, stopped)
+        return Decoded(record.tokens, record.logits, prompts, record)
 
     def _stopped(self, prompts: list[list[int]], rows: Tensor, tokens: Tensor) -> Tensor:
-        """Which of the ``rows`` (b,) have written a stop string in ``tokens`` (T, b)."""
-        written = [row[row != PAD] for row in tokens.T.cpu().numpy()]
-        texts = self._texts([prompts[row] for row in rows.tolist()], written)
+        """Return which of the ``rows`` (b,) have written a stop string in ``tokens`` (T, b)."""
+        texts = self._texts([prompts[row] for row in rows.tolist()], _written(tokens))
         return torch.from_numpy(first_stop(texts, self.decoding.stop) < NEVER).to(tokens.device)
 
-    def _first_place(self, prompt: list[int], written: Tensor) -> str:
-        """The first part of the model whose output was not finite on a row."""
-        ids, peaks = prompt + written[written != PAD].tolist(), Peaks(1)
+    def _first_place(self, decoded: Decoded, row: int) -> str:
+        """Return the first part of the model whose output was not finite for a prompt."""
+        ids, peaks = decoded.prompt[row] + _written(decoded.tokens[:, [row]])[0].tolist(), Peaks(1)
         with watching(submodules(self.module), lambda name, _, output: peaks.add(name, output)):
             self.module(input_ids=torch.tensor([ids], device=self.reader.device))
         return str(peaks.trace()["nonfinite"][0]) or "in the batch only, not alone"
 
 
+def _written(tokens: Tensor) -> list[IntArray]:
+    """Return what was written in each column of tokens (T, B)."""
+    return [row[row != PAD] for row in tokens.T.cpu().numpy()]
+
+
 def _states(record: Record, written: IntArray) -> dict[str, FloatArray]:
-    """hidden_steps and hidden_mean; steps behind the end of a text are NaN."""
+    """Return hidden_steps and hidden_mean; steps after the end of a text are NaN."""
     going = torch.from_numpy(written != PAD).to(record.states.device)
     states = record.states.transpose(0, 1)  # (B, T, D)
     count = going.sum(dim=1, keepdim=True).clamp(min=1)

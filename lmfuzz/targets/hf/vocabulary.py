@@ -1,4 +1,4 @@
-"""What a causal language model's embeddings say of its tokens: which are alike, which it hardly learnt."""
+"""A causal language model's tokens by their embeddings: which are alike, and which it hardly learned."""
 
 import re
 from functools import cached_property
@@ -16,39 +16,45 @@ from lmfuzz.types import FloatArray, IntArray
 SHARE = 0.02  # of the ordinary tokens that the indicator makes suspicious, as in the paper
 NORM = "norm of the input embedding"
 DISTANCE = "cosine distance of the output embedding to unused tokens"
-LOGIT = "mean logit behind other tokens"
+LOGIT = "mean logit after other tokens"
 KINDS = ORDINARY, SPECIAL, PART, UNREACHABLE = ("ordinary", "special", "part of a character", "unreachable")
-_BLOCK = 16_384  # rows of an embedding that are looked at at once
-_ASKED = 16  # tokens asked for at once, always: what a matrix product rounds to depends on its size
-_BEFORE = 256  # tokens behind which the mean logit is taken
+_BLOCK = 16_384  # rows of an embedding in one matrix product
+_ASKED = 16  # tokens at once, always as many: what a matrix product rounds to depends on its size
+_BEFORE = 256  # tokens after which the mean logit is taken
 _NEVER = (0xC0, 0xC1, *range(0xF5, 0x100))  # bytes that UTF-8 never has
 _NEVER_NAMES = {name for byte in _NEVER for name in (chr(byte), f"<0x{byte:02X}>")}
 _RESERVED = re.compile(r"[<\[].*(unused|reserved|placeholder|dummy).*[>\]]", re.IGNORECASE)
-_ANCHORS = ("", "a", "\n", " ", "(", "\u00e9")  # what a token may stand behind
+_ANCHORS = ("", "a", "\n", " ", "(", "\u00e9")  # what may stand before a token
+
+
+def texts_of(tokens: Tokens, size: int) -> tuple[str, ...]:
+    """Return the text of each of ``size`` rows after others, (V,); '' if the row is not a token."""
+    return tokens.symbols + ("",) * (size - len(tokens.symbols))
 
 
 class Vocabulary:
-    """The tokens of a causal language model by their embeddings.
+    """Tell of each token of a causal language model what kind it is, and whether it is under-trained.
 
-    indicator: float32 (V,), low where a token is likely to be under-trained, after Land & Bartolo 2024,
-    "Fishing for Magikarp" (arXiv 2405.05417), section 2.2. With an output head of its own: the L2 norm of
-    the input embedding. With one that shares the input's weights: the cosine distance of the output
-    embedding to the mean one of tokens that are known to be ``unused``, which the authors list by hand for
-    each model, and which are found out here. The paper takes the first principal component off before, the
-    code that was published with it does not any more, nor does this: in small models unused tokens differ in
-    just that direction. (Measured on two models of 1 024 tokens, 215 of which training never showed: such a
-    token is lower than another in 99.9 and 100 % of pairs, in 74 and 86 % without the component.)
+    The ``indicator`` float32 (V,) is low if a token is likely to be under-trained, after Land & Bartolo 2024,
+    "Fishing for Magikarp" (arXiv 2405.05417), section 2.2. If the output head has weights of its own, it is
+    the L2 norm of the input embedding. If the head shares the input's weights, it is the cosine distance of
+    the output embedding to the mean one of tokens that are known to be ``unused``. The authors list these by
+    hand for each model; here they are found. The paper first removes the first principal component. The code
+    published with it no longer does, nor does this: in small models unused tokens differ in just that
+    direction. (Measured on two models of 1 024 tokens, 215 of which training never showed: such a token is
+    lower than another in 99.9 and 100 % of pairs, and in 74 and 86 % without the component.)
 
-    Where the weights are shared and no token is known to be unused, which the paper leaves open, it is the
-    mean logit of a token behind others (99.8 and 100 %; the norm is large there, so that it would be 0 %).
+    If the weights are shared and no token is known to be unused, a case that the paper leaves open, it is the
+    mean logit of a token after others (99.8 and 100 %; the norm is large there, so that it would give 0 %).
     """
 
     def __init__(self, reader: Reader, tokens: Tokens) -> None:
         self.reader, self.tokens = reader, tokens
+        self.texts = texts_of(tokens, reader.size)
         model: Any = reader.model
         self._input: Tensor = model.get_input_embeddings().weight.detach()
         output = getattr(model.get_output_embeddings(), "weight", None)
-        known = isinstance(output, Tensor) and output.is_floating_point()  # a twin's may be rounded away
+        known = isinstance(output, Tensor) and output.is_floating_point()  # a twin's may be packed
         self._output: Tensor = output.detach()[: reader.size] if known else self._input  # type: ignore[union-attr]
         self._near: dict[int, dict[int, IntArray]] = {}  # count -> token -> neighbours (count,)
 
@@ -61,35 +67,26 @@ class Vocabulary:
 
     @cached_property
     def names(self) -> list[str | None]:
-        """The name of each row in the tokenizer, None where it has none."""
+        """The name of each row in the tokenizer, None if it has none."""
         return [self.tokens.tokenizer.id_to_token(i) for i in range(self.reader.size)]
 
     @cached_property
-    def texts(self) -> tuple[str, ...]:
-        """The text of each row behind others, (V,); '' where it is no token."""
-        known = self.tokens.symbols
-        return known + ("",) * (self.reader.size - len(known))
-
-    @cached_property
     def unused(self) -> IntArray:
-        """Rows int32 (N,) that no text trains: no tokens, bytes that UTF-8 never has, reserved names."""
-
-        def never(i: int, name: str | None) -> bool:
-            byte = name in _NEVER_NAMES and "\ufffd" in self.texts[i]
-            return name is None or byte or _RESERVED.fullmatch(name) is not None
-
-        return np.flatnonzero([never(i, name) for i, name in enumerate(self.names)]).astype(np.int32)
+        """Rows int32 (N,) that no text trains: not tokens, bytes that UTF-8 never has, reserved names."""
+        never = [
+            name is None or (name in _NEVER_NAMES and "\ufffd" in text) or bool(_RESERVED.fullmatch(name))
+            for name, text in zip(self.names, self.texts, strict=True)
+        ]
+        return np.flatnonzero(never).astype(np.int32)
 
     @cached_property
     def kinds(self) -> tuple[str, ...]:
-        """The kind of each row, (V,), one of ``KINDS``; a row of no token is unreachable.
+        """The kind of each row, (V,), one of ``KINDS``.
 
-        Unreachable is what the tokenizer never makes of the token's own text, whatever it stands behind.
+        A token is unreachable if the tokenizer never makes it from its own text, whatever stands before.
         """
-        special = {
-            *self.tokens.specials,
-            *(i for i, name in enumerate(self.names) if _RESERVED.fullmatch(name or "")),
-        }
+        reserved = {i for i, name in enumerate(self.names) if _RESERVED.fullmatch(name or "")}
+        special = self.tokens.specials | reserved
         kinds = [
             SPECIAL if i in special else PART if "\ufffd" in text else UNREACHABLE if not text else ORDINARY
             for i, text in enumerate(self.texts)
@@ -97,22 +94,21 @@ class Vocabulary:
         lost = [i for i, kind in enumerate(kinds) if kind == ORDINARY]
         for anchor in _ANCHORS:
             lost = self._lost(lost, anchor)
-        for i in lost:
-            kinds[i] = UNREACHABLE
-        return tuple(kinds)
+        lost_ones = frozenset(lost)
+        return tuple(UNREACHABLE if i in lost_ones else kind for i, kind in enumerate(kinds))
 
     @property
     def unspelled(self) -> IntArray:
-        """Rows int32 (N,) that no text leads to but one that names them: unused and special ones, too."""
+        """Rows int32 (N,) that only a text with their name leads to: unused and special ones included."""
         never = [kind in (SPECIAL, UNREACHABLE) for kind in self.kinds]
         return np.union1d(np.flatnonzero(never), self.unused).astype(np.int32)
 
     def _lost(self, ids: list[int], anchor: str) -> list[int]:
-        """Those of the tokens ``ids`` that their texts behind ``anchor`` are not spelled with."""
+        """Return the tokens among ``ids`` that their own texts, after ``anchor``, are not tokenized into."""
         encode = self.tokens.tokenizer.encode_batch_fast
         known = encode([anchor], add_special_tokens=False)[0].ids
-        spelled = encode([anchor + self.texts[i] for i in ids], add_special_tokens=False)
-        return [i for i, found in zip(ids, spelled, strict=True) if found.ids != [*known, i]]
+        found = encode([anchor + self.texts[i] for i in ids], add_special_tokens=False)
+        return [i for i, encoding in zip(ids, found, strict=True) if encoding.ids != [*known, i]]
 
     # -- under-trained ones --
 
@@ -123,10 +119,9 @@ class Vocabulary:
 
     @property
     def measure(self) -> str:
-        """What the indicator is."""
-        if not self.tied:
-            return NORM
-        return DISTANCE if len(self.unused) else LOGIT
+        """The name of what the indicator measures."""
+        shared = DISTANCE if len(self.unused) else LOGIT
+        return shared if self.tied else NORM
 
     @cached_property
     def norms(self) -> FloatArray:
@@ -135,8 +130,10 @@ class Vocabulary:
 
     @cached_property
     def indicator(self) -> FloatArray:
-        """See the class, float32 (V,)."""
-        return {NORM: lambda: self.norms, DISTANCE: self._distances, LOGIT: self._logits}[self.measure]()
+        """How well each token is trained, float32 (V,); see the class."""
+        if self.measure == NORM:
+            return self.norms
+        return self._distances() if self.measure == DISTANCE else self._logits()
 
     @torch.inference_mode()
     def _distances(self) -> FloatArray:
@@ -167,19 +164,19 @@ class Vocabulary:
 
     @cached_property
     def rare(self) -> IntArray:
-        """Whole texts among the tokens that the indicator makes suspicious, int32 (N,), the lowest first."""
+        """The suspicious tokens that are whole texts, int32 (N,), the lowest indicator first."""
         plain = np.array(self.tokens.plain, np.int32)
         ordered = plain[np.argsort(self.indicator[plain], kind="stable")]
         lowest = int((self.indicator[ordered] <= self.threshold).sum())
         return ordered[: max(1, lowest)]
 
-    # -- those that are alike --
+    # -- similar ones --
 
     def neighbours(self, symbols: IntArray, count: int) -> IntArray:
-        """The ``count`` tokens nearest to each of ``symbols`` (B,), int32 (B, count), nearest first.
+        """Return the ``count`` tokens nearest to each of ``symbols`` (B,), int32 (B, count), nearest first.
 
-        Near is a large cosine of the input embeddings; only whole texts are looked at, the token itself left
-        out, which stands where there are fewer. What was found is kept.
+        Near means a large cosine of the input embeddings. Only whole texts other than the token count; if
+        there are fewer than ``count``, the token itself fills up. Results are cached.
         """
         known = self._near.setdefault(count, {})
         new = [token for token in np.unique(symbols).tolist() if token not in known]
@@ -191,7 +188,7 @@ class Vocabulary:
 
     @torch.inference_mode()
     def _nearest(self, asked: list[int], count: int) -> IntArray:
-        """int32 (16, count); rows behind those asked for mean nothing."""
+        """Return int32 (16, count); rows beyond those asked for mean nothing."""
         device = self._input.device
         tokens = torch.tensor([*asked, *[asked[0]] * (_ASKED - len(asked))], device=device)
         wanted = self._directions(tokens)

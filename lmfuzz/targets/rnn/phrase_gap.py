@@ -1,20 +1,19 @@
-"""How far a recurrent model was from writing a phrase: the channel family ``phrase_gap/``.
+"""The distance of a recurrent model from writing a phrase: the channel family ``phrase_gap/``.
 
 The gap of a phrase at a place is the sum, over its symbols fed one by one from that place, of (largest
-logit among the symbols allowed there) - (largest logit of all), in nats: 0 means that decoding writes
-it, below 0 says how much is missing. With noise added to the logits the same holds for sampling with
-that noise. Two places are tried per row and phrase, and the better one counts: right after the prompt,
+logit among the symbols allowed there) - (largest logit of all), in nats: at 0 decoding writes the phrase,
+and a gap below 0 is what is missing. With noise added to the logits the same holds for sampling with
+that noise. Two places are tried per prompt and phrase, and the better one counts: right after the prompt,
 and the later place of the output at which the phrase's first symbol came closest to being written. The
-later one counts LATER nats less: every change of the prompt moves what stands there, so that rows
+later one counts LATER nats less: every change of the prompt moves what stands there, so that prompts
 that are near only there lead a search astray (of ten rare words, 4 were found in 100 000 executions
-without later places, 2 in 150 000 with them at par; single runs).
+without later places, 2 in 150 000 with both places counted alike; single runs).
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,7 +28,7 @@ LATER = 2.0  # nats
 
 @dataclass(frozen=True, slots=True)
 class Phrase:
-    """What the argument of a ``phrase_gap/`` channel says: flags f (fold case) and w (whole words)."""
+    """Hold the argument of a ``phrase_gap/`` channel: a text, and the flags fold (case) and whole (words)."""
 
     text: str
     fold: bool
@@ -37,7 +36,7 @@ class Phrase:
 
     @classmethod
     def parse(cls, channel: str) -> "Phrase":
-        """From ``phrase_gap/FLAGS/TEXT``; UsageError when the channel is written otherwise."""
+        """Return the phrase of ``phrase_gap/FLAGS/TEXT``; raise UsageError if it is written differently."""
         match = re.fullmatch("phrase_gap/([fw]*)/(.+)", channel, re.DOTALL)
         if match is None:
             raise UsageError(
@@ -47,28 +46,29 @@ class Phrase:
         return cls(text, "f" in flags, "w" in flags)
 
     def allowed(self, space: TextSpace) -> list[Tensor]:
-        """Per step the symbols (V,) bool that go on writing it; whole words: a boundary first and last."""
+        """Return the symbols (V,) bool allowed at each step, with a boundary at both ends of whole words.
 
-        def among(test: str, fold: bool) -> Tensor:
-            options = {test, test.lower(), test.upper()} if fold else {test}
-            return torch.tensor([symbol in options for symbol in space.symbols])
-
-        steps = [among(character, self.fold) for character in self.text]
-        missing = [c for c, step in zip(self.text, steps, strict=True) if not step.any()]
-        if missing:
-            raise UsageError(
-                f"the model cannot write the phrase {self.text!r}: its alphabet has no {missing[0]!r}"
-            )
+        Raises:
+            UsageError: The space has no symbol for one of the characters.
+        """
+        steps = []
+        for character in self.text:
+            options = {character, character.lower(), character.upper()} if self.fold else {character}
+            steps.append(torch.tensor([symbol in options for symbol in space.symbols]))
+            if not steps[-1].any():
+                raise UsageError(
+                    f"the model cannot write the phrase {self.text!r}: its alphabet has no {character!r}"
+                )
         return [boundary(space), *steps, boundary(space)] if self.whole else steps
 
 
 def boundary(space: TextSpace) -> Tensor:
-    """The symbols (V,) bool that end a word: all but letters, digits and the underscore."""
+    """Return the symbols (V,) bool that end a word: all but letters, digits and the underscore."""
     return torch.tensor([re.fullmatch(r"\w+", symbol) is None for symbol in space.symbols])
 
 
 class PhraseGaps:
-    """Gaps of W phrases for B rows at once, as B x W rows of one teacher-forced pass."""
+    """Compute the gaps of W phrases for B prompts at once, as B x W rows of one teacher-forced pass."""
 
     def __init__(
         self, channels: Sequence[str], space: TextSpace, stepper: Stepper, sampler: TokenSampler
@@ -85,29 +85,28 @@ class PhraseGaps:
         self._stepper, self._sampler = stepper, sampler
 
     def __call__(
-        self, last: IntArray, written: IntArray, scores: Tensor, states: States
+        self, last: IntArray, written: Tensor, scores: Tensor, states: States
     ) -> dict[str, FloatArray]:
-        """Channel -> gaps float32 (B,).
+        """Return the gaps float32 (B,) of each channel.
 
-        last: the last symbol (B,) of each prompt; written: the output (B, T); scores: (T, B, V), of which
-        it is the largest; states: what gave them, (T, B, ...).
+        Args:
+            last: The last symbol (B,) of each prompt.
+            written: The output (T, B).
+            scores: The scores (T, B, V) of which the output is the largest.
+            states: The states (T, B, ...) that gave the scores.
         """
-        before = torch.from_numpy(np.concatenate([last[:, None], written[:, :-1]], axis=1))
-        in_word = self._word_symbol[before.long()].T  # (T, B): the symbol before this place is in a word
+        before = torch.cat([torch.from_numpy(last).long()[None], written[:-1]])
+        in_word = self._word_symbol[before]  # (T, B): whether the symbol before this place is in a word
         places = torch.zeros((len(self.channels), len(last)), dtype=torch.int64)
-        never = torch.full(places.shape, -torch.inf)
-        gaps = self._score(places, in_word, scores, states, never)
-        later = self._later(in_word, scores)
-        if later is not None:
+        gaps = self._score(places, in_word, scores, states, torch.full(places.shape, -torch.inf))
+        if len(scores) > 1:
+            later = self._later(in_word, scores)
             others = self._score(later, in_word, scores, states, gaps + LATER)
             gaps = torch.maximum(gaps, others - LATER)
         return dict(zip(self.channels, gaps.numpy(), strict=True))
 
-    def _later(self, in_word: Tensor, scores: Tensor) -> Tensor | None:
-        """The place (W, B) after the first whose first symbol is closest to being written."""
-        steps = len(scores)
-        if steps < 2:
-            return None
+    def _later(self, in_word: Tensor, scores: Tensor) -> Tensor:
+        """Return the place (W, B) after the first whose first symbol is closest to being written."""
         top = scores.amax(dim=2)
         best = torch.zeros((len(self.channels), scores.shape[1]), dtype=torch.int64)
         for w, whole in enumerate(self.whole.tolist()):
@@ -116,22 +115,20 @@ class PhraseGaps:
             if whole:
                 gap = gap.masked_fill(in_word, -torch.inf)
             length = int(self.stops[w]) - 2 * int(whole)
-            stop = max(2, steps - length + 1)  # it has to fit into the output
+            stop = max(2, len(scores) - length + 1)  # it has to fit into the output
             best[w] = gap[1:stop].argmax(dim=0) + 1
         return best
 
     def _score(
         self, places: Tensor, in_word: Tensor, scores: Tensor, states: States, floor: Tensor
     ) -> Tensor:
-        """Gaps (W, B) of every phrase at its places (W, B); a pair at or below its ``floor`` stops."""
+        """Return the gaps (W, B) of phrases at their places (W, B); one at or below its ``floor`` stops."""
         phrases, rows = places.shape
         place = places.flatten()
         flat = place * rows + torch.arange(rows).repeat(phrases)  # into (T x B), phrase by phrase
-        hidden, cell, now = (
-            array.flatten(0, 1).index_select(0, flat) for array in (states[0], states[1], scores)
-        )
+        hidden, cell, now = (array.flatten(0, 1).index_select(0, flat) for array in (*states, scores))
         phrase = torch.arange(phrases).repeat_interleave(rows)
-        # A whole word needs its boundary first where the text before the place ends inside a word.
+        # A whole word needs its boundary first if the text before the place ends inside a word.
         at = (self.whole[phrase] & ~in_word.flatten()[flat]).long()
         stop, floor = self.stops[phrase], floor.flatten()
         pair, gaps = torch.arange(len(place)), torch.zeros(len(place))

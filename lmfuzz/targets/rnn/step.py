@@ -3,10 +3,10 @@
 Layer 0's input projection is folded into a table of one row per symbol, and every further layer is
 one matrix product from the adjacent columns [hidden below | own hidden] of a single buffer.
 
-A model in float16 or bfloat16 keeps its states, and the results of every product, in that type; logits
-are then shown as float32. Products of float16 are taken in float64 and rounded: torch's own kernel for
-them is 60 times as slow on a processor without such instructions, and in float32, whose kernels differ
-with the number of rows, a row would be rounded otherwise alone than in a batch (4 of 400 texts changed).
+A model in float16 or bfloat16 keeps its states, and the results of every product, in that type; its logits
+become float32. Products of float16 are computed in float64 and rounded: torch's own kernel for them is 60
+times as slow on a processor without such instructions, and float32, whose kernels differ with the number
+of rows, would round a row differently alone than in a batch (4 of 400 texts changed).
 """
 
 import torch
@@ -18,7 +18,7 @@ States = tuple[Tensor, Tensor]  # hidden and cell, each (..., layers x width); a
 
 
 class Stepper:
-    """Advances the states of up to B rows through a CharRNN, and writes logits on demand."""
+    """Advance the states of up to B rows through a CharRNN, and write logits on demand."""
 
     def __init__(self, model: CharRNN) -> None:
         config = model.config
@@ -49,13 +49,13 @@ class Stepper:
         self.readout_bias = model.output.bias.detach().to(self._products)
 
     def start(self, rows: int) -> States:
-        """The zero state of ``rows`` rows: hidden and cell, each (rows, layers x width)."""
+        """Return the zero state: hidden and cell, each (rows, layers x width)."""
         size = rows, self.layers * self.width
         hidden = torch.zeros(size, dtype=self.dtype)
         return hidden, torch.zeros(size if self.lstm else (rows, 0), dtype=self.dtype)
 
     def logits(self, hidden: Tensor, out: Tensor | None = None) -> Tensor:
-        """Logits float32 (B, V) of the state ``hidden`` (B, layers x width)."""
+        """Return the logits float32 (B, V) of the states ``hidden`` (B, layers x width)."""
         top = hidden[:, -self.width :]
         if self.exact:
             return torch.addmm(self.readout_bias, top, self.readout, out=out)
@@ -63,7 +63,7 @@ class Stepper:
         return logits if out is None else out.copy_(logits)
 
     def step(self, symbols: Tensor, hidden: Tensor, cell: Tensor) -> None:
-        """Read ``symbols`` (B,) and change ``hidden`` and ``cell`` in place."""
+        """Read ``symbols`` (B,), and change ``hidden`` and ``cell`` in place."""
         width, products = self.width, self._products
         below = torch.index_select(self.table, 0, symbols)
         for i in range(self.layers):

@@ -1,31 +1,36 @@
-"""Compressed twins of a torch module: cast, rounded, pruned or quantised, and shown to differ from it."""
+"""Compressed twins of a torch module: cast, rounded, pruned or quantized, and checked to differ from it."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
-from copy import copy, deepcopy
+from collections.abc import Callable, Collection, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.nn.utils import prune
+from torch.utils import _pytree as pytree
 
-from lmfuzz.errors import UsageError, one_line
+from lmfuzz.errors import UsageError, explaining
 from lmfuzz.targets.rnn.model import CharRNN
+from lmfuzz.targets.torch_module import Called
 from lmfuzz.targets.twins import recipes
 from lmfuzz.targets.twins.kernels import pack_dynamic, pack_torchao
-from lmfuzz.targets.twins.layers import RECURRENT, channels_first, is_turned, kind, tied, weights
+from lmfuzz.targets.twins.layers import RECURRENT, channels_first, is_linear, kind, tied, weights
 from lmfuzz.targets.twins.recipes import GROUP, SMALLEST, Recipe, read
+from lmfuzz.text import plural
 
 
 @dataclass(frozen=True, slots=True)
 class Twin:
-    """A compressed copy of a module.
+    """Hold a compressed copy of a module.
 
-    recipe: in canonical spelling. converted: the parts that changed, such as ``conv1 (Conv2d)``. words:
-    one line for a person, what was converted, how, and what was left alone.
+    Attributes:
+        module: The copy.
+        recipe: The recipe in its canonical form.
+        converted: The parts that changed, such as ``conv1 (Conv2d)``.
+        words: One line for a person: what was converted, how, and what was left alone.
     """
 
     module: nn.Module
@@ -34,43 +39,30 @@ class Twin:
     words: str
 
 
-class Called(nn.Module):
-    """A module to be called only: a CharRNN that is more than its weights, or one that takes no hooks."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, *inputs: Any) -> Any:
-        """What the module gives."""
-        return self.module(*inputs)
-
-    def __getattr__(self, name: str) -> Any:
-        told = name in ("alphabet", "config", "shape")  # what targets ask a module
-        return getattr(self.module, name) if told else super().__getattr__(name)
-
-
 @torch.no_grad()
 def make_twin(module: nn.Module, recipe: str) -> Twin:
     """Make the twin of ``module`` that ``recipe`` (see recipes.py) names; the module stays as it is.
 
-    It takes and gives float32, and its ``state_dict()`` holds the converted weights. A CharRNN's twin is
-    a CharRNN, of half precision with fp16 and bf16; where its layers run in another way (tflite, dynamic,
-    torchao) it is a Called. But for a cast, a layer whose weight is an embedding's is left alone.
-    UsageError when there is no such recipe, it cannot be followed, or it changes no tensor.
+    The twin takes and gives float32, and its ``state_dict()`` holds the converted weights. A CharRNN's twin
+    is a CharRNN, in half precision with fp16 and bf16; if its layers run differently (tflite, dynamic,
+    torchao) it is a Called. A layer that shares its weight with an embedding is only ever cast.
+
+    Raises:
+        UsageError: There is no such recipe, the module cannot follow it, or it changes no tensor.
     """
     chosen = read(recipe)
     if isinstance(chosen, recipes.AtRunTime) and isinstance(module, torch.jit.ScriptModule):
         raise UsageError(f"{chosen} changes how layers run, which TorchScript forbids; give a Python module")
-    if packed := {type(weight.data) for weight in module.parameters()} - {Tensor}:
-        packs = _listed(sorted(one.__name__ for one in packed))
-        raise UsageError(f"{chosen}: this {kind(module)} is quantised already ({packs}); give one of floats")
+    if packed := {type(weight.data).__name__ for weight in module.parameters()} - {"Tensor"}:
+        names = ", ".join(sorted(packed))
+        raise UsageError(f"{chosen}: this {kind(module)} is already quantized ({names}); give one of floats")
     twin = _copy(module, chosen)
     found, spared = _compress(twin, chosen)
     before, after = _state(module), _state(twin)
-    changed = {name: old for name, old in before.items() if _differs(old, after.get(name))}
+    changed = {name: old for name, old in before.items() if not _equal(old, after.get(name))}
     if not changed:
-        none = " but ".join(["and there are none", *([_listed(_excused(module, spared))] if spared else [])])
+        alone = ", ".join(f"{name or kind(module)} ({reason})" for name, reason in spared.items())
+        none = "and there are none" + (f" but {alone}" if alone else "")
         why = f"whose tensors ({found}) stay as they were" if found else none
         raise UsageError(
             f"{chosen} changes nothing in this {kind(module)}: it looks for {chosen.seeks}, {why}"
@@ -82,7 +74,7 @@ def make_twin(module: nn.Module, recipe: str) -> Twin:
 
 
 def _compress(twin: nn.Module, recipe: Recipe) -> tuple[int, dict[str, str]]:
-    """Follows a recipe in place; how many layers or tensors it changed, and why it spared which layers."""
+    """Follow a recipe in place; return how many layers or tensors changed, and why which were spared."""
     if isinstance(recipe, recipes.Cast):
         _narrow(twin, getattr(torch, recipe.dtype))
         return 0, {}
@@ -91,19 +83,17 @@ def _compress(twin: nn.Module, recipe: Recipe) -> tuple[int, dict[str, str]]:
         return pack_dynamic(twin, spared), spared
     if isinstance(recipe, recipes.TorchAO):
         found, uneven = pack_torchao(twin, recipe.scheme, spared)
-        return found, spared | dict.fromkeys(sorted(uneven), f"inputs no multiple of {GROUP}")
+        return found, spared | dict.fromkeys(sorted(uneven), f"inputs not a multiple of {GROUP}")
     return _convert(twin, recipe, spared), spared
 
 
 def _copy(module: nn.Module, recipe: Recipe) -> nn.Module:
-    """A deep copy in which tensors that share memory still do."""
-    try:
+    """Return a deep copy in which tensors that share memory still do."""
+    with explaining(f"{recipe}: this {kind(module)} cannot be copied", UsageError):
         twin = deepcopy(module)
-    except Exception as error:
-        raise UsageError(f"{recipe}: this {kind(module)} cannot be copied: {one_line(error)}") from error
     shared: dict[object, Tensor] = {}
     for old, new in zip(module.parameters(), twin.parameters(), strict=True):
-        if place := old.data_ptr():  # none on meta, or where there are no numbers
+        if place := old.data_ptr():  # 0 on meta, or if there are no numbers
             new.data = shared.setdefault((place, old.shape, old.stride()), new.data)
     return twin
 
@@ -112,10 +102,10 @@ def _copy(module: nn.Module, recipe: Recipe) -> nn.Module:
 
 
 def rounded(rows: Tensor, bits: int) -> Tensor:
-    """The nearest of 2**bits - 1 levels, symmetric about 0, for each number of ``rows`` (..., N).
+    """Return the nearest of 2**bits - 1 levels, symmetric about 0, for each number of ``rows`` (..., N).
 
-    A row's levels reach its largest magnitude. In double precision that one is met exactly, so that
-    rounding again changes nothing.
+    A row's levels reach its largest magnitude, exactly in double precision, so that rounding again changes
+    nothing.
     """
     exact = rows.double()
     step = exact.abs().amax(dim=-1, keepdim=True) / (2 ** (bits - 1) - 1)
@@ -124,7 +114,7 @@ def rounded(rows: Tensor, bits: int) -> Tensor:
 
 
 def _convert(twin: nn.Module, recipe: Recipe, spared: Collection[str]) -> int:
-    """Changes the weights that the recipe is for in place; how many tensors these are."""
+    """Change the weights that the recipe is for in place; return how many tensors these are."""
     change, seen = _change(recipe), set()
     for name, layer in twin.named_modules():
         if name in spared or (isinstance(recipe, recipes.TFLite) and not _hybrid(layer)):
@@ -140,13 +130,13 @@ def _convert(twin: nn.Module, recipe: Recipe, spared: Collection[str]) -> int:
             view.copy_(change(rows).reshape(view.shape))
         if isinstance(recipe, recipes.TFLite):
             axes = (-3, -2, -1) if isinstance(layer, nn.Conv2d) else (-1,)
-            hook = partial(_quantise_input, axes=axes, symmetric=recipe.activations == "symmetric")
+            hook = partial(_quantize_input, axes=axes, symmetric=recipe.activations == "symmetric")
             layer.register_forward_pre_hook(hook)
     return len(seen)
 
 
 def _change(recipe: Recipe) -> Callable[[Tensor], Tensor]:
-    """What becomes of a weight tensor, as rows (channels, inputs)."""
+    """Return what changes a weight tensor, given as rows (channels, inputs)."""
     match recipe:
         case recipes.Int8("channel"):
             return partial(rounded, bits=8)
@@ -164,21 +154,19 @@ def _in_groups(rows: Tensor) -> Tensor:
     return rounded(wide.view(len(rows), -1, GROUP), 4).flatten(1)[:, : rows.shape[1]]
 
 
-# --- TFLite's hybrid kernels: activations are quantised, too ---
+# --- TFLite's hybrid kernels: activations are quantized, too ---
 
 
 def _hybrid(layer: nn.Module) -> bool:
-    """Whether TFLite would quantise a layer; attention's output layer is never called, so takes no hook."""
-    if isinstance(layer, NonDynamicallyQuantizableLinear):
-        return False
-    fits = isinstance(layer, nn.Linear | nn.Conv2d) or is_turned(layer)
+    """Return whether TFLite would quantize a layer."""
+    fits = is_linear(layer) or isinstance(layer, nn.Conv2d)
     return fits and layer.weight.numel() >= SMALLEST  # type: ignore[operator]
 
 
-def _quantise_input(
+def _quantize_input(
     _: nn.Module, inputs: tuple[Tensor, ...], axes: tuple[int, ...], symmetric: bool
 ) -> tuple[Tensor, ...]:
-    """The input of a hybrid layer on the 8-bit levels of each example's own range, which includes 0."""
+    """Return a hybrid layer's input on the 8-bit levels of each example's own range, which includes 0."""
     x, *rest = inputs
     with torch.no_grad():
         if symmetric:
@@ -196,24 +184,20 @@ def _quantise_input(
 
 
 def _narrow(twin: nn.Module, dtype: torch.dtype) -> None:
-    """Casts weights and buffers, but for the frequencies of rotary positions.
+    """Cast weights and buffers, except the frequencies of rotary positions.
 
     transformers keeps those in float32, too: rounded, they would turn late symbols to other places.
     """
-    kept = [
-        (part, name, buffer)
-        for part in twin.modules()
-        for name, buffer in part.named_buffers(recurse=False)
-        if name.endswith("inv_freq")
-    ]
+    kept = {name: buffer for name, buffer in twin.named_buffers() if name.endswith("inv_freq")}
     twin.to(dtype)
-    for part, name, buffer in kept:
-        setattr(part, name, buffer)
+    for name, buffer in kept.items():
+        part, _, attribute = name.rpartition(".")
+        setattr(twin.get_submodule(part), attribute, buffer)
 
 
 def _framed(twin: nn.Module, recipe: Recipe) -> nn.Module:
-    """The twin as its caller needs it; the decoder of CharRNNs looks after precisions itself."""
-    if isinstance(twin, CharRNN):  # the decoder would step by its weights alone
+    """Return the twin as its caller needs it; the decoder of CharRNNs handles precisions itself."""
+    if isinstance(twin, CharRNN):  # the decoder would use its weights alone
         return Called(twin) if isinstance(recipe, recipes.AtRunTime) else twin
     if isinstance(recipe, recipes.Cast):
         if isinstance(twin, torch.jit.ScriptModule):  # takes no hooks
@@ -225,21 +209,20 @@ def _framed(twin: nn.Module, recipe: Recipe) -> nn.Module:
 
 
 def _cast_inputs(_: nn.Module, inputs: Any, named: Any, dtype: torch.dtype) -> tuple[Any, Any]:
-    if "attention_mask" in named:
-        named = {**named, "attention_mask": _bounded(named["attention_mask"], torch.finfo(dtype))}
-    return _cast(inputs, dtype), _cast(named, dtype)
+    """Cast the inputs; the lowest finite number of a mask becomes one of the new precision, too.
 
-
-def _bounded(mask: Any, info: torch.finfo) -> Any:
-    """A mask, or a dictionary of some, whose lowest finite number is one in the precision to come, too.
-
-    A row that masks all would be NaN with -inf, and NaN times nothing is NaN for those that mask it.
+    As -inf it would make NaN of a row that masks everything, and of those that mask it, since NaN times 0
+    is NaN.
     """
-    if isinstance(mask, dict):
-        return {name: _bounded(one, info) for name, one in mask.items()}
-    if isinstance(mask, Tensor) and mask.is_floating_point():
-        return mask.where(mask.isinf(), mask.clamp(min=info.min))
-    return mask
+
+    def bound(mask: Tensor) -> Tensor:
+        if not mask.is_floating_point():
+            return mask
+        return mask.where(mask.isinf(), mask.clamp(min=torch.finfo(dtype).min))
+
+    if "attention_mask" in named:
+        named = {**named, "attention_mask": pytree.tree_map_only(Tensor, bound, named["attention_mask"])}
+    return _cast(inputs, dtype), _cast(named, dtype)
 
 
 def _cast_output(_: nn.Module, __: Any, output: Any) -> Any:
@@ -247,18 +230,8 @@ def _cast_output(_: nn.Module, __: Any, output: Any) -> Any:
 
 
 def _cast(value: Any, dtype: torch.dtype) -> Any:
-    """Floating tensors in another precision, also those in tuples, lists and dictionaries."""
-    if isinstance(value, Tensor):
-        return value.to(dtype) if value.is_floating_point() else value
-    if isinstance(value, dict):
-        cast = copy(value)
-        for key in list(cast):
-            cast[key] = _cast(cast[key], dtype)
-        return cast
-    if isinstance(value, tuple | list):
-        items = [_cast(item, dtype) for item in value]
-        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-    return value
+    """Return the same with floating-point tensors, also in tuples, lists and dictionaries, as ``dtype``."""
+    return pytree.tree_map_only(Tensor, lambda x: x.to(dtype) if x.is_floating_point() else x, value)
 
 
 # --- what changed, in words ---
@@ -268,14 +241,14 @@ def _state(module: nn.Module) -> dict[str, Tensor]:
     return {name: value for name, value in module.state_dict().items() if isinstance(value, Tensor)}
 
 
-def _differs(old: Tensor, new: Tensor | None) -> bool:
-    return new is None or old.dtype != new.dtype or not torch.equal(old, new)
+def _equal(old: Tensor, new: Tensor | None) -> bool:
+    return new is not None and old.dtype == new.dtype and torch.equal(old, new)
 
 
 def _account(
     module: nn.Module, changed: Mapping[str, Tensor], recipe: Recipe, spared: Mapping[str, str]
 ) -> tuple[tuple[str, ...], str]:
-    """The parts that changed, and one line that tells what was done to them and what was left alone."""
+    """Return the parts that changed, and one line that tells what was done and what was left alone."""
     places = {name.rpartition(".")[0] for name in changed}
     converted: list[str] = []
     done: Counter[str] = Counter()
@@ -287,39 +260,24 @@ def _account(
         if name in places:
             converted.append(f"{name} ({what})" if name else what)
             done[what] += count
-            left["biases"] |= not own <= changed.keys()
-        elif own and name not in spared:
+            if not own <= changed.keys():
+                left["biases"] = 0
+        elif name in spared:
+            left[f"{what} ({spared[name]})"] += count
+        elif own:
             left[what] += count
     label, how = recipe.words(str(next(iter(changed.values())).dtype).removeprefix("torch."))
-    tensors = len({tensor.data_ptr() for tensor in changed.values()})
-    kinds, layers = _listed(f"{count} {what}" for what, count in done.items()), done.total()
-    words = f"{label}: {tensors} tensor{'s'[: tensors > 1]} of {kinds} layer{'s'[: layers > 1]} {how}"
-    alone = [what if what == "biases" else f"{count} {what}" for what, count in left.items() if count]
-    if alone := [*alone, *_excused(module, spared)]:
-        words += f"; {_listed(alone)} left alone"
-    return tuple(converted), words
+    tensors = plural(len({tensor.data_ptr() for tensor in changed.values()}), "tensor")
+    words = f"{label}: {tensors} of {_listed(done)} {how}"
+    return tuple(converted), f"{words}; left alone: {_listed(left)}" if left else words
 
 
-def _excused(module: nn.Module, spared: Mapping[str, str]) -> list[str]:
-    """Layers that were left alone, with the reason: by name if it is one, else how many of which kind."""
-    groups: dict[tuple[str, str], list[str]] = {}
-    for name, reason in spared.items():
-        groups.setdefault((kind(module.get_submodule(name)), reason), []).append(name)
-    return [
-        f"{(names[0] or what) if len(names) == 1 else f'{len(names)} {what}'} ({reason})"
-        for (what, reason), names in groups.items()
-    ]
+def _listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} {what}" if count else what for what, count in counts.items())
 
 
 def _losses(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> str:
-    """How many numbers a cast has changed."""
+    """Return how many numbers a cast has changed, in words."""
     pairs = {old.data_ptr(): (old, after[name]) for name, old in before.items() if old.is_floating_point()}
     lost = sum(int((old != new.to(old.dtype)).sum()) for old, new in pairs.values())
-    total = sum(old.numel() for old, _ in pairs.values())
-    return f"; {lost} of {total} weights rounded" if lost else "; every weight is representable as it is"
-
-
-def _listed(words: Iterable[str]) -> str:
-    """``a, b and c``."""
-    *most, last = words
-    return f"{', '.join(most)} and {last}" if most else last
+    return f"; {lost} of {sum(old.numel() for old, _ in pairs.values())} weights rounded"

@@ -1,4 +1,4 @@
-"""Quantised kernels in the place of a module's float layers: torch's dynamic ones, or torchao's."""
+"""Quantized kernels instead of a module's float layers: torch's dynamic ones, or torchao's."""
 
 import logging
 import warnings
@@ -10,58 +10,63 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-from lmfuzz.errors import UsageError, one_line
-from lmfuzz.targets.twins.layers import is_turned
+from lmfuzz.errors import UsageError, explaining, extra
+from lmfuzz.targets.twins.layers import is_linear, is_turned
 from lmfuzz.targets.twins.recipes import GROUP
 
 
 def pack_dynamic(module: nn.Module, spared: Collection[str]) -> int:
-    """Puts torch's dynamic int8 layers in the place of Linear, LSTM, GRU and Conv1D; how many.
+    """Replace Linear, LSTM, GRU and Conv1D by torch's dynamic int8 layers, and return how many.
 
-    The layers called ``spared`` stay as they are. UsageError when torch has none, or cannot, or they could
-    not run: they take float32 on the CPU.
+    The layers named in ``spared`` stay as they are.
+
+    Raises:
+        UsageError: torch has no such layers, cannot convert the module, or they could not run: they take
+            float32 on the CPU.
     """
-    try:
-        from torch.ao.nn.quantized import dynamic
-        from torch.ao.quantization import default_dynamic_qconfig, quantize_dynamic
-    except ImportError:
-        raise UsageError("dynamic is gone from this version of torch; use int8 or tflite") from None
     floats = (weight for weight in module.parameters() if weight.is_floating_point())
     kept = {f"{weight.dtype} on {weight.device.type}" for weight in floats}
     if wrong := sorted(kept - {"torch.float32 on cpu"}):
         raise UsageError(
             f"dynamic: torch's layers take float32 on the CPU, not {', '.join(wrong)}; use torchao"
         )
+    try:
+        dynamic = import_module("torch.ao.nn.quantized.dynamic")
+        quantization = import_module("torch.ao.quantization")
+    except ImportError:
+        raise UsageError("this version of torch no longer has dynamic; use int8 or tflite") from None
     turned = _unfold(module, spared)
     how: dict[Any, Any] = {
-        **dict.fromkeys((nn.Linear, nn.LSTM, nn.GRU), default_dynamic_qconfig),
+        **dict.fromkeys((nn.Linear, nn.LSTM, nn.GRU), quantization.default_dynamic_qconfig),
         **dict.fromkeys(spared),  # a name counts for more than a kind
     }
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of deprecation
-        try:
-            quantize_dynamic(module, how, inplace=True)  # type: ignore[no-untyped-call]
-        except Exception as error:
-            raise UsageError(f"dynamic: torch cannot quantise this module: {one_line(error)}") from error
-    kinds = dynamic.Linear | dynamic.LSTM | dynamic.GRU
+    with quiet(), explaining("dynamic: torch cannot quantize this module", UsageError):
+        quantization.quantize_dynamic(module, how, inplace=True)
+    kinds = (dynamic.Linear, dynamic.LSTM, dynamic.GRU)
     packed = {name: layer for name, layer in module.named_modules() if isinstance(layer, kinds)}
     return _keep_state(module, packed, turned)
 
 
 def pack_torchao(module: nn.Module, scheme: str, spared: Collection[str]) -> tuple[int, set[str]]:
-    """Gives Linear and Conv1D layers torchao's quantised weights; how many, and which do not divide.
+    """Give Linear and Conv1D layers torchao's quantized weights.
 
-    ``scheme`` is one of the recipe's; the layers called ``spared`` stay as they are, and so do those of int4
-    whose inputs are no multiple of 32, the names that are returned. UsageError when torchao is missing
-    or cannot, or a weight is not finite.
+    Args:
+        module: The module, which is changed in place.
+        scheme: The recipe's: int8, int8dq or int4.
+        spared: The names of layers that stay as they are.
+
+    Returns:
+        How many layers were converted, and the names of those that int4 leaves alone, since their inputs are
+        not a multiple of 32.
+
+    Raises:
+        UsageError: torchao is missing, or cannot convert the module, or a weight is not finite.
     """
-    quantize, config = _torchao(scheme)
     inputs = {
         name: _inputs(layer)
         for name, layer in module.named_modules(remove_duplicate=False)
-        if name not in spared and (name or not is_turned(layer))  # which cannot be put in its own place
+        if name not in spared and (name or not is_turned(layer))  # which cannot be replaced in itself
     }
     uneven = {name for name, count in inputs.items() if count % GROUP} if scheme == "int4" else set()
     turned = _unfold(module, {*spared, *uneven})
@@ -71,40 +76,24 @@ def pack_torchao(module: nn.Module, scheme: str, spared: Collection[str]) -> tup
     for name, layer in packed.items():
         if not layer.weight.isfinite().all():
             raise UsageError(f"torchao: {name or 'Linear'} has weights that are not finite")
-    try:
-        with quiet():
-            quantize(module, config, filter_fn=lambda _, name: name in packed)
-    except Exception as error:
-        raise UsageError(f"torchao cannot quantise this module: {one_line(error)}") from error
-    return _keep_state(module, packed, turned), uneven
-
-
-def _torchao(scheme: str) -> tuple[Any, Any]:
-    """The function of torchao that quantises, and its configuration of a scheme."""
-    try:
-        with quiet():
+    with quiet(), explaining("torchao cannot quantize this module", UsageError):
+        with extra("torchao"):
             import_module("torchao")
             ao = import_module("torchao.quantization")
-    except ModuleNotFoundError as error:
-        if error.name != "torchao":
-            raise UsageError(f"torchao cannot be imported: {one_line(error)}") from error
-        raise UsageError(
-            "the recipe torchao needs the package torchao, which is not installed: pip install"
-            " 'lmfuzz[torchao]'"
-        ) from None
-    except Exception as error:
-        raise UsageError(f"torchao cannot be imported: {one_line(error)}") from error
-    if scheme == "int4":
-        weights: Any = getattr(torch, scheme)
-        return ao.quantize_, ao.IntxWeightOnlyConfig(weight_dtype=weights, granularity=ao.PerGroup(GROUP))
-    config = ao.Int8WeightOnlyConfig if scheme == "int8" else ao.Int8DynamicActivationInt8WeightConfig
-    # Else it would set the precision of every float32 product in this process, the base's, too.
-    return ao.quantize_, config(set_inductor_config=False)
+        if scheme == "int4":
+            int4: Any = getattr(torch, scheme)
+            config = ao.IntxWeightOnlyConfig(weight_dtype=int4, granularity=ao.PerGroup(GROUP))
+        else:
+            kind = ao.Int8WeightOnlyConfig if scheme == "int8" else ao.Int8DynamicActivationInt8WeightConfig
+            # Else it would set the precision of every float32 product in this process, the base's, too.
+            config = kind(set_inductor_config=False)
+        ao.quantize_(module, config, filter_fn=lambda _, name: name in packed)
+    return _keep_state(module, packed, turned), uneven
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence: torchao reports kernels of other machines that it cannot load, and torch how it is used."""
+    """Silence logs and warnings: torchao's about kernels of other machines, torch's about its own use."""
     before = logging.root.manager.disable
     logging.disable(max(before, logging.WARNING))
     try:
@@ -116,14 +105,12 @@ def quiet() -> Iterator[None]:
 
 
 def _inputs(layer: nn.Module) -> int:
-    """How many numbers a layer for torchao takes; 0 for those of other kinds, and the output of attention."""
-    if isinstance(layer, nn.Linear) and not isinstance(layer, NonDynamicallyQuantizableLinear):
-        return layer.in_features
-    return len(layer.weight) if is_turned(layer) else 0  # type: ignore[arg-type]
+    """Return how many numbers a layer for torchao takes; 0 for other kinds."""
+    return layer.weight.shape[0 if is_turned(layer) else 1] if is_linear(layer) else 0  # type: ignore
 
 
 def _unfold(module: nn.Module, spared: Collection[str]) -> set[str]:
-    """Puts Linear in the place of GPT-2's Conv1D, which is quantised by nobody; the names of these."""
+    """Replace GPT-2's Conv1D, which no library quantizes, by Linear, and return their names."""
     turned = {
         name for name, layer in module.named_modules() if is_turned(layer) and name not in {"", *spared}
     }
@@ -137,7 +124,7 @@ def _unfold(module: nn.Module, spared: Collection[str]) -> set[str]:
 
 
 def _keep_state(module: nn.Module, packed: Mapping[str, nn.Module], turned: set[str]) -> int:
-    """Lets the module's state show what is packed as the base's does; how many layers these are."""
+    """Let the module's state show what is packed as the base's does; return how many layers these are."""
     for layer in packed.values():
         layer.register_forward_pre_hook(_present)
     hook = partial(_unpacked, packed=packed, turned=turned)
@@ -148,7 +135,7 @@ def _keep_state(module: nn.Module, packed: Mapping[str, nn.Module], turned: set[
 def _unpacked(
     _: nn.Module, state: dict[str, Any], prefix: str, __: Any, packed: Mapping[str, Any], turned: set[str]
 ) -> None:
-    """Puts float tensors under the names of the base's in the place of what is packed in a state."""
+    """Replace what is packed in a state by float tensors under the names of the base's."""
     for name, layer in packed.items():
         start = f"{prefix}{name}." if name else prefix
         for key in [key for key in state if key.startswith(start)]:
@@ -168,4 +155,4 @@ def _tensors(layer: Any) -> dict[str, Tensor | None]:
 
 
 def _present(_: nn.Module, __: tuple[Tensor, ...]) -> None:
-    """Does nothing; torch's fused encoder, which reads weights that are packed away, makes way for hooks."""
+    """Do nothing: with a hook torch's fused encoder, which reads weights that are packed, is not used."""

@@ -1,4 +1,4 @@
-"""How a twin is ordered: ``fp16``, ``int8:per=tensor``, ``prune:0.5``; targets/twins/compress makes it.
+"""The recipes of twins: ``fp16``, ``int8:per=tensor``, ``prune:0.5``; twins/compress.py makes them.
 
 Nothing here needs torch, so that a wrong recipe is refused before a model is loaded.
 """
@@ -18,10 +18,12 @@ SMALLEST = 1024  # weights in a tensor; TFLite leaves those with fewer in float
 
 @dataclass(frozen=True)
 class Recipe:
-    """A compression; ``str()`` is its canonical text, which the identities of twins hold.
+    """Describe a compression; ``str()`` is its canonical text, which the identities of twins hold.
 
-    seeks: what it looks for. label, how: what it is called, and what becomes of the tensors, for a person;
-    ``{kept}`` is the precision that they keep.
+    Attributes:
+        seeks: What it looks for.
+        label: What a person reads it is called.
+        how: What a person reads becomes of the tensors; ``{kept}`` is the precision that they keep.
     """
 
     seeks: ClassVar[str] = (
@@ -44,7 +46,7 @@ class Recipe:
 
 
 class Cast(Recipe):
-    """Weights and activations in another precision, which torch calls ``dtype``."""
+    """Cast weights and activations to the ``dtype`` of torch."""
 
     dtype: ClassVar[str]
     seeks = "floating-point weights of another precision"
@@ -52,38 +54,38 @@ class Cast(Recipe):
 
 
 class FP16(Cast):
-    """Weights and activations in float16."""
+    """Cast weights and activations to float16."""
 
     dtype, label = "float16", "fp16"
 
 
 class BF16(Cast):
-    """Weights and activations in bfloat16."""
+    """Cast weights and activations to bfloat16."""
 
     dtype, label = "bfloat16", "bf16"
 
 
 class AtRunTime(Recipe):
-    """What changes how layers run."""
+    """Change how layers run."""
 
 
 @dataclass(frozen=True)
 class Int8(Recipe):
-    """Weights rounded to 8 bits, computed in float32."""
+    """Round weights to 8 bits, and compute in float32."""
 
     per: Literal["channel", "tensor"] = "channel"
     label = "int8 per {per}"
 
 
 class Int4(Recipe):
-    """Weights rounded to 4 bits in groups of 32 inputs, computed in float32."""
+    """Round weights to 4 bits in groups of 32 inputs, and compute in float32."""
 
     label = f"int4 in groups of {GROUP}"
 
 
 @dataclass(frozen=True)
 class Round(Recipe):
-    """Weights of each tensor rounded to so many bits (round:4), computed in float32."""
+    """Round the weights of each tensor to some bits (round:4), and compute in float32."""
 
     bits: Annotated[int, Field(ge=2, le=16)]
     label = "{bits} bits per tensor"
@@ -91,7 +93,7 @@ class Round(Recipe):
 
 @dataclass(frozen=True)
 class Prune(Recipe):
-    """The smallest weights of each tensor set to zero (prune:0.5 for half of them)."""
+    """Set the smallest weights of each tensor to zero (prune:0.5 for half of them)."""
 
     share: Annotated[float, Field(gt=0, lt=1)]
     label, how = "l1 pruning", "with the smallest {share} of their weights set to zero"
@@ -99,7 +101,7 @@ class Prune(Recipe):
 
 @dataclass(frozen=True)
 class TFLite(AtRunTime):
-    """TFLite's hybrid int8: large weights per tensor, inputs per example."""
+    """Round as TFLite's hybrid int8: large weights per tensor, inputs per example."""
 
     activations: Literal["symmetric", "asymmetric"] = "symmetric"
     seeks = f"Linear, Conv2d and GPT-2's Conv1D layers with {SMALLEST} weights or more"
@@ -107,9 +109,9 @@ class TFLite(AtRunTime):
 
 
 class Dynamic(AtRunTime):
-    """torch's int8 kernels for Linear, LSTM and GRU, whose inputs share one range per batch.
+    """Use torch's int8 kernels for Linear, LSTM and GRU, whose inputs share one range per batch.
 
-    A row's result then depends on its neighbours.
+    A result then depends on the other inputs in the batch.
     """
 
     seeks = "Linear, LSTM, GRU and GPT-2's Conv1D layers inside the module"
@@ -118,7 +120,7 @@ class Dynamic(AtRunTime):
 
 @dataclass(frozen=True)
 class TorchAO(AtRunTime):
-    """torchao's kernels for Linear: weights in 8 bits, inputs, too (int8dq), or weights in 4 (int4)."""
+    """Use torchao's kernels for Linear: weights in 8 bits, inputs, too (int8dq), or weights in 4 (int4)."""
 
     scheme: Literal["int8", "int8dq", "int4"] = "int8"
     seeks = "Linear and GPT-2's Conv1D layers"
@@ -130,12 +132,9 @@ class TorchAO(AtRunTime):
         return f"torchao's {self.scheme}", f"rounded {how.get(self.scheme, f'in groups of {GROUP} inputs')}"
 
 
-_BUILT_IN = {
-    "fp16": "recipes:FP16", "bf16": "recipes:BF16", "int8": "recipes:Int8", "int4": "recipes:Int4",
-    "round": "recipes:Round", "prune": "recipes:Prune", "tflite": "recipes:TFLite",
-    "dynamic": "recipes:Dynamic", "torchao": "recipes:TorchAO",
-}  # fmt: skip
-RECIPES = Kind("recipe", "recipes", "lmfuzz.targets.twins", Recipe, _BUILT_IN)
+_BUILT_IN = (FP16, BF16, Int8, Int4, Round, Prune, TFLite, Dynamic, TorchAO)
+_TABLE = {one.__name__.lower(): f"recipes:{one.__name__}" for one in _BUILT_IN}
+RECIPES = Kind("recipe", "recipes", "lmfuzz.targets.twins", Recipe, _TABLE)
 
 
 def is_recipe(text: str) -> bool:
@@ -144,7 +143,7 @@ def is_recipe(text: str) -> bool:
 
 
 def read(text: str) -> Recipe:
-    """Return the recipe that ``text`` spells; UsageError says what is wrong with it."""
+    """Return the recipe that ``text`` names; raise UsageError if it is wrong."""
     call = parse(text)
     name, _, bare = call.name.partition(":")  # int8:tensor parses as if it were module:Class
     if bare:
