@@ -72,8 +72,7 @@ class Scan:
         """
         fine, said = self.indicators > self.vocabulary.threshold, self.probability >= LEAST
         never = np.isin(self.ids, self.vocabulary.unspelled)
-        found: list[str] = np.select([fine, said, never], [FINE, SUSPICIOUS, UNUSED], UNDER_TRAINED).tolist()
-        return found
+        return np.select([fine, said, never], [FINE, SUSPICIOUS, UNUSED], UNDER_TRAINED).tolist()
 
     @property
     def found(self) -> int:

@@ -17,7 +17,7 @@ View = Callable[[Campaign], AbstractContextManager[Observer]]
 Note = Callable[[str], object]
 
 
-def silent(campaign: Campaign) -> AbstractContextManager[Observer]:
+def silent(_: Campaign) -> AbstractContextManager[Observer]:
     """Show nothing while a campaign runs."""
     return nullcontext(Observer())
 

@@ -51,8 +51,7 @@ def check_names(spec: Spec, own: Own = NOTHING) -> None:
 
 def feature(spec: Spec) -> Feature:
     """Return the feature that coverage is measured in."""
-    made: Feature = FEATURES.build(_call(spec.feature))
-    return made
+    return FEATURES.build(_call(spec.feature))
 
 
 def objectives(spec: Spec, space: Space | None = None, own: Own = NOTHING) -> ObjectiveSet:

@@ -19,7 +19,7 @@ def stop_on_signal(stop: Callable[[], None]) -> Iterator[None]:
     before = {n: signal.getsignal(n) for n in signal.Signals if n.name in names}
     before = {n: old for n, old in before.items() if (n.name, old) != ("SIGHUP", signal.SIG_IGN)}
 
-    def first(number: int, frame: object) -> None:
+    def first(number: int, _: object) -> None:
         stop()
         signal.signal(number, before[signal.Signals(number)])
 

@@ -89,9 +89,7 @@ def replay(
 
 @options.command()
 @click.argument("model")
-@options.option(
-    "--top N", "The number of tokens to show. [default: 20]", type=click.IntRange(min=0), default=20
-)
+@options.option("--top N", "How many tokens to show. [default: 20]", type=click.IntRange(min=0), default=20)
 @options.LOADING_OPTIONS
 @options.ONLY_JSON
 def tokens(top: int, as_json: bool, **given: Any) -> None:

@@ -210,9 +210,7 @@ NEW = several(
     option("-o/--output DIR", "The directory of the campaign. [default: runs/DATE-TIME]", type=PATH), JSON
 )
 _AS_TWIN = _Text(_recipes, files=True)
-TWIN = option(
-    "--twin RECIPE|MODEL", "The twin, if it is not an argument.", "recipe", group=TEST, type=_AS_TWIN
-)
+TWIN = option("--twin RECIPE|MODEL", "The twin, if not an argument.", "recipe", group=TEST, type=_AS_TWIN)
 DOWNLOAD = option(
     "--download", "First download mnist or cifar10 into the folder LMFUZZ_DATA if it is missing.", group=TEST
 )

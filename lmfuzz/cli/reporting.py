@@ -14,10 +14,7 @@ from lmfuzz.text import escape
 @options.command()
 @click.argument("directories", metavar="DIRECTORY...", nargs=-1, required=True, type=options.PATH)
 @options.option(
-    "-o FILE",
-    "The file. [default: DIRECTORY/report.html, or comparison.html]",
-    "file",
-    type=options.PATH,
+    "-o FILE", "The file. [default: DIRECTORY/report.html, or comparison.html]", "file", type=options.PATH
 )
 def report(directories: tuple[Path, ...], file: Path | None) -> None:
     """Write a report of the campaign in DIRECTORY as one HTML file.

@@ -17,7 +17,7 @@ from lmfuzz.text import escape, plural, resume_command
 @options.command()
 @click.argument("file", type=options.PATH)
 @options.option(
-    "--jobs N", "How many campaigns run at a time. [default: one per core]", type=click.IntRange(min=1)
+    "--jobs N", "How many campaigns run at once. [default: a core each]", type=click.IntRange(min=1)
 )
 @options.option("-o/--output DIR", "The folder of the sweep. [default: runs/NAME of FILE]", type=options.PATH)
 def sweep(file: Path, jobs: int | None, output: Path | None) -> None:

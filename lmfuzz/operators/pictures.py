@@ -64,9 +64,7 @@ class OddBlur(ImageOperator):
 
     def __post_init__(self) -> None:
         if not (3 <= self.largest <= LARGEST_KERNEL and self.largest % 2):
-            raise UsageError(
-                f"largest must be an odd number between 3 and {LARGEST_KERNEL}, not {self.largest}"
-            )
+            raise UsageError(f"largest must be an odd number from 3 to {LARGEST_KERNEL}, not {self.largest}")
 
     def _values(self, rows: Batch, space: BoxSpace, context: MutationContext) -> Array:
         sizes = 1 + 2 * context.rng.integers((self.largest + 1) // 2, size=len(rows))

@@ -49,9 +49,7 @@ class Rare(ForKnownTokens):
 
 def _lexicon(context: MutationContext) -> Lexicon:
     if context.lexicon is None:
-        raise UsageError(
-            "neighbour and rare need a token model that shows its embeddings; use --operator havoc"
-        )
+        raise UsageError("neighbour and rare need a token model that shows embeddings; use --operator havoc")
     return context.lexicon
 
 

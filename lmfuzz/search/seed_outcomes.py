@@ -76,5 +76,4 @@ def outcomes_of(search: Any) -> SeedOutcomes | None:
     """Return what became of every seed, if the search tracks that; in 0.3.0 it was called ``trials``."""
     if isinstance(search, TracksSeeds):
         return search.outcomes
-    trials: SeedOutcomes | None = getattr(search, "trials", None)
-    return trials
+    return getattr(search, "trials", None)

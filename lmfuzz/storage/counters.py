@@ -50,8 +50,7 @@ class Tally:
     @property
     def yields(self) -> FloatArray:
         """Fruitful mutants in a thousand, for each operator (O,)."""
-        rates: FloatArray = 1000 * self.fruitful / self.mutants.clip(1)
-        return rates
+        return 1000 * self.fruitful / self.mutants.clip(1)
 
     def state(self) -> State:
         """Return all counts, for resume."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lmfuzz.types import Array, State
+from lmfuzz.types import State
 
 
 def encode(state: State) -> str:
@@ -32,5 +32,4 @@ def _unpacked(value: dict[str, Any]) -> Any:
     if "__array__" not in value:
         return value
     dtype, shape, packed = value["__array__"]
-    array: Array = np.frombuffer(base64.b64decode(packed), np.dtype(dtype)).reshape(shape).copy()
-    return array
+    return np.frombuffer(base64.b64decode(packed), np.dtype(dtype)).reshape(shape).copy()

@@ -103,8 +103,8 @@ class Store:
 
         The database becomes one plain file again, which can be read on a read-only disk.
         """
-        with suppress(sqlite3.Error):  # another process may be reading
-            self._db.execute("PRAGMA busy_timeout = 0")
+        with suppress(sqlite3.Error):  # another process may be reading for longer than this
+            self._db.execute("PRAGMA busy_timeout = 1000")
             self._db.execute("PRAGMA journal_mode = DELETE")
         self._db.close()
         self._lock.release()

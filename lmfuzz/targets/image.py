@@ -144,8 +144,7 @@ class ImageTarget:
         with np.errstate(invalid="ignore"):
             hundredths = np.rint(np.clip(share, 0, 1) * 100)
         places = np.where(np.isfinite(share), hundredths, 101).astype(np.int64)
-        texts: Array = self._names[label] + self._shares[places]
-        return texts
+        return self._names[label] + self._shares[places]
 
     # -- found out at the start --
 
@@ -271,5 +270,4 @@ def load_file(path: Path) -> nn.Module:
             return Exported(torch.export.load(io.BytesIO(path.read_bytes())))
         with warnings.catch_warnings():  # deprecated, but in use
             warnings.filterwarnings("ignore", "`torch.jit.load` is deprecated", DeprecationWarning)
-            module: nn.Module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
-            return module
+            return torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]

@@ -114,7 +114,7 @@ def own(found: Any, spec: Spec) -> Target:
     ``module`` or a ``model``, a recipe can make a twin of that, which is then run as any module is.
     """
     if isinstance(getattr(found, "info", None), TargetInfo):
-        return found  # type: ignore[no-any-return]
+        return found
 
     def members(*names: str) -> dict[str, Any]:
         return {name: getattr(found, name) for name in names if hasattr(found, name)}
@@ -125,8 +125,7 @@ def own(found: Any, spec: Spec) -> Target:
         shape = list(found.space.shape) if isinstance(found.space, BoxSpace) else []
         how = spec.model_copy(update={"shape": shape})
         more |= {"module": module, "like": lambda twin, name: _module(twin, name, how)}
-    made: Any = SimpleNamespace(info=TargetInfo(**members(*TargetInfo.__annotations__)), **more)
-    return made  # type: ignore[no-any-return]  # whatever it has, it has the members of a Target
+    return SimpleNamespace(info=TargetInfo(**members(*TargetInfo.__annotations__)), **more)
 
 
 def hugging_face(source: str, name: str, spec: Spec) -> Target:

@@ -90,9 +90,7 @@ class ModuleTarget(CharacterTarget):
     ) -> None:
         alphabet = getattr(module, "alphabet", getattr(getattr(module, "config", None), "alphabet", None))
         if alphabet is None:
-            raise TargetError(
-                f"{name}: the module has no alphabet; give it one as .alphabet, or pass alphabet='abc'"
-            )
+            raise TargetError(f"{name}: the module has no alphabet; set .alphabet, or pass alphabet='abc'")
         if len(alphabet) < 2 or len(set(alphabet)) < len(alphabet) or any(len(s) != 1 for s in alphabet):
             raise TargetError(f"{name}: the alphabet must be two or more characters, each of them once")
         super().__init__(module, alphabet, decoding, min_length, max_length)

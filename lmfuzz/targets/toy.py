@@ -81,8 +81,7 @@ def _in_place(batch: Batch, key: IntArray) -> IntArray:
     missing = max(0, len(key) - batch.data.shape[1])
     data = np.pad(np.where(inside, batch.data, -1), ((0, 0), (0, missing)), constant_values=-1)
     windows = np.lib.stride_tricks.sliding_window_view(data, len(key), axis=1)
-    best: IntArray = (windows == key).sum(axis=2).max(axis=1)
-    return best
+    return (windows == key).sum(axis=2).max(axis=1)
 
 
 def toy() -> Toy:

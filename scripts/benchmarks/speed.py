@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import IO
 
 import numpy as np
@@ -144,7 +145,7 @@ def watched(
     campaign: Campaign, store: Store, steps: int, slices: int, warm_up: int, against: Against
 ) -> list[Slice]:
     """A campaign in so many slices, as Stopwatch."""
-    with open(os.devnull, "w") as out:
+    with Path(os.devnull).open("w") as out:
         watch = Stopwatch(campaign, out, steps, slices, warm_up, against)
         campaign.run(store, watch)
     return watch.slices

@@ -335,7 +335,7 @@ def test_what_is_wrong_is_said_in_a_sentence(given: dict[str, Any], said: str) -
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        (Letters(), "has no alphabet; give it one as .alphabet, or pass alphabet='abc'"),
+        (Letters(), "has no alphabet; set .alphabet, or pass alphabet='abc'"),
         (
             len,
             "is neither a torch module, nor a function with a box of legal values (lmfuzz.on), nor a target",

@@ -28,13 +28,13 @@ def finding(output: str, span: tuple[int, int] | None, bucket: str = "regex/zoun
         "row": np.zeros(3, np.int32), "prompt": "p" * 90, "output": output, "label": "confirmed",
         "bucket": f"{bucket}: zounds",
     }  # fmt: skip
-    return cast(Finding, SimpleNamespace(**known))
+    return cast("Finding", SimpleNamespace(**known))
 
 
 def campaign() -> Campaign:
     count = len(OPERATORS)
     tally = Tally(640, 64, np.full(count, 160), np.arange(count))
-    return cast(Campaign, SimpleNamespace(
+    return cast("Campaign", SimpleNamespace(
         executor=SimpleNamespace(executions=123456, seconds=1.0), tally=tally, corpus=[1], archive=[1],
         kept=[1], budget=Budget.parse("200000x"), operators=OPERATORS, spec=Spec(budget="200000x"),
         calibration=Calibration(0.0, 1.0, 1.0, 1.0, 1.0),
@@ -89,5 +89,5 @@ def test_the_picture_cuts_no_word(width: int) -> None:
 
 def test_a_step_draws() -> None:
     assert "123456" in shown(
-        80, lambda s, _: (s.__enter__(), s.step(cast(Step, None)), s.__exit__(None, None, None))
+        80, lambda s, _: (s.__enter__(), s.step(cast("Step", None)), s.__exit__(None, None, None))
     )

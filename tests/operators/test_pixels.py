@@ -165,8 +165,8 @@ def test_texts_are_refused(name):
     ("make", "right"),
     [
         (lambda: Step(least=0.1, most=0.01), r"least must be less than most, 0.01, not 0.1"),
-        (lambda: GaussianBlur(largest=4), "largest must be an odd number between 3 and 31, not 4"),
-        (lambda: MedianBlur(largest=33), "largest must be an odd number between 3 and 31, not 33"),
+        (lambda: GaussianBlur(largest=4), "largest must be an odd number from 3 to 31, not 4"),
+        (lambda: MedianBlur(largest=33), "largest must be an odd number from 3 to 31, not 33"),
     ],
 )
 def test_nonsense_parameters_are_refused(make, right):

@@ -105,7 +105,7 @@ def test_a_row_that_is_full_loses_its_front():
 def test_what_they_need():
     rows = Batch.of([np.arange(3)])
     for operator in (Neighbour(), Rare()):
-        with pytest.raises(UsageError, match="a token model that shows its embeddings"):
+        with pytest.raises(UsageError, match="a token model that shows embeddings"):
             operator(rows, around(rows))
     characters = MutationContext(TextSpace(tuple("abc")), rows, np.random.default_rng(0))
     with pytest.raises(UsageError, match="--level token"):

@@ -100,11 +100,11 @@ def test_what_was_not_looked_for_is_not_said_to_be_missing(two: list[Path]) -> N
 
 def told(buckets: Sequence[Bucket] = (), **record: Any) -> Account:
     """What a comparison asks an account for."""
-    return cast(Account, SimpleNamespace(record=SimpleNamespace(**record), buckets=list(buckets)))
+    return cast("Account", SimpleNamespace(record=SimpleNamespace(**record), buckets=list(buckets)))
 
 
 def test_a_bucket_that_was_looked_for_in_vain_is_told_from_one_that_was_not() -> None:
-    finding = cast(Finding, SimpleNamespace(objective="crash"))
+    finding = cast("Finding", SimpleNamespace(objective="crash"))
     found = Bucket("crash: x", 3, [finding], [])
     some = [told([found], targets=["crash"]), told(targets=["crash", "y"]), told(targets=["y"])]
     assert comparison.hits(some) == [("crash: x", [3, 0, None])]

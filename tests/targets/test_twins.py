@@ -699,7 +699,7 @@ def test_a_base_of_half_precision_has_twins_of_that_precision(recipe):
 
 def test_torch_s_dynamic_layers_take_float32_alone():
     said = refused(mlp().bfloat16(), "dynamic")
-    assert said == "dynamic: torch's layers take float32 on the CPU, not torch.bfloat16 on cpu; use torchao"
+    assert said == "dynamic takes float32 layers on the CPU, not torch.bfloat16 on cpu; use torchao"
 
 
 def test_weights_that_are_made_anew_at_each_call_are_refused():

@@ -105,8 +105,7 @@ class Reader:
             raise UsageError(
                 f"{name} has {self.layers} layers; --layer takes 1 to {self.layers}, or 0 for the output head"
             )
-        hook: Callable[..., Any] = blocks[layer - 1].register_forward_hook
-        return hook
+        return blocks[layer - 1].register_forward_hook
 
     # -- tried out at the start --
 
@@ -163,8 +162,7 @@ class Reader:
 
 def _last(seen: Any) -> Tensor:
     """Return what a block reads or gives at the last place of each row."""
-    state: Tensor = (seen[0] if isinstance(seen, tuple) else seen)[:, -1]
-    return state
+    return (seen[0] if isinstance(seen, tuple) else seen)[:, -1]
 
 
 def pad(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -165,7 +165,7 @@ def _explaining(name: str, what: str) -> Iterator[None]:
             if sign in f"{type(error).__name__}: {error}":
                 raise TargetError(words.format(name=name)) from error
         raise TargetError(
-            f"the {what} of {name} cannot be loaded, it may be damaged: {one_line(error)}"
+            f"the {what} of {name} cannot be loaded; is it damaged? {one_line(error)}"
         ) from error
 
 

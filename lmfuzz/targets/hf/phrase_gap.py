@@ -46,7 +46,7 @@ def spellings(phrase: Phrase, tokens: Tokens) -> list[Spelling]:
             if ids := _inside(blank + text, tokens):
                 found.setdefault(ids, Spelling(ids, not blank and _in_word(text[0])))
     if not found:
-        raise UsageError(f"the model cannot write the phrase {phrase.text!r}: its tokenizer cannot spell it")
+        raise UsageError(f"the model cannot write {phrase.text!r}: its tokenizer cannot spell it")
     return list(found.values())
 
 

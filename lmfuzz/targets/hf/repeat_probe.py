@@ -79,5 +79,4 @@ class Repeating:
             logits, _, _ = self.reader.read(ids, None, keep=self.places)
         own = tokens[:, None, None].expand(-1, self.places, 1)
         # On a CPU this takes 60 % of the time of logsumexp, which makes several passes over the logits.
-        found: FloatArray = logits.softmax(dim=2).gather(2, own).amax(dim=(1, 2)).cpu().numpy()
-        return found
+        return logits.softmax(dim=2).gather(2, own).amax(dim=(1, 2)).cpu().numpy()

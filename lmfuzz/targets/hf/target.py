@@ -116,7 +116,7 @@ class CausalLM:
         This is teacher forcing, token by token as in ``decode``; logits after the end of a text mean nothing.
         """
 
-        def choose(step: int, logits: Tensor, rows: Tensor) -> Tensor:
+        def choose(step: int, _: Tensor, rows: Tensor) -> Tensor:
             return tokens[step, rows].clamp(min=0)
 
         prompts = prompt or self._prompts(batch)
@@ -180,7 +180,7 @@ class CausalLM:
         seed = int(rng.integers(2**62))
         generator = torch.Generator(self.reader.device).manual_seed(seed)
 
-        def choose(step: int, logits: Tensor, rows: Tensor) -> Tensor:
+        def choose(_: int, logits: Tensor, __: Tensor) -> Tensor:
             waits = torch.empty_like(logits).exponential_(generator=generator)  # as good as Gumbel noise
             return (torch.log_softmax(logits / temperature, dim=1) - waits.log()).argmax(dim=1)
 

@@ -207,5 +207,4 @@ class Vocabulary:
 
 
 def _joined(parts: list[Tensor]) -> FloatArray:
-    found: FloatArray = torch.cat(parts).cpu().numpy().astype(np.float32)
-    return found
+    return torch.cat(parts).cpu().numpy().astype(np.float32)

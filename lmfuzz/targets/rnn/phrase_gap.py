@@ -56,9 +56,7 @@ class Phrase:
             options = {character, character.lower(), character.upper()} if self.fold else {character}
             steps.append(torch.tensor([symbol in options for symbol in space.symbols]))
             if not steps[-1].any():
-                raise UsageError(
-                    f"the model cannot write the phrase {self.text!r}: its alphabet has no {character!r}"
-                )
+                raise UsageError(f"the model cannot write {self.text!r}: its alphabet has no {character!r}")
         return [boundary(space), *steps, boundary(space)] if self.whole else steps
 
 

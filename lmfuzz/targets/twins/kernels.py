@@ -28,9 +28,7 @@ def pack_dynamic(module: nn.Module, spared: Collection[str]) -> int:
     floats = (weight for weight in module.parameters() if weight.is_floating_point())
     kept = {f"{weight.dtype} on {weight.device.type}" for weight in floats}
     if wrong := sorted(kept - {"torch.float32 on cpu"}):
-        raise UsageError(
-            f"dynamic: torch's layers take float32 on the CPU, not {', '.join(wrong)}; use torchao"
-        )
+        raise UsageError(f"dynamic takes float32 layers on the CPU, not {', '.join(wrong)}; use torchao")
     try:
         dynamic = import_module("torch.ao.nn.quantized.dynamic")
         quantization = import_module("torch.ao.quantization")

@@ -148,5 +148,4 @@ def read(text: str) -> Recipe:
     name, _, bare = call.name.partition(":")  # int8:tensor parses as if it were module:Class
     if bare:
         call = replace(call, name=name, parameters=(("", bare), *call.parameters))
-    recipe: Recipe = RECIPES.build(call)
-    return recipe
+    return RECIPES.build(call)
