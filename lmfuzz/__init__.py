@@ -5,22 +5,16 @@ from importlib import import_module
 __version__ = "0.3.0"
 __path__.append(f"{__path__[0]}/compat")  # modules under the names that earlier versions gave them
 
-_PUBLIC = {  # what Python programs use -> the module that has it, which is loaded when it is asked for
-    "fuzz": "api.entry",
-    "diff": "api.entry",
-    "open": "api.entry",
-    "Result": "api.result",
-    "Finding": "types",
-    "Evidence": "types",
-    "Batch": "types",
-    "Target": "protocols",
-    "TextSpace": "inputs.spaces",
-    "BoxSpace": "inputs.spaces",
-    "on": "targets.function",
-    "UsageError": "errors",
-    "TargetError": "errors",
-    "DiskError": "errors",
+_MODULES = {  # those that have what Python programs use; they are loaded when it is asked for
+    "api.entry": ("fuzz", "diff", "open"),
+    "api.result": ("Result",),
+    "types": ("Finding", "Evidence", "Batch"),
+    "protocols": ("Target",),
+    "inputs.spaces": ("TextSpace", "BoxSpace"),
+    "targets.function": ("on",),
+    "errors": ("UsageError", "TargetError", "DiskError"),
 }
+_PUBLIC = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = sorted(_PUBLIC)
 
 

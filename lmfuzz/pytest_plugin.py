@@ -59,9 +59,7 @@ def lmfuzz_campaign(tmp_path: Path) -> Callable[..., Outcome]:
         try:
             result = fuzz(**given)
         except (UsageError, TargetError) as error:
-            wrong = printable(str(error))
-        else:
-            return Outcome(result.findings, result.directory, result.unjudged)
-        pytest.fail(f"lmfuzz: {wrong}", pytrace=False)
+            pytest.fail(f"lmfuzz: {printable(str(error))}", pytrace=False)
+        return Outcome(result.findings, result.directory, result.unjudged)
 
     return run

@@ -8,10 +8,12 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lmfuzz.errors import printable
-from lmfuzz.types import Finding
+
+if TYPE_CHECKING:
+    from lmfuzz.types import Finding
 
 WIDTH = 60  # characters of a text on a line
 MARKS = (">>>", "<<<")  # around the bad part of an output
@@ -143,7 +145,7 @@ def bucket_title(bucket: str) -> str:
     return escape(bucket)
 
 
-def mark(finding: Finding) -> tuple[str, str, str]:
+def mark(finding: "Finding") -> tuple[str, str, str]:
     """Return the output, escaped, as what is before, in and after its bad part; all before without one."""
     span, text = finding.evidence.span, finding.output
     if span is None or span[0] >= span[1]:
@@ -151,7 +153,7 @@ def mark(finding: Finding) -> tuple[str, str, str]:
     return escape(text[: span[0]]), escape(text[span[0] : span[1]]), escape(text[span[1] :])
 
 
-def excerpt(finding: Finding, width: int, least: int = 10) -> tuple[str, str, str]:
+def excerpt(finding: "Finding", width: int, least: int = 10) -> tuple[str, str, str]:
     """Return what ``mark`` does, cut to ``width``, with at least ``least`` characters on each side."""
     before, bad, after = mark(finding)
     if not bad:
@@ -162,13 +164,13 @@ def excerpt(finding: Finding, width: int, least: int = 10) -> tuple[str, str, st
     return before, bad if len(bad) <= width else bad[: width - 3] + "...", after
 
 
-def quote_output(finding: Finding, width: int = 0) -> str:
+def quote_output(finding: "Finding", width: int = 0) -> str:
     """Return the output in quotes, the bad part marked; with a width, cut to about that."""
     before, bad, after = excerpt(finding, width) if width else mark(finding)
     return f'"{before}{MARKS[0]}{bad}{MARKS[1]}{after}"' if bad else f'"{before}"'
 
 
-def finding_line(number: int, finding: Finding, width: int = WIDTH) -> str:
+def finding_line(number: int, finding: "Finding", width: int = WIDTH) -> str:
     """Return a finding on one line: its bucket, prompt and output, each text cut to ``width``."""
     return (
         f"finding {number}, {bucket_title(finding.bucket)} ({finding.label}): "

@@ -95,7 +95,7 @@ def test_the_detector_finds_what_it_says(checkout, monkeypatch, capsys):
 
 def test_no_command_is_only_talked_about():
     """All commands that there are stand in the README."""
-    assert {arguments[0] for arguments in COMMANDS} == set(cli.cli.commands)
+    assert {arguments[0] for arguments in COMMANDS} == set(cli.COMMANDS)
 
 
 class Letters(nn.Module):

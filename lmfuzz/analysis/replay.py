@@ -66,9 +66,7 @@ class Replay:
         """Raise UsageError unless all objectives are there, and the model can be given some input."""
         for number, finding in self.recorded.findings.items():
             if finding.objective not in self._objectives.targets:
-                raise UsageError(
-                    f"finding {number} is about {finding.objective}, which the objectives no longer look for"
-                )
+                raise UsageError(f"finding {number} is about {finding.objective}: no objective looks for it")
         fits = [self._fitted(*one) for one in self.recorded.inputs]
         if fits and all(isinstance(fit, str) for fit in fits):
             raise UsageError(f"the model cannot be given any of the campaign's inputs: {fits[0]}")

@@ -1,6 +1,5 @@
 """What Python programs call: ``lmfuzz.fuzz``, ``lmfuzz.diff`` and ``lmfuzz.open``."""
 
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from shutil import rmtree
@@ -22,7 +21,7 @@ from lmfuzz.targets.kinds import lent
 def fuzz(
     model: Any = "",
     *,
-    objectives: Sequence[Any] | None = None,
+    objectives: Any = None,
     seeds: Any = None,
     output: str | Path | None = None,
     tokenizer: Any = None,
@@ -38,7 +37,7 @@ def fuzz(
         model: what the command line accepts ('' is the bundled model), a ``torch.nn.Module`` that reads
             symbols (with its ``alphabet``) or images, a Hugging Face causal language model (with its
             ``tokenizer``), a function of tensors with ``lmfuzz.on``, or a ``lmfuzz.Target``.
-        objectives: what to look for: texts as on the command line, objects that are called as
+        objectives: what to look for, one or a list: texts as on the command line, objects that are called as
             ``detect(batch, trace)``, and functions of the output text that return a bool or a margin.
         seeds: prompts, and paths of files or folders; a text that names an existing file is a path.
         output: the directory of the campaign; if None, a temporary one that lives as long as the result.
@@ -61,8 +60,7 @@ def fuzz(
     if given.get("twin") is not None:
         given["twin"] = objects.model(given["twin"], "twin")
     if objectives is not None:
-        several = objectives if isinstance(objectives, list | tuple) else [objectives]
-        given["objectives"] = [objects.objective(one) for one in several]
+        given["objectives"] = objects.objectives(objectives)
     if seeds is not None:
         given["seeds"] = seed_names(seeds)
     spec, own = specs.resolve(given, {}, "the arguments"), objects.own
@@ -81,7 +79,7 @@ def fuzz(
     return result
 
 
-def diff(model: Any, twin: Any, *, objectives: Sequence[Any] | None = None, **more: Any) -> Result:
+def diff(model: Any, twin: Any, *, objectives: Any = None, **more: Any) -> Result:
     """Search for inputs that a model and its twin answer differently.
 
     Args:
@@ -107,7 +105,7 @@ def open(
     *,
     model: Any = None,
     twin: Any = None,
-    objectives: Sequence[Any] = (),
+    objectives: Any = (),
     tokenizer: Any = None,
     alphabet: str | None = None,
 ) -> Result:

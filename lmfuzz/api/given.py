@@ -1,7 +1,8 @@
 """Objects that Python programs may give in place of names: models, detectors and prompts."""
 
 import os
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -44,8 +45,14 @@ class Objects:
 
         return self._named(model, Given(model, self._tokenizer, self._alphabet))
 
-    def objective(self, objective: Any) -> str:
-        """Return what a spec calls an objective: a text unchanged, a detector by its name."""
+    def objectives(self, objectives: Any) -> list[str]:
+        """Return what a spec calls objectives, given as one or as a list."""
+        return list(
+            map(self._objective, objectives if isinstance(objectives, list | tuple) else [objectives])
+        )
+
+    def _objective(self, objective: Any) -> str:
+        """What a spec calls an objective: a text unchanged, a detector by its name."""
         if isinstance(objective, str):
             return objective
         if isinstance(objective, type) or not callable(objective):
@@ -55,9 +62,7 @@ class Objects:
 
     def _named(self, thing: Any, kept: Any) -> str:
         """A new name, under which ``kept`` is stored."""
-        own = getattr(thing, "__name__", None)
-        name = own if isinstance(own, str) else type(thing).__name__
-        plain = "".join(c for c in name if c.isalnum() or c == "_")
+        plain = re.sub(r"\W", "", str(getattr(thing, "__name__", type(thing).__name__)))
         free = (f"{PYTHON}{plain}" + (f"_{n}" if n > 1 else "") for n in range(1, len(self.own) + 2))
         name = next(name for name in free if name not in self.own)
         self.own[name] = kept
@@ -89,7 +94,7 @@ def _seed_name(seed: Any) -> str:
     return seed if named or (seed and len(seed) < 256 and Path(seed).exists()) else TEXT + seed
 
 
-def objects_of(spec: Spec, model: Any, twin: Any, objectives: Sequence[Any], objects: Objects) -> Own:
+def objects_of(spec: Spec, model: Any, twin: Any, objectives: Any, objects: Objects) -> Own:
     """Return the objects that a campaign was given, by the names that its spec has for them.
 
     Args:
@@ -107,8 +112,9 @@ def objects_of(spec: Spec, model: Any, twin: Any, objectives: Sequence[Any], obj
         if thing is not None:
             found[name] = objects.own.get(objects.model(thing, role))
     named = [text for text in spec.objectives if text.startswith(PYTHON)]
-    for name, objective in zip_longest(named[: len(objectives)], objectives, fillvalue=""):
-        found[name] = objects.own.get(objects.objective(objective))
+    called = objects.objectives(objectives)
+    pairs = zip_longest(named[: len(called)], called, fillvalue="")
+    found |= {name: objects.own.get(one) for name, one in pairs}
     if any(thing is None or not name.startswith(PYTHON) for name, thing in found.items()):
         kept = [name for name in (spec.model, spec.twin, *spec.objectives) if name.startswith(PYTHON)]
         had = ", ".join(name.removeprefix(PYTHON) for name in kept) or "none"

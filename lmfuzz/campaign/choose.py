@@ -16,17 +16,7 @@ from lmfuzz.objectives.combine import ObjectiveSet
 from lmfuzz.objectives.detectors import named
 from lmfuzz.operators import OPERATORS, suits
 from lmfuzz.plugins.grammar import Call, parse
-from lmfuzz.protocols import (
-    Bound,
-    Feature,
-    HasLexicon,
-    Lexicon,
-    Operator,
-    Sampler,
-    Search,
-    SearchContext,
-    Target,
-)
+from lmfuzz.protocols import Feature, HasLexicon, Lexicon, Operator, Sampler, Search, SearchContext, Target
 from lmfuzz.search import SEARCHES
 from lmfuzz.search.per_seed import PerSeed, traits_of
 from lmfuzz.spec import NOTHING, Own, Spec, own_object
@@ -128,7 +118,7 @@ def lexicon(target: Target) -> Lexicon | None:
     return target.lexicon if tokens and isinstance(target, HasLexicon) else None
 
 
-def bound(spec: Spec, space: Space, start: Batch) -> Bound | None:
+def bound(spec: Spec, space: Space, start: Batch) -> Edits | Linf | None:
     """Return how far inputs may be from their seeds; UsageError if the bound does not fit the space."""
     if spec.linf is not None:
         if not isinstance(space, BoxSpace):

@@ -13,7 +13,7 @@ from lmfuzz.analysis import summary as texts
 from lmfuzz.cli import options
 from lmfuzz.cli.console import say, tell, tell_json
 from lmfuzz.cli.exit_codes import FOUND, NOTHING
-from lmfuzz.errors import UsageError, nearest
+from lmfuzz.errors import UsageError
 from lmfuzz.storage.record import CampaignRecord
 from lmfuzz.text import finding_line
 
@@ -111,24 +111,3 @@ def tokens(top: int, as_json: bool, **given: Any) -> None:
     else:
         tell(scan.lines(top))
     sys.exit(FOUND if scan.found else NOTHING)
-
-
-@options.command("list")
-@options.kind_argument()
-def list_(kind: str | None) -> None:
-    """List the plug-ins to choose from, with their parameters."""
-    kinds = options.kinds()
-    if kind is not None and kind not in kinds:
-        known = nearest(kind, kinds) or f"; there are {', '.join(kinds)}"
-        raise UsageError(f"there is no list of {kind!r}{known}")
-    for name in [kind] if kind else kinds:
-        entries = kinds[name].describe()
-        if not entries and kind is None:
-            continue
-        click.secho(name, bold=True)
-        for entry in entries:
-            click.echo(f"  {entry.name:<13} {entry.line}")
-            for parameter in entry.parameters:
-                click.echo(f"  {'':<13}   {parameter}")
-        if not entries:
-            click.echo("  none are installed; a file or module of your own works too: file.py:name")

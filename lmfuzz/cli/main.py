@@ -2,24 +2,52 @@
 
 import sys
 import traceback
+from importlib import import_module
 from io import TextIOWrapper
 from typing import Any, NoReturn
 
 import click
 
 import lmfuzz
+from lmfuzz.cli.console import add_verbosity, verbosity
 from lmfuzz.cli.exit_codes import BUG, EXITS, INTERRUPTED, NOTHING, discard, fail, sentence
-from lmfuzz.cli.exporting import export
-from lmfuzz.cli.looking import list_, replay, show, tokens
-from lmfuzz.cli.options import add_verbosity, verbosity
-from lmfuzz.cli.refining import distil, shrink
-from lmfuzz.cli.reporting import report
-from lmfuzz.cli.searching import diff, fuzz, image, resume
-from lmfuzz.cli.sweeping import sweep, watch
+from lmfuzz.errors import UsageError, nearest
+
+COMMANDS = {  # name -> the module that has it, which is loaded when the command runs, and its help
+    "diff": ("searching", "Search for prompts that MODEL and its TWIN answer differently."),
+    "distil": ("refining", "Write the fewest inputs that cover the archive in DIRECTORY."),
+    "export": ("reporting", "Write the findings in DIRECTORY for other programs, or for people."),
+    "fuzz": ("searching", "Search for prompts on which MODEL misbehaves."),
+    "image": ("searching", "Search for images on which a classifier misbehaves."),
+    "list": ("listing", "List the plug-ins to choose from, with their parameters."),
+    "replay": ("looking", "Run the findings in DIRECTORY, or a single FINDING, again."),
+    "report": ("reporting", "Write a report of the campaign in DIRECTORY as one HTML file."),
+    "resume": ("searching", "Resume the campaign in DIRECTORY."),
+    "show": ("looking", "Show the campaign in DIRECTORY, or a single FINDING."),
+    "shrink": ("refining", "Shrink the findings in DIRECTORY, or a single FINDING."),
+    "sweep": ("sweeping", "Run and compare campaigns over the grid of settings in FILE."),
+    "tokens": ("looking", "Look for tokens that MODEL hardly saw in training."),
+    "watch": ("sweeping", "Follow the campaign in DIRECTORY, which another process runs."),
+}
 
 
 class _Commands(click.Group):
-    """A group that ends quietly if its output pipe is closed."""
+    """A group that loads its commands when they run, and ends quietly if its output pipe is closed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            if ctx.resilient_parsing:  # a shell completes it
+                return None
+            raise UsageError(f"there is no command {cmd_name}{nearest(cmd_name, COMMANDS)}")
+        module = import_module(f"lmfuzz.cli.{COMMANDS[cmd_name][0]}")
+        return getattr(module, "list_" if cmd_name == "list" else cmd_name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, help) for name, (_, help) in COMMANDS.items()])
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
         try:
@@ -46,9 +74,6 @@ def cli() -> None:
     """Search for inputs on which a model misbehaves: prompts, images or numbers."""
 
 
-_SEARCHING, _LOOKING = (fuzz, diff, image, resume), (show, replay, export, report)
-for _command in (*_SEARCHING, *_LOOKING, shrink, distil, sweep, watch, tokens, list_):
-    cli.add_command(_command)
 add_verbosity(cli)
 
 

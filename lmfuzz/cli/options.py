@@ -3,15 +3,13 @@
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import NoneType
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import click
-from click.shell_completion import CompletionItem
 
+from lmfuzz.cli.console import add_verbosity
+from lmfuzz.cli.listing import Text, kinds
 from lmfuzz.spec import FIND, RUN, SEARCH, TEST, Spec, option_name, setting
-
-if TYPE_CHECKING:
-    from lmfuzz.plugins.registry import Kind
 
 Decorator = Callable[[Any], Any]
 PATH = click.Path(path_type=Path)
@@ -20,7 +18,6 @@ GROUPS = (TEST, FIND, SEARCH, RUN)  # in the order of the help
 LOADING = ("device", "dtype", "threads", "batch_tokens", "trust_remote_code", "allow_pickle")
 _NAMED = {"objectives": "objectives", "search": "searches", "feature": "features", "operators": "operators"}
 _PATHS = ("model", "twin", "seeds", "dictionary")
-_VERBOSITY = "lmfuzz.verbosity"  # in the meta of a click context: -1 quiet, 0, 1 verbose
 
 
 class Option(click.Option):
@@ -56,26 +53,6 @@ def several(*options: Decorator) -> Decorator:
     return add
 
 
-def _set_verbosity(context: click.Context, option: click.Parameter, given: bool) -> None:
-    if given:
-        context.meta[_VERBOSITY] = 1 if option.name == "verbose" else -1
-
-
-def verbosity() -> int:
-    """Return how much the current command prints: -1 for results alone, 1 for more than usual, else 0."""
-    context = click.get_current_context(silent=True)
-    return 0 if context is None else context.meta.get(_VERBOSITY, 0)
-
-
-def add_verbosity(command: click.Command) -> None:
-    """Give a command the options -q and -v."""
-    for declared, help in (
-        ("-q/--quiet", "Print only results and errors."),
-        ("-v/--verbose", "Also print the settings, the model's identity and the tracebacks of all errors."),
-    ):
-        option(declared, help, expose_value=False, callback=_set_verbosity)(command)
-
-
 class Command(click.Command):
     """A command with -q and -v, whose help shows its options under headings."""
 
@@ -98,42 +75,8 @@ class Command(click.Command):
                 formatter.write_dl(records)
 
 
-class _Text(click.ParamType[str]):
-    """Text that a shell can complete with ``choices``; the spec checks whether it is right."""
-
-    name = "text"
-
-    def __init__(self, choices: Callable[[], Iterable[str]], files: bool = False) -> None:
-        self.choices, self.files = choices, files
-
-    def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[CompletionItem]:
-        """Return the choices that begin with what was typed, and files if those are possible."""
-        found = [CompletionItem(choice) for choice in self.choices() if choice.startswith(incomplete)]
-        return [*found, *([CompletionItem(incomplete, type="file")] if self.files else [])]
-
-
-def kinds() -> dict[str, "Kind"]:
-    """Return the kinds of plug-ins, by their names in the plural."""
-    from lmfuzz.coverage import FEATURES
-    from lmfuzz.objectives import OBJECTIVES
-    from lmfuzz.operators import OPERATORS
-    from lmfuzz.search import SEARCHES
-    from lmfuzz.targets import TARGETS
-    from lmfuzz.targets.twins.recipes import RECIPES
-
-    return {kind.plural: kind for kind in (OBJECTIVES, OPERATORS, SEARCHES, FEATURES, TARGETS, RECIPES)}
-
-
 def _recipes() -> Iterable[str]:
     return kinds()["recipes"].names()
-
-
-def kind_argument() -> Decorator:
-    """Return a decorator that gives a command a kind of plug-ins as an optional argument."""
-    known = "objectives|operators|searches|features|targets|recipes"
-    return click.argument("kind", required=False, metavar=f"[{known}]", type=_Text(kinds))
 
 
 def command(name: str | None = None) -> Decorator:
@@ -144,7 +87,7 @@ def command(name: str | None = None) -> Decorator:
 def argument(key: str, required: bool = True) -> Decorator:
     """Return a decorator that gives a command the setting ``key`` as an argument."""
     choices = _recipes if key == "twin" else tuple[str, ...]
-    return click.argument(key, required=required, type=_Text(choices, files=True))
+    return click.argument(key, required=required, type=Text(choices, files=True))
 
 
 def spec(
@@ -172,11 +115,11 @@ def _setting(key: str, defaults: Mapping[str, Any]) -> Decorator:
     elif kind == list[int]:
         more = {"nargs": 3, "type": int}
     elif get_origin(kind) is Literal:
-        more, metavar = {"type": _Text(lambda: get_args(kind))}, "|".join(get_args(kind))
+        more, metavar = {"type": Text(lambda: get_args(kind))}, "|".join(get_args(kind))
     elif kind in (int, float):
         more = {"type": kind}
     elif key in _NAMED:
-        more = {"type": _Text(lambda: kinds()[_NAMED[key]].names())}
+        more = {"type": Text(lambda: kinds()[_NAMED[key]].names())}
     elif key in _PATHS:
         more = {"type": click.Path()}
     if kind == list[str]:
@@ -209,7 +152,7 @@ ONLY_JSON = option("--json", "Print everything as one JSON object.", "as_json")
 NEW = several(
     option("-o/--output DIR", "The directory of the campaign. [default: runs/DATE-TIME]", type=PATH), JSON
 )
-_AS_TWIN = _Text(_recipes, files=True)
+_AS_TWIN = Text(_recipes, files=True)
 TWIN = option("--twin RECIPE|MODEL", "The twin, if not an argument.", "recipe", group=TEST, type=_AS_TWIN)
 DOWNLOAD = option(
     "--download", "First download mnist or cifar10 into the folder LMFUZZ_DATA if it is missing.", group=TEST

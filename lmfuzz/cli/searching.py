@@ -12,9 +12,8 @@ import click
 from lmfuzz import spec as specs
 from lmfuzz.analysis import summary as texts
 from lmfuzz.cli import options
-from lmfuzz.cli.console import say, tell, tell_json
+from lmfuzz.cli.console import say, tell, tell_json, verbosity
 from lmfuzz.cli.exit_codes import DISK, FOUND, INTERRUPTED, NOTHING, USAGE, fail
-from lmfuzz.cli.options import verbosity
 from lmfuzz.errors import DiskError, UsageError, printable
 from lmfuzz.inputs import datasets
 from lmfuzz.inputs.spaces import BoxSpace

@@ -78,7 +78,8 @@ def read(paths: Sequence[str], space: TextSpace, unknown: Unknown = "error", bun
         if not wrong:
             rows[kept] = None
     if not rows:
-        where, size = ", ".join(paths) or bundled, f"{space.min_length} to {space.max_length} {_unit(space)}"
+        unit = "characters of the model's alphabet" if space.tokens is None else "of the model's tokens"
+        where, size = ", ".join(paths) or bundled, f"{space.min_length} to {space.max_length} {unit}"
         raise UsageError(f"no prompt in {where} has {size}; give others with --seeds")
     return Seeds(Batch.of([space.encode(row) for row in rows]), dropped, left_out, repeated)
 
@@ -145,10 +146,6 @@ def _wrong(text: str, space: TextSpace) -> str:
     if length < space.min_length:
         return f"the prompt has {length} {unit}, fewer than --min-length asks for ({space.min_length})"
     return ""
-
-
-def _unit(space: TextSpace) -> str:
-    return "characters of the model's alphabet" if space.tokens is None else "of the model's tokens"
 
 
 def _prompts(paths: Iterable[str]) -> Iterator[tuple[str, str]]:

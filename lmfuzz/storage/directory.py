@@ -65,8 +65,7 @@ def connect(path: Path, mode: str) -> sqlite3.Connection:
     uri = f"{path.resolve().as_uri()}?mode={mode}"
     db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30)
     if mode != "ro":
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = NORMAL")
+        db.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL")
     return db
 
 

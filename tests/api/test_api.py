@@ -221,7 +221,7 @@ def test_a_campaign_of_objects_is_opened_with_them(tmp_path: Path) -> None:
     for call in (opened.replay, opened.shrink, lambda: opened.resume("300x", progress=False)):
         with pytest.raises(lmfuzz.UsageError, match=r"is an object .* pass it again"):
             call()
-    whole = lmfuzz.open(str(tmp_path / "c"), model=model, objectives=[rude], alphabet="abcde")
+    whole = lmfuzz.open(str(tmp_path / "c"), model=model, objectives=rude, alphabet="abcde")
     assert {verdict.words for verdict in whole.replay()} == {"still fails"}
     assert whole.resume("300x", progress=False).executions >= 300
     other = Letters()

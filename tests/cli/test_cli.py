@@ -192,7 +192,7 @@ def test_wrong_usage_is_one_sentence_and_writes_nothing(sh: Shell) -> None:
             "--objective",
             "entropy",
         ): "target does not show; it shows hidden_last, phrase_gap/, text, tokens",
-        ("--objective", "own.py:flat"): "objective 'flat': returned shape (1,)",
+        ("--objective", "own.py:flat"): "objective 'flat' returned shape (1,)",
         ("--objective", "own.py:absent"): "own.py has no 'absent'",
         ("--objective", "entropy", "--objective", "entropy"): "--objective must not name entropy twice",
         ("--search", "guided"): "unknown search 'guided'",
@@ -212,7 +212,7 @@ def test_wrong_usage_is_one_sentence_and_writes_nothing(sh: Shell) -> None:
         ("--min-length", "9", "--max-length", "8"): "min_length (9) is larger than max_length (8)",
     }.items():
         assert sentence in sh.refused(*base, *more)
-    assert sh.refused("fuz") == "No such command 'fuz'. Did you mean 'fuzz'?"
+    assert sh.refused("fuz") == "there is no command fuz; did you mean 'fuzz'?"
     assert "did you mean 'operators'?" in sh.refused("list", "operator")
 
 
@@ -240,7 +240,7 @@ def test_a_model_that_cannot_be_loaded_is_3(sh: Shell, tmp_path: Path) -> None:
     (tmp_path / "weights.pt").touch()
     for model, sentence in {
         "absent": "there is no checkpoint folder absent",
-        "model.py": "say what in it makes the model: model.py:factory",
+        "model.py": "name the function that makes the model: model.py:make",
         "model.py:fails": "raised ValueError: no weights here",
         "model.py:dead": "the target raises on every row, first with RuntimeError: dead",
         "weights.pt": "neither TorchScript",

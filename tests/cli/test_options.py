@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from helpers.shell import Shell
+from lmfuzz.cli.main import COMMANDS as TABLE
 from lmfuzz.cli.main import cli
 from lmfuzz.spec import Spec, option_name, setting
 
@@ -18,7 +19,10 @@ SETTINGS = [key for key in Spec.model_fields if key not in ("model", "twin")]
 
 def commands(group: click.Group, names: tuple[str, ...] = ()) -> dict[tuple[str, ...], click.Command]:
     found: dict[tuple[str, ...], click.Command] = {}
-    for name, command in group.commands.items():
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
         found |= (
             commands(command, (*names, name))
             if isinstance(command, click.Group)
@@ -28,6 +32,14 @@ def commands(group: click.Group, names: tuple[str, ...] = ()) -> dict[tuple[str,
 
 
 COMMANDS = commands(cli)
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_the_list_of_commands_says_of_each_what_its_own_help_says(name: str) -> None:
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    assert command.name == name
+    assert command.get_short_help_str(limit=200) == TABLE[name][1]
 
 
 @pytest.mark.parametrize("key", SETTINGS)

@@ -148,7 +148,7 @@ def test_hugging_face_models_write_within_top_k_and_top_p(decoding: Decoding) ->
 
 
 def test_top_k_and_top_p_need_a_temperature_and_change_the_identity_alone_when_they_are_set() -> None:
-    with pytest.raises(UsageError, match="give a --temperature above 0 too"):
+    with pytest.raises(UsageError, match="set a temperature above 0 too"):
         Spec(top_k=5)
     assert Decoding(top_k=5).key == "Decoding(max_new=50, temperature=0.0, seed=0, stop=(), top_k=5)"
     assert Decoding().key == "Decoding(max_new=50, temperature=0.0, seed=0, stop=())"

@@ -204,7 +204,7 @@ def _framed(twin: nn.Module, recipe: Recipe) -> nn.Module:
             twin = Called(twin)
         inwards = partial(_cast_inputs, dtype=getattr(torch, recipe.dtype))
         twin.register_forward_pre_hook(inwards, with_kwargs=True)
-        twin.register_forward_hook(_cast_output)
+        twin.register_forward_hook(lambda _, __, output: _cast(output, torch.float32))
     return twin
 
 
@@ -223,10 +223,6 @@ def _cast_inputs(_: nn.Module, inputs: Any, named: Any, dtype: torch.dtype) -> t
     if "attention_mask" in named:
         named = {**named, "attention_mask": pytree.tree_map_only(Tensor, bound, named["attention_mask"])}
     return _cast(inputs, dtype), _cast(named, dtype)
-
-
-def _cast_output(_: nn.Module, __: Any, output: Any) -> Any:
-    return _cast(output, torch.float32)
 
 
 def _cast(value: Any, dtype: torch.dtype) -> Any:
