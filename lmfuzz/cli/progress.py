@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lmfuzz.campaign.campaign import Campaign, Observer
-from lmfuzz.storage.record import Standing
+from lmfuzz.storage.record import Progress
 from lmfuzz.text import MARKS, bucket_title, cut, escape, excerpt, finding_line, format_duration, plural
 from lmfuzz.types import Finding, Step
 
@@ -24,15 +24,15 @@ WINDOW = 10.0  # seconds over which speed and novelty are averaged
 BUCKETS, OPERATORS = 10, 8  # rows of the live view's tables
 WIDE = 90  # columns that a terminal needs to show these tables
 
-Look = Callable[[], Standing]
+Look = Callable[[], Progress]
 
 
-def standing(c: Campaign) -> Standing:
+def progress_of(c: Campaign) -> Progress:
     """Return how a campaign of this process stands."""
     measured, cost, tally = asdict(c.calibration), c.budget.calibration, replace(c.tally)
     executions, seconds, inside = c.executor.executions, c.budget.elapsed(), c.executor.seconds
     rows, states, kept, hits = len(c.corpus), len(c.archive), c.findings.kept, c.findings.hits
-    return Standing(
+    return Progress(
         c.spec, c.operators, measured, cost, executions, seconds, inside, rows, states, tally, kept, hits
     )
 
@@ -114,7 +114,7 @@ class CampaignView(View, Observer):
                 f"{plural(s.finding_count, 'finding')} in {plural(len(s.kept), 'bucket')}"
             )
 
-    def _now(self) -> Standing:
+    def _now(self) -> Progress:
         self._marks.append(now := self._look())
         while len(self._marks) > 2 and now.seconds - self._marks[1].seconds > WINDOW:
             self._marks.popleft()
@@ -138,7 +138,7 @@ class CampaignView(View, Observer):
         budget.add_row(ProgressBar(1.0, s.budget.share(), width), left)
         return Group(Text(""), tables, Text(""), budget)
 
-    def _numbers(self, s: Standing) -> Table:
+    def _numbers(self, s: Progress) -> Table:
         speed, novelty = self._pace()
         numbers = {
             "executions": f"{s.executions}",
@@ -153,13 +153,13 @@ class CampaignView(View, Observer):
         }
         return _grid([(Text(name, "dim"), Text(value)) for name, value in numbers.items()])
 
-    def _yields(self, s: Standing) -> Table:
+    def _yields(self, s: Progress) -> Table:
         """The operators with the largest share of mutants that were novel or hits."""
         yields = sorted(zip(s.operators, s.tally.yields.tolist(), strict=True), key=lambda pair: -pair[1])
         rows = [(Text(cut(escape(name), 16)), Text(f"{rate:.1f}")) for name, rate in yields[:OPERATORS]]
         return _grid([(Text("yield per 1 000", "dim"), Text()), *rows])
 
-    def _buckets(self, s: Standing) -> Table:
+    def _buckets(self, s: Progress) -> Table:
         """The buckets with the most hits."""
         width = max(16, min(40, self._console.width - WIDE + 16))
         largest = Counter(s.hits).most_common(BUCKETS)
@@ -178,7 +178,7 @@ def _grid(rows: Iterable[tuple[Text, Text]]) -> Table:
 
 def watch(campaign: Campaign, out: IO[str]) -> CampaignView:
     """Return the view of a campaign of this process."""
-    return CampaignView(partial(standing, campaign), console(out))
+    return CampaignView(partial(progress_of, campaign), console(out))
 
 
 def console(out: IO[str]) -> Console:

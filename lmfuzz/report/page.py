@@ -28,7 +28,7 @@ FOLDER = Path(__file__).parent
 
 
 def write(directories: Sequence[Path], file: Path) -> None:
-    """Write the report of ``directories``; UsageError if one is no campaign, or it cannot be written."""
+    """Write the report of ``directories``; UsageError if one is not a campaign, or it cannot be written."""
     text = render(directories)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

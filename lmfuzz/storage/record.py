@@ -54,7 +54,7 @@ class States:
 
 
 @dataclass(frozen=True, eq=False)
-class Standing:
+class Progress:
     """Hold how a campaign stands, as of the moment it was looked at, or of its last commit.
 
     Attributes:
@@ -101,7 +101,7 @@ class Standing:
 
 
 @dataclass(frozen=True, eq=False)
-class CampaignRecord(Standing):
+class CampaignRecord(Progress):
     """Hold a campaign as of its last commit; its rows, findings and states are read when first asked for.
 
     Attributes:

@@ -16,7 +16,7 @@ from lmfuzz.analysis.replay import Replay
 from lmfuzz.analysis.summary import detail_lines, summary, summary_lines
 from lmfuzz.api.running import default_directory
 from lmfuzz.campaign.campaign import Campaign, spec_for_resume
-from lmfuzz.cli.progress import CampaignView, standing, watch
+from lmfuzz.cli.progress import CampaignView, progress_of, watch
 from lmfuzz.errors import TargetError, UsageError
 from lmfuzz.inputs.corpus import lineage
 from lmfuzz.spec import Spec
@@ -414,7 +414,7 @@ def test_a_pipe_gets_lines_and_a_terminal_a_picture(spec: Spec, tmp_path: Path) 
     assert f"corpus {len(campaign.corpus)}, archive {len(campaign.archive)}, novel " in out.getvalue()
 
     console = Console(file=io.StringIO(), force_terminal=True, width=120, height=40, markup=False)
-    with CampaignView(lambda: standing(campaign), console) as screen:
+    with CampaignView(lambda: progress_of(campaign), console) as screen:
         screen.step(ear.steps[-1])
         screen.found(7, replace(FINDING, failed=2, prompt="[bold]not markup[/bold]"))
     shown = console.file.getvalue()  # type: ignore[attr-defined]

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from lmfuzz.budget import Budget
 from lmfuzz.campaign.campaign import Campaign
-from lmfuzz.cli.progress import CampaignView, standing
+from lmfuzz.cli.progress import CampaignView, progress_of
 from lmfuzz.coverage.calibrate import Calibration
 from lmfuzz.spec import Spec
 from lmfuzz.storage.counters import Tally
@@ -46,7 +46,7 @@ def shown(width: int, what: Any, **options: Any) -> str:
     """What is printed in a terminal of this width."""
     out = StringIO()
     console = Console(file=out, width=width, height=40, force_terminal=True, highlight=False, **options)
-    what(CampaignView(partial(standing, campaign()), console), console)
+    what(CampaignView(partial(progress_of, campaign()), console), console)
     return (
         out.getvalue() if "color_system" in options else re.sub("\x1b\\[[0-9;?]*[a-zA-Z]", "", out.getvalue())
     )

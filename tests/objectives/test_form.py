@@ -75,7 +75,7 @@ def why(objective, text, ended=True):
         ('{"name": "A\nn"}', 1, "not JSON: invalid control character"),
         ('{"name": "\\x"}', 1, "not JSON: invalid \\escape"),
         ('{"name": "Ann"} ok?', 1, "not JSON: extra data"),
-        ('{"name": NaN}', 1, "not JSON: NaN is no number of JSON"),
+        ('{"name": NaN}', 1, "not JSON: NaN is not a number in JSON"),
         ("", 1, "empty"),
         ("  \n", 1, "empty"),
     ],
