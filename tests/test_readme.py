@@ -22,7 +22,7 @@ COMMANDS = [
     for line in block.splitlines()
     if line.strip().startswith("lmfuzz ")
 ]
-SHORT, LONGER = "1500x", "1700x"  # instead of the README's: calibration, the seeds, a little more
+SHORT, LONGER = "600x", "800x"  # instead of the README's: calibration, the seeds, a little more
 SLOW, FEW = "50x", ["--count", "6", "--max-new", "8"]  # of a model of tokens
 
 

@@ -37,7 +37,7 @@ if __name__ == "__main__":
         alphabet=ALPHABET,
         objectives=["repetition", rare_letters],
         seeds=["good morrow", "once upon a time"],
-        budget="500x",
+        budget="250x",
         max_new=20,
     )
     print(result)

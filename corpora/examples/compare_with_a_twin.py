@@ -3,7 +3,7 @@
 import lmfuzz
 
 if __name__ == "__main__":
-    result = lmfuzz.diff("models:shakespeare", twin="int4", budget="1500x", seed=0, output="compared")
+    result = lmfuzz.diff("models:shakespeare", twin="int4", budget="600x", seed=0, output="compared")
     print(result)
     result.shrink(1)
     small = result.findings[0].minimal

@@ -19,7 +19,7 @@ from torch import Tensor
 from benchmarks.campaigns import assembled, window_prompts
 from benchmarks.figures import Measured, Options, Wrong, percent, spread
 from lmfuzz.campaign.campaign import Campaign
-from lmfuzz.cli.progress import CampaignView, console, standing
+from lmfuzz.cli.progress import CampaignView, console, progress_of
 from lmfuzz.spec import Spec
 from lmfuzz.storage.store import Store
 from lmfuzz.targets.loading import load_target
@@ -78,7 +78,7 @@ class Stopwatch:
         self._campaign, self._steps, self._wanted, self._left = campaign, steps, slices, warm_up
         self._against = against
         screen = Console(file=out, force_terminal=True, width=120, height=40, legacy_windows=False)
-        look = partial(standing, campaign)
+        look = partial(progress_of, campaign)
         self._views = CampaignView(look, screen), CampaignView(look, console(out))
         self.slices: list[Slice] = []
         self._sampling = 0.0

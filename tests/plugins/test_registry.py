@@ -460,7 +460,7 @@ def test_every_built_in_is_there_and_describes_itself(kind: Kind, name: str) -> 
             {"lmfuzz.objectives.phrases", "lmfuzz.search", "torch"},
         ),
         (
-            "from lmfuzz.cli.looking import list_; list_.callback(None)",
+            "from lmfuzz.cli.listing import list_; list_.callback(None)",
             {"torch", "nmslib", "scipy", "transformers"},
         ),
         ("from lmfuzz.targets.twins import recipes; recipes.read('int8:tensor')", {"torch"}),
