@@ -80,7 +80,8 @@ def build(spec: Spec, own: Own = NOTHING, record: CampaignRecord | None = None) 
     if isinstance(space, TextSpace):  # mutations may draw every symbol that the seeds have
         space = space.drawing(np.concatenate([start.row(i) for i in range(len(start))]))
     evaluator, streams = Evaluator(target, judges), Streams(spec.seed)
-    operators, bound = choose.operators(spec, target), choose.bound(spec, space, start)
+    operators = choose.operators(spec, target, record.operators if record else None)
+    bound = choose.bound(spec, space, start)
     context = SearchContext(space, start, operators, judges.targets, corpus, streams["search"], bound=bound)
     context = replace(context, queries=spec.per_seed, lexicon=choose.lexicon(target))
     if isinstance(target, Sampler):

@@ -1,7 +1,7 @@
 """What a spec names, made one by one: the objectives, seeds, operators, bound and search of a campaign."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from functools import partial
 
@@ -84,8 +84,11 @@ def seeds(spec: Spec, space: Space, bundled: str | None = None) -> reading.Seeds
     return replace(found, batch=found.batch[: spec.count])
 
 
-def operators(spec: Spec, target: Target) -> dict[str, Operator]:
-    """Return the operators of the spec, by name; if it names none, all that fit the target."""
+def operators(spec: Spec, target: Target, begun: Collection[str] | None = None) -> dict[str, Operator]:
+    """Return the operators of the spec, by name; if it names none, all that fit the target.
+
+    A campaign that is resumed keeps those that it had, ``begun``, even if there are new ones.
+    """
     calls = [parse(text) for text in spec.operators]
     if wrong := [call.name for call in calls if not _fits(call.name, target)]:
         if OPERATORS.find(wrong[0]).rows == "tokens" and isinstance(target.space, TextSpace):
@@ -97,7 +100,8 @@ def operators(spec: Spec, target: Target) -> dict[str, Operator]:
         raise UsageError(f"the operator {wrong[0]} does not fit this model's inputs; these do: {fitting}")
     if not calls:
         without = {"dictionary"} | (set() if isinstance(target, Sampler) else {"tail"})
-        calls = [Call(n) for n in OPERATORS.names() if n not in without and _fits(n, target)]
+        known = [name for name in OPERATORS.names() if begun is None or name in begun]
+        calls = [Call(n) for n in known if n not in without and _fits(n, target)]
     if spec.dictionary:
         calls.append(Call("dictionary", (("file", spec.dictionary),)))
     names = Counter(call.name for call in calls)

@@ -19,6 +19,7 @@ from lmfuzz.campaign.campaign import Campaign, spec_for_resume
 from lmfuzz.cli.progress import CampaignView, progress_of, watch
 from lmfuzz.errors import TargetError, UsageError
 from lmfuzz.inputs.corpus import lineage
+from lmfuzz.operators import OPERATORS
 from lmfuzz.spec import Spec
 from lmfuzz.storage.record import CampaignRecord
 from lmfuzz.storage.store import Store
@@ -291,6 +292,18 @@ def test_a_larger_budget_goes_on_and_is_written_down(spec: Spec, tmp_path: Path)
     assert 'budget = "14000x"' in (directory / "campaign.toml").read_text()
     with pytest.raises(UsageError, match="its budget of 14000x"):
         spec_for_resume(directory)
+
+
+def test_operators_that_are_new_do_not_keep_an_old_campaign_from_going_on(
+    spec: Spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, _ = ran(spec, tmp_path / "c")
+    more = {"renamed": OPERATORS.table["swap"], **OPERATORS.table, "new": OPERATORS.table["insert"]}
+    monkeypatch.setattr("lmfuzz.campaign.choose.OPERATORS", replace(OPERATORS, table=more))
+    assert {"renamed", "new"} < parts(spec, easy()).context.operators.keys()
+    with Store.resume(tmp_path / "c") as store:
+        campaign = restored(spec_for_resume(tmp_path / "c", "12500x"), store, easy())
+    assert campaign.operators == before.operators
 
 
 def test_a_small_budget_is_for_the_search_alone(spec: Spec, tmp_path: Path) -> None:
