@@ -8,7 +8,7 @@ from typing import Any
 from weakref import finalize
 
 from lmfuzz import spec as specs
-from lmfuzz.api.given import Objects, objects_of, seed_names
+from lmfuzz.api.given import Objects, objects_of, path, seed_names
 from lmfuzz.api.progress import bar
 from lmfuzz.api.result import Result
 from lmfuzz.api.running import begin, silent
@@ -69,7 +69,7 @@ def fuzz(
             folder = mkdtemp(prefix="lmfuzz-")
             cleanup.callback(rmtree, folder, ignore_errors=True)
             output = f"{folder}/campaign"
-        directory = Path(output)
+        directory = path(output, "output")
         require_empty(directory)
         with lent(own):
             parts = build(spec, own)
@@ -122,6 +122,6 @@ def open(
     Raises:
         UsageError: there is no campaign, or it cannot be read.
     """
-    place = Path(directory)
+    place = path(directory, "the directory of a campaign")
     spec = CampaignRecord.read(place).spec
     return Result(place, objects_of(spec, model, twin, objectives, Objects(tokenizer, alphabet)))

@@ -47,9 +47,8 @@ class Objects:
 
     def objectives(self, objectives: Any) -> list[str]:
         """Return what a spec calls objectives, given as one or as a list."""
-        return list(
-            map(self._objective, objectives if isinstance(objectives, list | tuple) else [objectives])
-        )
+        several = objectives if isinstance(objectives, list | tuple) else [objectives]
+        return [self._objective(objective) for objective in several]
 
     def _objective(self, objective: Any) -> str:
         """What a spec calls an objective: a text unchanged, a detector by its name."""
@@ -67,6 +66,13 @@ class Objects:
         name = next(name for name in free if name not in self.own)
         self.own[name] = kept
         return name
+
+
+def path(given: Any, what: str) -> Path:
+    """Return a path; raise UsageError if ``what`` is given as something else."""
+    if not isinstance(given, str | os.PathLike):
+        raise UsageError(f"{what} must be a path, not {given!r}")
+    return Path(given)
 
 
 def seed_names(seeds: Any) -> list[str]:

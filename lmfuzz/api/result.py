@@ -11,7 +11,7 @@ from lmfuzz.analysis.replay import Replay
 from lmfuzz.analysis.shrink import shrink
 from lmfuzz.analysis.summary import finding_record, summary, summary_lines
 from lmfuzz.analysis.verdict import Verdict
-from lmfuzz.api.given import Objects
+from lmfuzz.api.given import Objects, path
 from lmfuzz.api.progress import bar
 from lmfuzz.api.running import go_on, silent
 from lmfuzz.errors import extra
@@ -97,7 +97,7 @@ class Result:
         Raises:
             UsageError: the file cannot be written.
         """
-        place = self.directory / "report.html" if file is None else Path(file)
+        place = self.directory / "report.html" if file is None else path(file, "file")
         files.check(place, makes_folder=True)
         page.write([self.directory], place)
         return place
@@ -114,7 +114,7 @@ class Result:
         """
         text = formats.known(format)(exported(self.directory))
         if file is not None:
-            files.check(Path(file))
+            files.check(path(file, "file"))
             files.write(text, Path(file))
         return text
 

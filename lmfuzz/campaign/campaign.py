@@ -254,7 +254,7 @@ def spec_for_resume(directory: Path, budget: str | None = None, stop_after: int 
     spec = specs.resolve(record.spec.model_dump(exclude_none=True), more)
     left, found = replace(record, spec=spec).budget, record.finding_count
     if why := left.reason():
-        spent, key, larger = f"spent its budget of {spec.budget}", "budget", f"{2 * record.seconds + 1:.0f}s"
+        spent, key, larger = f"spent {spec.budget} or more", "budget", f"{2 * record.seconds + 1:.0f}s"
         if why == "executions":
             larger = f"{2 * (left.spent_executions - left.calibration)}x"
         elif why == "findings":

@@ -15,9 +15,7 @@ def check_channels(target: Target, needs: Mapping[str, frozenset[str]]) -> None:
     for what, wants in needs.items():
         if missing := unknown(wants, have):
             if any(name.startswith("base/") for name in target.channels):
-                raise UsageError(
-                    f"{what} what this pair of models does not show; {_comparable(target.space)}"
-                )
+                raise UsageError(f"{what} what this pair does not show; {_comparable(target.space)}")
             if any(name.startswith(("base/", "twin/")) for name in missing):
                 raise UsageError(
                     f"{what} two models; add a twin: lmfuzz diff MODEL int8, or lmfuzz image diff MODEL int8"

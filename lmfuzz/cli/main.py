@@ -82,6 +82,8 @@ def main() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # the terminal's encoding may lack a character
+    if sys.argv[1:] in ([], ["image"]):
+        sys.argv.append("--help")
     try:
         sys.exit(cli.main(standalone_mode=False) or 0)
     except click.exceptions.Exit as done:

@@ -15,14 +15,12 @@ _FORMATS = "The format to write: jsonl, csv, pytest, junit, sarif or markdown."
 
 @options.command()
 @click.argument("directories", metavar="DIRECTORY...", nargs=-1, required=True, type=options.PATH)
-@options.option(
-    "-o FILE", "The file. [default: DIRECTORY/report.html, or comparison.html]", "file", type=options.PATH
-)
+@options.option("-o/--output FILE", "The file. [default: DIRECTORY/report.html]", "file", type=options.PATH)
 def report(directories: tuple[Path, ...], file: Path | None) -> None:
     """Write a report of the campaign in DIRECTORY as one HTML file.
 
     The file opens offline. It shows what was found, how the search went, and what is probably left; it
-    compares several campaigns. The model does not run.
+    compares several campaigns (comparison.html). The model does not run.
     """
     from lmfuzz.report import page
 

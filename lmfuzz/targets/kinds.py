@@ -74,6 +74,8 @@ def given(found: Any, name: str, spec: Spec) -> Target:
     """Return a model that was given from Python as a target; raise TargetError if it cannot be one."""
     one = found if isinstance(found, Given) else Given(found)
     model, tokenizer, alphabet = one.model, one.tokenizer, one.alphabet
+    if alphabet is not None and not (is_module(model) and isinstance(alphabet, str) and tokenizer is None):
+        raise TargetError(f"{name}: alphabet= is a text, for a torch module that has no tokenizer=")
     if tokenizer is not None:
         from lmfuzz.targets.hf.loader import wrap
 

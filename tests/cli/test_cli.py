@@ -151,7 +151,7 @@ def test_plug_ins_of_0_3_0_and_functions_of_a_text_are_taken_from_a_file(sh: She
 def test_a_campaign_is_resumed_to_a_larger_budget_only(sh: Shell) -> None:
     sh.fuzz("-o", "c", budget="1500x")
     assert re.fullmatch(
-        r"the campaign in c has spent its budget of 1500x; resume it with a larger budget: "
+        r"the campaign in c has spent 1500x or more; resume it with a larger budget: "
         r"lmfuzz resume c --budget \d{4}x",
         sh.refused("resume", "c"),
     )
@@ -212,6 +212,8 @@ def test_wrong_usage_is_one_sentence_and_writes_nothing(sh: Shell) -> None:
         ("--min-length", "9", "--max-length", "8"): "min_length (9) is larger than max_length (8)",
     }.items():
         assert sentence in sh.refused(*base, *more)
+    for words in ((), ("image",)):
+        assert sh(*words) == sh(*words, "--help")
     assert sh.refused("fuz") == "there is no command fuz; did you mean 'fuzz'?"
     assert "did you mean 'operators'?" in sh.refused("list", "operator")
 

@@ -658,7 +658,7 @@ def test_what_is_compressed_already_is_refused(recipe):
     module, _ = made("conv")
     again = make_twin(module, recipe).module
     said = refused(again, recipe)
-    assert said.startswith(f"{recipe} changes nothing in this Sequential: it looks for Linear")
+    assert said.startswith(f"{recipe} changes nothing in this Sequential: it seeks Linear")
     assert said.endswith(f"whose tensors ({2 if recipe == 'tflite' else 3}) stay as they were")
 
 
@@ -669,7 +669,7 @@ def test_a_share_that_prunes_nothing_is_refused():
 @pytest.mark.parametrize("recipe", EVERY)
 def test_a_module_without_weights_is_refused(recipe):
     said = refused(nn.Sequential(nn.ReLU(), nn.Flatten()), recipe)
-    assert said.startswith(f"{recipe} changes nothing in this Sequential: it looks for ")
+    assert said.startswith(f"{recipe} changes nothing in this Sequential: it seeks ")
     assert said.endswith(", and there are none")
 
 

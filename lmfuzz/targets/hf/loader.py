@@ -174,9 +174,7 @@ def _require_decoder(name: str, config: Any) -> None:
 
     kind = getattr(config, "model_type", "")
     if getattr(config, "is_encoder_decoder", False):
-        raise TargetError(
-            f"{name} is an encoder-decoder model ({kind}); lmfuzz audits decoder-only ones, such as Llama"
-        )
+        raise TargetError(f"{name} is an encoder-decoder model ({kind}); lmfuzz audits decoder-only ones")
     masked = kind in known.MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
     remote = "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
     if not remote and (masked or kind not in known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES):

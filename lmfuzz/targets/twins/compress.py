@@ -64,9 +64,7 @@ def make_twin(module: nn.Module, recipe: str) -> Twin:
         alone = ", ".join(f"{name or kind(module)} ({reason})" for name, reason in spared.items())
         none = "and there are none" + (f" but {alone}" if alone else "")
         why = f"whose tensors ({found}) stay as they were" if found else none
-        raise UsageError(
-            f"{chosen} changes nothing in this {kind(module)}: it looks for {chosen.seeks}, {why}"
-        )
+        raise UsageError(f"{chosen} changes nothing in this {kind(module)}: it seeks {chosen.seeks}, {why}")
     converted, words = _account(module, changed, chosen, spared)
     if isinstance(chosen, recipes.Cast):
         words += _losses(before, after)

@@ -42,9 +42,7 @@ class Pair:
         _require_equal(base.space, twin.space)
         classes = [len(model.classes) if isinstance(model, Classifier) else 0 for model in (base, twin)]
         if classes[0] != classes[1]:
-            raise TargetError(
-                f"the twin has {classes[1]} classes, its base {classes[0]}; a pair needs as many in both"
-            )
+            raise TargetError(f"the twin has {classes[1]} classes, its base {classes[0]}; they must be equal")
         self.base, self.twin, self.space = base, twin, base.space
         made = (f"the twin: {words}",) if words else ()
         self.info = replace(base.info, notes=(*base.info.notes, *made))
