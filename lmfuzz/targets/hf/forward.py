@@ -9,35 +9,46 @@ from torch import Tensor, nn
 
 from lmfuzz.errors import TargetError, UsageError, explaining
 from lmfuzz.targets.hf.kv_cache import preallocated
+from lmfuzz.targets.hf.masks import Form, forms, limits, shaped, turns
 
 _CACHES = ("cache", "past_key_values", "cache_params")  # of transformers 5.24, before, without attention
 # How far padding may move logits, as a share of their spread; a wrong mask moves them by all of it.
-_CLOSE, _CLOSE_IN_16_BITS = 0.02, 0.3
+_CLOSE, _CLOSE_IN_16_BITS = 0.002, 0.3
+_SHORT = 6  # tokens of a row on which something is tried out, if no window asks for more
 
 
 class Reader:
     """Read tokens of B rows at once, and tell what may come next.
 
-    What the model can do is tried out at the start, on two rows. If it is not ``padded``, rows must come in
-    batches of one length, and the model makes its own cache; if it cannot continue from that either, every
-    text is read again at each step.
+    What the model can do is tried out at the start, on two rows that pass the windows of its layers, if a
+    text can. If it is not ``padded``, rows must come in batches of one length, and the model makes its own
+    cache; if it cannot continue from that either, every text is read again at each step.
 
     Args:
         model: The language model.
         name: What errors call it.
         layer: The block whose states are shown, from 1 on; 0 is what the output head reads.
         like: The reader of a similar model, such as a twin's base, which has tried it out.
+        most: How long a text may become, in tokens; None: as long as the model allows.
 
     Attributes:
         padded: Whether rows of different lengths can be read together, with a mask and position ids.
         own_cache: Whether the model continues from its own cache.
+        form: What the layers see, if rows are padded; None: everything before a token.
 
     Raises:
         TargetError: The model cannot be run.
         UsageError: The model has no such block.
     """
 
-    def __init__(self, model: nn.Module, name: str, layer: int = 0, like: "Reader | None" = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        name: str,
+        layer: int = 0,
+        like: "Reader | None" = None,
+        most: int | None = None,
+    ) -> None:
         self.model = model
         taken = inspect.signature(model.forward).parameters
         self._cache = next((name for name in _CACHES if name in taken), "cache")
@@ -53,12 +64,12 @@ class Reader:
         self._watch = self._watched(layer, name)
         self.padded: bool = bool(like and like.padded)
         self.own_cache: bool = bool(like and like.own_cache)
+        self.form: Form = like.form if like else None
         with explaining(f"{name} cannot be run on tokens"), torch.inference_mode():
-            self.width = self.read(self._examples(), None)[1].shape[1]  # of the states
+            self.width = self.read(self._examples(_SHORT), None)[1].shape[1]  # of the states
             if like:
                 return
-            self.padded = self._positions and self._agrees(self._padded)
-            self.own_cache = not self.padded and self._agrees(self._stepped)
+            self._try(min(most or 2**31, self.window or 2**31))
 
     @property
     def window(self) -> int | None:
@@ -67,7 +78,13 @@ class Reader:
         return int(most) if most else None
 
     def read(
-        self, ids: Tensor, cache: Any, places: Tensor | None = None, mask: Tensor | None = None, keep: int = 1
+        self,
+        ids: Tensor,
+        cache: Any,
+        places: Tensor | None = None,
+        mask: Tensor | None = None,
+        keys: Tensor | None = None,
+        keep: int = 1,
     ) -> tuple[Tensor, Tensor, Any]:
         """Read tokens, and return what follows.
 
@@ -76,12 +93,17 @@ class Reader:
             cache: What was read before; None: the model begins a cache.
             places: Position ids int64 (B, T).
             mask: float (B, 1, T, all so far), 0 if seen, else the least number of the model's precision.
+            keys: Position ids int64 (B, all so far or more), if there is a mask.
             keep: After how many of the last tokens logits are wanted.
 
         Returns:
             Logits float32 (B, keep, V), the states float32 (B, D) of the last token, and the cache.
         """
-        more: dict[str, Any] = {"attention_mask": mask} if mask is not None else {}
+        more: dict[str, Any] = {}
+        if mask is not None:
+            assert places is not None
+            assert keys is not None
+            more["attention_mask"] = shaped(mask, self.form, places, keys[:, : mask.shape[3]])
         if self._keeps:
             more["logits_to_keep"] = keep
         if places is not None and self._positions:
@@ -107,40 +129,75 @@ class Reader:
             )
         return blocks[layer - 1].register_forward_hook
 
+    def follow(self, texts: Tensor, cache: Any) -> tuple[Tensor, Tensor, Any]:
+        """Read the last tokens of ``texts`` int64 (B, T), all of one length, as the model's ``generate`` does.
+
+        Args:
+            texts: All tokens so far.
+            cache: What ``read`` or this returned for all but the last. The model may begin another.
+        """
+        if not self.own_cache:
+            return self.read(texts, None)
+        given = {self._cache: cache, "next_sequence_length": 1}
+        made: Any = self.model.prepare_inputs_for_generation(texts, **given)  # type: ignore[operator]
+        return self.read(made["input_ids"], made.get(self._cache))
+
     # -- tried out at the start --
 
-    def _examples(self) -> Tensor:
-        """Return two rows of 6 tokens; when they are read together, two of the first are padding."""
-        return (torch.arange(12, device=self.device).view(2, 6) * 7 + 3) % self.size
+    def _try(self, most: int) -> None:
+        """Find out how the model can be run on texts of up to ``most`` tokens."""
+        passed = max(limits(self.config.to_dict(), most), default=0)
+        long = min(most, passed + passed // 2 + 8) if passed else _SHORT
+        for form in forms(self.config, most) if self._positions and not turns(self.config, most) else ():
+            self.form = form
+            if self._agrees(self._padded, long):
+                self.padded = True
+                return
+        self.form, self.own_cache = None, True
+        self.own_cache = self._agrees(self._stepped, _SHORT)
+
+    def _examples(self, length: int) -> Tensor:
+        """Return two rows of tokens, int64 (2, length)."""
+        return (torch.arange(2 * length, device=self.device).view(2, length) * 7 + 3) % self.size
 
     @torch.inference_mode()
-    def _agrees(self, way: Any) -> bool:
+    def _agrees(self, way: Callable[[Tensor, Tensor], Tensor], length: int) -> bool:
         """Return whether a way of reading gives what the model gives for each row alone and whole."""
-        rows = self._examples()
-        logits = [self.model(input_ids=row[None]).logits for row in (rows[0, 2:], rows[1])]
-        alone = torch.stack([each[0, -1, : self.size].float() for each in logits])
+        long, missing = self._examples(length), max(2, length // 6)
+        short = torch.cat([long[0, :1], long[0, 1 + missing :]])
+        logits = [self.read(row[None], None)[0][0, 0] for row in (short, long[1])]
+        alone = torch.stack(logits)
         try:
-            off = (way(rows) - alone).abs().amax(dim=1)
+            off = (way(short, long[1]) - alone).abs().amax(dim=1)
         except Exception:  # of whatever kind: this way is not for this model
             return False
         close = _CLOSE if self.dtype in (torch.float32, torch.float64) else _CLOSE_IN_16_BITS
         return bool((off <= close * alone.std(dim=1) + 1e-4).all())
 
-    def _padded(self, rows: Tensor) -> Tensor:
-        pads = torch.tensor([2, 0], device=self.device)
-        cache = preallocated(self.layers, 6)
-        mask = self.mask(pads, 0, 6)
-        places = (torch.arange(6, device=self.device) - pads[:, None]).clamp(min=0)
-        self.read(rows[:, :5], cache, places[:, :5], self.causal(mask[..., :5], 0))
-        logits, _, _ = self.read(rows[:, 5:], cache, places[:, 5:], mask)
+    def _padded(self, short: Tensor, long: Tensor) -> Tensor:
+        """Read two rows together; the padding of the short one stands after its first token."""
+        size = len(long)
+        pads = torch.tensor([size - len(short), 0], device=self.device)
+        rows = torch.stack([torch.cat([short[:1], long[: int(pads[0])], short[1:]]), long])
+        cache, mask, places = preallocated(self.layers, size), self.mask(pads, 1, size), self.places(pads, 1, size)
+        for start, end in ((0, 1), (1, size - 1), (size - 1, size)):
+            seen = self.causal(mask[..., :end], start)
+            logits, _, _ = self.read(rows[:, start:end], cache, places[:, start:end], seen, places)
         return logits[:, 0]
 
-    def _stepped(self, rows: Tensor) -> Tensor:
+    def _stepped(self, *rows: Tensor) -> Tensor:
         found = []
-        for row in (rows[:1, 2:], rows[1:]):
-            _, _, cache = self.read(row[:, :-1], None)
-            found.append(self.read(row[:, -1:], cache)[0][0, 0])
+        for row in rows:
+            _, _, cache = self.read(row[None, :-1], None)
+            found.append(self.follow(row[None], cache)[0][0, 0])
         return torch.stack(found)
+
+    # -- positions and masks --
+
+    def places(self, pads: Tensor, prefix: int, size: int) -> Tensor:
+        """Return position ids (B, size) of rows with ``pads`` (B,) after a prefix."""
+        places = torch.arange(size, device=self.device)
+        return torch.where(places < prefix, places, (places - pads[:, None]).clamp(min=prefix))
 
     def mask(self, pads: Tensor, prefix: int, size: int) -> Tensor:
         """Return a mask float (B, 1, 1, size) that hides the ``pads`` (B,) after a prefix of places."""
