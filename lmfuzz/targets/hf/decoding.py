@@ -95,7 +95,7 @@ class Writer:
         """Return the number of tokens whose keys and values take a share of the free memory."""
         config, device = self.reader.config, self.reader.device
         heads = getattr(config, "num_attention_heads", None) or 1
-        width = getattr(config, "head_dim", None) or config.hidden_size // heads
+        width = config.to_dict().get("head_dim") or config.hidden_size // heads
         kept = getattr(config, "num_key_value_heads", None) or heads
         size = 2 * self.reader.layers * kept * width * torch.finfo(self.reader.dtype).bits // 8
         if device.type == "cuda":

@@ -66,7 +66,7 @@ class Reader:
         self.own_cache: bool = bool(like and like.own_cache)
         self.form: Form = like.form if like else None
         with explaining(f"{name} cannot be run on tokens"), torch.inference_mode():
-            self.width = self.read(self._examples(_SHORT), None)[1].shape[1]  # of the states
+            _, self.width = self.read(self._examples(_SHORT), None)[1].shape  # of the states
             if like:
                 return
             self._try(min(most or 2**31, self.window or 2**31))
@@ -75,7 +75,7 @@ class Reader:
     def window(self) -> int | None:
         """The most tokens that prompt and output may have together; None if the model does not say."""
         most = getattr(self.config, "max_position_embeddings", None)
-        return int(most) if most else None
+        return int(most) if most and most > 0 else None
 
     def read(
         self,
@@ -91,7 +91,7 @@ class Reader:
         Args:
             ids: Tokens int64 (B, T).
             cache: What was read before; None: the model begins a cache.
-            places: Position ids int64 (B, T).
+            places: Position ids int64 (B, T); None: from 0 on.
             mask: float (B, 1, T, all so far), 0 if seen, else the least number of the model's precision.
             keys: Position ids int64 (B, all so far or more), if there is a mask.
             keep: After how many of the last tokens logits are wanted.
@@ -106,8 +106,9 @@ class Reader:
             more["attention_mask"] = shaped(mask, self.form, places, keys[:, : mask.shape[3]])
         if self._keeps:
             more["logits_to_keep"] = keep
-        if places is not None and self._positions:
-            more["position_ids"] = places
+        if self._positions:
+            whole = torch.arange(ids.shape[1], device=self.device)[None] if places is None else places
+            more["position_ids"] = whole
         states: list[Tensor] = []
         with self._watch(lambda *seen: states.append(_last(seen[-1]))):  # removed again: twins copy the model
             out = self.model(input_ids=ids, use_cache=True, **{self._cache: cache}, **more)
@@ -140,7 +141,9 @@ class Reader:
             return self.read(texts, None)
         given = {self._cache: cache, "next_sequence_length": 1}
         made: Any = self.model.prepare_inputs_for_generation(texts, **given)  # type: ignore[operator]
-        return self.read(made["input_ids"], made.get(self._cache))
+        ids, size = made["input_ids"], texts.shape[1]
+        places = torch.arange(size - ids.shape[1], size, device=self.device)[None]
+        return self.read(ids, made.get(self._cache), places)
 
     # -- tried out at the start --
 
@@ -148,13 +151,14 @@ class Reader:
         """Find out how the model can be run on texts of up to ``most`` tokens."""
         passed = max(limits(self.config.to_dict(), most), default=0)
         long = min(most, passed + passed // 2 + 8) if passed else _SHORT
-        for form in forms(self.config, most) if self._positions and not turns(self.config, most) else ():
-            self.form = form
-            if self._agrees(self._padded, long):
-                self.padded = True
-                return
-        self.form, self.own_cache = None, True
-        self.own_cache = self._agrees(self._stepped, _SHORT)
+        self.own_cache = True
+        if self._positions and not turns(self.config, most) and (not passed or self._agrees(self._stepped, long)):
+            for form in forms(self.config, most):
+                self.form = form
+                if self._agrees(self._padded, long):
+                    self.padded, self.own_cache = True, False
+                    return
+        self.form, self.own_cache = None, self._agrees(self._stepped, _SHORT)
 
     def _examples(self, length: int) -> Tensor:
         """Return two rows of tokens, int64 (2, length)."""
