@@ -23,8 +23,10 @@ _TINY = {
     **dict.fromkeys(("head_dim", "qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim"), 8),
     **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts"), 4),
     **dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_size"), 32),
-    **dict.fromkeys(("n_group", "topk_group", "first_k_dense_replace", "max_window_layers", "n_shared_experts"), 1),
+    **dict.fromkeys(("n_group", "topk_group", "n_shared_experts"), 1),
+    **dict.fromkeys(("first_k_dense_replace", "max_window_layers"), 1),
     "mamba_d_head": 8, "mamba_n_heads": 8, "mamba_d_state": 4, "mamba_d_ssm": 64, "rotary_dim": 4,
+    "num_kv_shared_layers": 0, "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": VOCABULARY + 8,
     "num_experts_per_tok": 2, "state_size": 4, "use_sliding_window": True,
 }  # fmt: skip
 
@@ -38,15 +40,9 @@ _MORE = {
     "lfm2": {"layer_types": ["conv", "full_attention"]},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
     "granitemoehybrid": {"layer_types": ["mamba", "attention"]},
+    "bamba": {"attn_layer_indices": [1]},
     "zaya": {"num_experts_per_tok": 1},
-    "qwen4_exp_text": {"layer_types": ["linear_attention", "full_attention"]},
-    "xlstm": {"num_blocks": 2},
-    "plbart": {"encoder_attention_heads": 4},
-    "whisper": {"encoder_attention_heads": 4},
-    "gemma3n_text": {"num_kv_shared_layers": 0, "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": VOCABULARY + 8},
-    "gemma4_text": {"num_kv_shared_layers": 0, "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": VOCABULARY + 8},
     "dots3_note_text": {"num_key_value_heads": 4},
-    "dots1": {"n_shared_experts": 1},
 }  # fmt: skip
 
 
@@ -58,6 +54,7 @@ def tiny(kind: str, **more: object) -> torch.nn.Module:
     settings = {key: value for key, value in _TINY.items() if key in fields} | _MORE.get(kind, {}) | more
     if "qk_rope_head_dim" in fields:
         settings.pop("head_dim", None)
+        settings["num_key_value_heads"] = 4
     config = made(**settings)
     types = getattr(config, "layer_types", None) or []
     if len({*types}) == 1 and "layer_types" not in settings and types[0] in _TYPES:

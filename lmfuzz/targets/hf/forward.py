@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lmfuzz.errors import TargetError, UsageError, explaining
 from lmfuzz.targets.hf.kv_cache import preallocated
-from lmfuzz.targets.hf.masks import Form, forms, limits, shaped, turns
+from lmfuzz.targets.hf.masks import Form, forms, passed, shaped, turns
 
 _CACHES = ("cache", "past_key_values", "cache_params")  # of transformers 5.24, before, without attention
 # How far padding may move logits, as a share of their spread; a wrong mask moves them by all of it.
@@ -61,6 +61,7 @@ class Reader:
         self.device, self.dtype = next(model.parameters()).device, next(model.parameters()).dtype
         if not self.dtype.is_floating_point:
             self.dtype = torch.get_default_dtype()
+        self._close = _CLOSE if self.dtype in (torch.float32, torch.float64) else _CLOSE_IN_16_BITS
         self._watch = self._watched(layer, name)
         self.padded: bool = bool(like and like.padded)
         self.own_cache: bool = bool(like and like.own_cache)
@@ -69,6 +70,8 @@ class Reader:
             _, self.width = self.read(self._examples(_SHORT), None)[1].shape  # of the states
             if like:
                 return
+            if self._looks_ahead():
+                raise TargetError(f"{name} sees tokens that come later, so it is not a causal language model")
             self._try(min(most or 2**31, self.window or 2**31))
 
     @property
@@ -101,14 +104,11 @@ class Reader:
         """
         more: dict[str, Any] = {}
         if mask is not None:
-            assert places is not None
-            assert keys is not None
-            more["attention_mask"] = shaped(mask, self.form, places, keys[:, : mask.shape[3]])
+            more["attention_mask"] = shaped(mask, self.form, places, keys)
         if self._keeps:
             more["logits_to_keep"] = keep
         if self._positions:
-            whole = torch.arange(ids.shape[1], device=self.device)[None] if places is None else places
-            more["position_ids"] = whole
+            more["position_ids"] = self._counted(ids.shape[1]) if places is None else places
         states: list[Tensor] = []
         with self._watch(lambda *seen: states.append(_last(seen[-1]))):  # removed again: twins copy the model
             out = self.model(input_ids=ids, use_cache=True, **{self._cache: cache}, **more)
@@ -131,28 +131,31 @@ class Reader:
         return blocks[layer - 1].register_forward_hook
 
     def follow(self, texts: Tensor, cache: Any) -> tuple[Tensor, Tensor, Any]:
-        """Read the last tokens of ``texts`` int64 (B, T), all of one length, as the model's ``generate`` does.
+        """Read the last tokens of texts that are all of one length, as the model's ``generate`` does.
 
         Args:
-            texts: All tokens so far.
+            texts: All tokens so far, int64 (B, T).
             cache: What ``read`` or this returned for all but the last. The model may begin another.
         """
         if not self.own_cache:
             return self.read(texts, None)
         given = {self._cache: cache, "next_sequence_length": 1}
         made: Any = self.model.prepare_inputs_for_generation(texts, **given)  # type: ignore[operator]
-        ids, size = made["input_ids"], texts.shape[1]
-        places = torch.arange(size - ids.shape[1], size, device=self.device)[None]
-        return self.read(ids, made.get(self._cache), places)
+        ids = made["input_ids"]
+        return self.read(ids, made.get(self._cache), self._counted(texts.shape[1])[:, -ids.shape[1] :])
+
+    def _counted(self, size: int) -> Tensor:
+        return torch.arange(size, device=self.device)[None]
 
     # -- tried out at the start --
 
     def _try(self, most: int) -> None:
         """Find out how the model can be run on texts of up to ``most`` tokens."""
-        passed = max(limits(self.config.to_dict(), most), default=0)
-        long = min(most, passed + passed // 2 + 8) if passed else _SHORT
+        window = passed(self.config, most)
+        long = min(most, window + window // 2 + 8) if window else _SHORT
         self.own_cache = True
-        if self._positions and not turns(self.config, most) and (not passed or self._agrees(self._stepped, long)):
+        mixes = self._positions and not turns(self.config, most)
+        if mixes and (not window or self._agrees(self._stepped, long)):  # the window may be the cache's own
             for form in forms(self.config, most):
                 self.form = form
                 if self._agrees(self._padded, long):
@@ -167,24 +170,31 @@ class Reader:
     @torch.inference_mode()
     def _agrees(self, way: Callable[[Tensor, Tensor], Tensor], length: int) -> bool:
         """Return whether a way of reading gives what the model gives for each row alone and whole."""
-        long, missing = self._examples(length), max(2, length // 6)
-        short = torch.cat([long[0, :1], long[0, 1 + missing :]])
+        long, missing, half = self._examples(length), max(2, length // 6), length // 2
+        short = torch.cat([long[0, :half], long[0, half + missing :]])
         logits = [self.read(row[None], None)[0][0, 0] for row in (short, long[1])]
         alone = torch.stack(logits)
         try:
             off = (way(short, long[1]) - alone).abs().amax(dim=1)
         except Exception:  # of whatever kind: this way is not for this model
             return False
-        close = _CLOSE if self.dtype in (torch.float32, torch.float64) else _CLOSE_IN_16_BITS
-        return bool((off <= close * alone.std(dim=1) + 1e-4).all())
+        return bool((off <= self._close * alone.std(dim=1) + 1e-4).all())
+
+    def _looks_ahead(self) -> bool:
+        """Return whether what comes after a token changes what the model says there."""
+        rows = self._examples(_SHORT)
+        cut, whole = self.read(rows[:, :-1], None)[0][:, 0], self.read(rows, None, keep=2)[0][:, 0]
+        off = (whole - cut).abs().amax(dim=1)
+        return bool((off > self._close * cut.std(dim=1) + 1e-4).any())  # not if NaN
 
     def _padded(self, short: Tensor, long: Tensor) -> Tensor:
-        """Read two rows together; the padding of the short one stands after its first token."""
-        size = len(long)
+        """Read two rows together, in parts; the padding of the short one stands after a half."""
+        size, half = len(long), len(long) // 2
         pads = torch.tensor([size - len(short), 0], device=self.device)
-        rows = torch.stack([torch.cat([short[:1], long[: int(pads[0])], short[1:]]), long])
-        cache, mask, places = preallocated(self.layers, size), self.mask(pads, 1, size), self.places(pads, 1, size)
-        for start, end in ((0, 1), (1, size - 1), (size - 1, size)):
+        rows = torch.stack([torch.cat([short[:half], long[: size - len(short)], short[half:]]), long])
+        mask, places = self.mask(pads, half, size), self.places(pads, half, size)
+        cache = preallocated(self.layers, size)
+        for start, end in ((0, half), (half, size - 1), (size - 1, size)):
             seen = self.causal(mask[..., :end], start)
             logits, _, _ = self.read(rows[:, start:end], cache, places[:, start:end], seen, places)
         return logits[:, 0]

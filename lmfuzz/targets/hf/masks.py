@@ -6,14 +6,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-Near = Callable[[Tensor, Tensor], Tensor]  # positions of queries (B, T, 1) and keys (B, 1, K) -> bool (B, T, K)
+Near = Callable[
+    [Tensor, Tensor], Tensor
+]  # positions of queries (B, T, 1) and keys (B, 1, K) -> bool (B, T, K)
 Form = dict[str, Near | None] | Near | None  # for each type of layer, or for all; None: everything before
 
 
-def limits(config: Any, most: int) -> list[int]:
-    """Return the lengths of windows and chunks that a text of ``most`` tokens can pass."""
-    named = (config.get(key) for key in config if "window" in key or "chunk" in key)
-    return sorted({size for size in named if isinstance(size, int) and 1 < size < most})
+def passed(config: Any, most: int) -> int:
+    """Return the longest window or chunk that a text of ``most`` tokens can pass, 0 if there is none."""
+    named = [size for key, size in config.to_dict().items() if "window" in key or "chunk" in key]
+    sizes = (size for size in [*named, *_sizes(config)] if isinstance(size, int))
+    return max((size for size in sizes if 1 < size < most), default=0)
 
 
 def forms(config: Any, most: int) -> list[Form]:
@@ -24,7 +27,7 @@ def forms(config: Any, most: int) -> list[Form]:
         most: How long a text may become, in tokens.
     """
     kinds: dict[str, Near] = {}
-    window, chunk = (getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size"))
+    window, chunk = _sizes(config)
     if window and window < most:
         kinds["sliding_attention"] = lambda query, key: query - key < window
     if chunk and chunk < most:
@@ -46,18 +49,22 @@ def turns(config: Any, most: int) -> bool:
     return any(part.get("original_max_position_embeddings", 0) < most for part in long)
 
 
-def shaped(mask: Tensor, form: Form, queries: Tensor, keys: Tensor) -> Any:
+def _sizes(config: Any) -> tuple[Any, Any]:
+    return getattr(config, "sliding_window", None), getattr(config, "attention_chunk_size", None)
+
+
+def shaped(mask: Tensor, form: Form, queries: Any, keys: Any) -> Any:
     """Return a mask in the form that a model wants: what lies too far away is hidden, too.
 
     Args:
         mask: float (B, 1, T, K), 0 if seen, else the least number.
         form: What the layers see.
         queries: Position ids int64 (B, T).
-        keys: Position ids int64 (B, K), those of padding of whatever size.
+        keys: Position ids int64 (B, K or more), of padding whatever they are.
     """
     if form is None:
         return mask
     if isinstance(form, dict):
         return {layer: shaped(mask, near, queries, keys) for layer, near in form.items()}
-    far = ~form(queries[:, :, None], keys[:, None])
+    far = ~form(queries[:, :, None], keys[:, None, : mask.shape[3]])
     return mask.masked_fill(far[:, None], torch.finfo(mask.dtype).min)
