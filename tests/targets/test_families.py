@@ -11,6 +11,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from helpers import families, small_lms
 from lmfuzz.errors import TargetError
+from lmfuzz.targets.hf import forward
 from lmfuzz.targets.hf.loader import CausalFolder, _require_decoder
 from lmfuzz.targets.hf.options import HFOptions
 from lmfuzz.targets.hf.target import CausalLM
@@ -120,6 +121,21 @@ def test_rows_whose_frequencies_turn_are_not_mixed(kind):
     assert not made.reader.padded
     batch = rows((1, 40, 28))
     check(made, batch, tokens(made, batch))
+
+
+@pytest.mark.parametrize("kind", ["gemma3_text", "mistral", "llama4_text"])
+@pytest.mark.parametrize("wrong", ["everything", "places"])
+def test_a_model_that_sees_otherwise_is_not_padded(kind, wrong, monkeypatch):
+    right = forward.shaped
+
+    def seen(mask, form, queries, keys):
+        if wrong == "everything":
+            return mask
+        places = torch.arange(mask.shape[3]).expand(len(mask), -1)
+        return right(mask, form, places[:, -queries.shape[1] :], places)
+
+    monkeypatch.setattr(forward, "shaped", seen)
+    assert not target(families.tiny(kind), kind).reader.padded
 
 
 def test_texts_that_pass_no_window_are_read_as_before():

@@ -170,8 +170,8 @@ class Reader:
     @torch.inference_mode()
     def _agrees(self, way: Callable[[Tensor, Tensor], Tensor], length: int) -> bool:
         """Return whether a way of reading gives what the model gives for each row alone and whole."""
-        long, missing, half = self._examples(length), max(2, length // 6), length // 2
-        short = torch.cat([long[0, :half], long[0, half + missing :]])
+        long, missing, cut = self._examples(length), max(2, length // 6), _cut(length)
+        short = torch.cat([long[0, :cut], long[0, cut + missing :]])
         logits = [self.read(row[None], None)[0][0, 0] for row in (short, long[1])]
         alone = torch.stack(logits)
         try:
@@ -185,16 +185,16 @@ class Reader:
         rows = self._examples(_SHORT)
         cut, whole = self.read(rows[:, :-1], None)[0][:, 0], self.read(rows, None, keep=2)[0][:, 0]
         off = (whole - cut).abs().amax(dim=1)
-        return bool((off > self._close * cut.std(dim=1) + 1e-4).any())  # not if NaN
+        return bool((off > self._close * cut.std(dim=1) + 1e-4).all())  # not if NaN
 
     def _padded(self, short: Tensor, long: Tensor) -> Tensor:
-        """Read two rows together, in parts; the padding of the short one stands after a half."""
-        size, half = len(long), len(long) // 2
+        """Read two rows together, in parts; the padding of the short one stands after the first."""
+        size, cut = len(long), _cut(len(long))
         pads = torch.tensor([size - len(short), 0], device=self.device)
-        rows = torch.stack([torch.cat([short[:half], long[: size - len(short)], short[half:]]), long])
-        mask, places = self.mask(pads, half, size), self.places(pads, half, size)
+        rows = torch.stack([torch.cat([short[:cut], long[: size - len(short)], short[cut:]]), long])
+        mask, places = self.mask(pads, cut, size), self.places(pads, cut, size)
         cache = preallocated(self.layers, size)
-        for start, end in ((0, half), (half, size - 1), (size - 1, size)):
+        for start, end in ((0, cut), (cut, size - 1), (size - 1, size)):
             seen = self.causal(mask[..., :end], start)
             logits, _, _ = self.read(rows[:, start:end], cache, places[:, start:end], seen, places)
         return logits[:, 0]
@@ -229,6 +229,11 @@ class Reader:
         """Return 0 for what is seen, else the least finite number, since -inf could become NaN."""
         least = torch.finfo(self.dtype).min
         return torch.zeros(seen.shape, dtype=self.dtype, device=self.device).masked_fill_(~seen, least)
+
+
+def _cut(length: int) -> int:
+    """Return after how many tokens padding stands: what a window or chunk shows depends on it."""
+    return 2 * length // 5
 
 
 def _last(seen: Any) -> Tensor:
