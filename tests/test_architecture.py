@@ -128,7 +128,8 @@ def test_folders_hold_few_files() -> None:
 
 
 def test_the_package_is_small() -> None:
-    assert sum(map(code, FILES)) <= 12_500
+    # 12,500, and 110 for masks of windows and chunks: without them models of many families write other texts.
+    assert sum(map(code, FILES)) <= 12_610
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,10 @@ SIZES = {
 }  # fmt: skip
 SIZES["qwen2"] = SIZES["mistral"] = SIZES["llama"]
 SIZES["gpt_neox"] = {key: value for key, value in SIZES["llama"].items() if key != "num_key_value_heads"}
+SIZES["phi3"] = SIZES["llama"] | {"sliding_window": 12}
+SIZES["gemma3_text"] = SIZES["llama"] | {
+    "sliding_window": 12, "head_dim": 8, "layer_types": ["sliding_attention", "full_attention"],
+}  # fmt: skip
 SIZES["bloom"] = {"n_layer": 2, "hidden_size": 32, "n_head": 4}  # without position ids
 SIZES["mamba"] = {"num_hidden_layers": 2, "hidden_size": 32, "state_size": 4}  # without attention
 

@@ -68,7 +68,7 @@ def slowly(target, prompt, written, channel):
     return best
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "llama", "gpt_neox"])
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "gpt_neox", "phi3", "gemma3_text"])
 @pytest.mark.parametrize("more", [{}, {"temperature": 0.8}, {"chat": True, "system": "Be brief"}])
 @pytest.mark.parametrize("channel", ["phrase_gap/fw/king", "phrase_gap//the moon", "phrase_gap/w/!"])
 def test_gaps_are_what_adding_up_by_hand_gives(kind, more, channel):

@@ -95,7 +95,7 @@ class Writer:
         """Return the number of tokens whose keys and values take a share of the free memory."""
         config, device = self.reader.config, self.reader.device
         heads = getattr(config, "num_attention_heads", None) or 1
-        width = getattr(config, "head_dim", None) or config.hidden_size // heads
+        width = config.to_dict().get("head_dim") or config.hidden_size // heads
         kept = getattr(config, "num_key_value_heads", None) or heads
         size = 2 * self.reader.layers * kept * width * torch.finfo(self.reader.dtype).bits // 8
         if device.type == "cuda":
@@ -142,36 +142,41 @@ class Writer:
         prefix = len(self.prefix) if self._begins(prompts[0]) else 0
         ids, pads = pad([prompt[prefix:] for prompt in prompts], reader.device)
         width = ids.shape[1]
-        positions = prefix + (torch.arange(width, device=reader.device) - pads[:, None]).clamp(min=0)
+        size = prefix + width + steps
+        places = reader.places(pads, prefix, size)
         if not reader.padded:
             logits, states, cache = reader.read(ids, None)
-            batch = OpenBatch(cache if reader.own_cache else ids, None, positions[:, -1:], 0, width)
-            return logits[:, -1], states, batch
-        cache = preallocated(reader.layers, prefix + width + steps, self._prefix_cache if prefix else None)
-        mask = reader.mask(pads, prefix, prefix + width + steps) if bool((pads > 0).any()) else None
+            return logits[:, -1], states, OpenBatch(cache, None, places, 0, width, ids)
+        cache = preallocated(reader.layers, size, self._prefix_cache if prefix else None)
+        hidden = reader.form is not None or bool((pads > 0).any())
+        mask = reader.mask(pads, prefix, size) if hidden else None
         seen = None if mask is None else reader.causal(mask[..., : prefix + width], prefix)
-        logits, states, _ = reader.read(ids, cache, positions, seen)
-        return logits[:, -1], states, OpenBatch(cache, mask, positions[:, -1:], prefix, width)
+        logits, states, _ = reader.read(ids, cache, places[:, prefix : prefix + width], seen, places)
+        return logits[:, -1], states, OpenBatch(cache, mask, places, prefix, width)
 
     def _next(self, tokens: Tensor, batch: OpenBatch) -> tuple[Tensor, Tensor]:
         """Read the tokens written last; return logits (b, V) and states (b, D) after them."""
         reader = self.reader
-        batch.positions = batch.positions + 1
         if reader.padded:
             size = batch.cache.get_seq_length() + 1
             mask = None if batch.mask is None else batch.mask[..., :size]
-            logits, states, _ = reader.read(tokens[:, None], batch.cache, batch.positions, mask)
-        elif reader.own_cache:
-            logits, states, batch.cache = reader.read(tokens[:, None], batch.cache)
+            place = batch.places[:, size - 1 : size]
+            logits, states, _ = reader.read(tokens[:, None], batch.cache, place, mask, batch.places)
         else:
-            batch.cache = torch.cat([batch.cache, tokens[:, None]], dim=1)
-            logits, states, _ = reader.read(batch.cache, None)
+            batch.texts = torch.cat([batch.texts, tokens[:, None]], dim=1)
+            logits, states, batch.cache = reader.follow(batch.texts, batch.cache)
         return logits[:, -1], states
 
     @cached_property
     def _prefix_cache(self) -> Cache:
-        cache = preallocated(self.reader.layers, len(self.prefix))
-        self.reader.read(torch.tensor([self.prefix], device=self.reader.device), cache)
+        reader, size = self.reader, len(self.prefix)
+        cache, none = (
+            preallocated(reader.layers, size),
+            torch.zeros(1, dtype=torch.int64, device=reader.device),
+        )
+        places = reader.places(none, 0, size)
+        seen = None if reader.form is None else reader.causal(reader.mask(none, 0, size), 0)
+        reader.read(torch.tensor([self.prefix], device=reader.device), cache, places, seen, places)
         return cache
 
 

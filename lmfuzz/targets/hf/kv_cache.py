@@ -90,20 +90,23 @@ class OpenBatch:
 
     Attributes:
         rows: How many rows it had at first.
-        cache: The cache, or the tokens so far, int64 (b, T), if the model has none.
+        cache: The cache.
         mask: float (b, 1, 1, size), None if everything can be seen.
-        positions: int64 (b, 1), the position of the token read last.
+        places: int64 (b, size), the position ids of all places of the cache.
         prefix: How many places of the cache the prefix takes.
         width: How many places the padded prompts after it take.
+        texts: int64 (b, T), all tokens so far, if rows are not padded.
     """
 
-    def __init__(self, cache: Any, mask: Tensor | None, positions: Tensor, prefix: int, width: int) -> None:
-        self.rows = len(positions)
-        self.cache, self.mask, self.positions = cache, mask, positions
-        self.prefix, self.width = prefix, width
+    def __init__(
+        self, cache: Any, mask: Tensor | None, places: Tensor, prefix: int, width: int, texts: Any = None
+    ) -> None:
+        self.rows = len(places)
+        self.cache, self.mask, self.places = cache, mask, places
+        self.prefix, self.width, self.texts = prefix, width, texts
 
     def keep(self, places: Tensor) -> None:
         """Keep only the rows at ``places``."""
         self.cache = select_rows(self.cache, places)
         self.mask = None if self.mask is None else self.mask[places]
-        self.positions = self.positions[places]
+        self.places = self.places[places]

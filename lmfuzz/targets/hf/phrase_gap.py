@@ -189,12 +189,14 @@ class CausalGaps:
         own = (block[:, None] // longest == block // longest) & (block <= block[:, None])
         past = torch.minimum(base, reader.additive(~hidden))
         seen = torch.cat([past, reader.additive(own)[None, None].expand(b, 1, -1, -1)], dim=3)
-        first = batch.positions[places] - (filled - 1 - begin)  # (b, 1): the position of step 0
+        first = batch.places[places, begin, None]  # (b, 1): the position of step 0
         ahead = torch.arange(longest, device=which.device)
         positions = first[:, :, None] + at[:, :, None] + ahead
         if reader.window is not None:  # a phrase may be longer than an output
             positions = positions.clamp(max=reader.window - 1)
-        logits, _, _ = reader.read(tokens.view(b, -1), cache, positions.view(b, -1), seen, keep=k * longest)
+        positions = positions.view(b, -1)
+        keys = torch.cat([batch.places[places, :filled], positions], dim=1)
+        logits, _, _ = reader.read(tokens.view(b, -1), cache, positions, seen, keys, k * longest)
         scores = self._sampler.scores(logits.view(b, k, longest, -1), at[:, :, None] + 1 + ahead)
         top = scores.amax(dim=3)
         gap = scores.gather(3, tokens.roll(-1, dims=2)[..., None])[..., 0] - top

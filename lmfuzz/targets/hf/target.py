@@ -25,6 +25,8 @@ from lmfuzz.targets.sampling import CHANNELS, NEVER, STEPWISE, Decoding, TokenSa
 from lmfuzz.targets.validate import fingerprint
 from lmfuzz.types import PAD, Array, Batch, FloatArray, IntArray, Trace
 
+_BYTES = 4  # of a character at most: each may be a token
+_ONE_LENGTH = "padding would change what the model writes: only prompts of one length are decoded together"
 _TYPED = frozenset({10, *range(32, 127)})  # code points of characters that are drawn at random
 
 
@@ -76,16 +78,20 @@ class CausalLM:
         self.decoding, self.options = decoding, options = decoding or Decoding(), options or HFOptions()
         self.name, self._found, self._ends = name, found, found.ends
         self._tokens = tokens = found.tokens
+        self._around = len(tokens.prefix) + len(tokens.suffix)
         self.module = found.model.eval().requires_grad_(False)
-        self.reader = reader = Reader(self.module, name, options.layer, like)
+        most = self._around + (1 if options.level == "token" else _BYTES) * max_length
+        most += max(decoding.max_new, max_length)  # to which samples go on
+        self.reader = reader = Reader(self.module, name, options.layer, like, most)
         self._writer = Writer(reader, tokens.prefix, self._ends, options.batch_tokens)
         self.vocabulary = texts_of(tokens, reader.size)
         self.language = tokens, reader.size, self._ends
         more = ({"end_logprob"} if self._ends else set()) | ({"phrase_gap/"} if reader.padded else set())
         self.channels = CHANNELS | more
         around = tokens.before, tokens.behind, tokens.special
+        notes = found.notes if reader.padded else (*found.notes, _ONE_LENGTH)
         seeds = None if tokens.special else "corpora:chat"
-        self.info = TargetInfo(found.notes, seeds, sparing=True, told=tokens.before + tokens.behind)
+        self.info = TargetInfo(notes, seeds, sparing=True, told=tokens.before + tokens.behind)
         self._check_window(max_length)
         self.space = self._made_space(min_length, max_length)
         self.sampler = TokenSampler(decoding, reader.size, reader.device, stepwise=True)
@@ -214,8 +220,7 @@ class CausalLM:
         return TextSpace(symbols, min_length, max_length, drawn or tuple(range(len(symbols))), None)
 
     def _check_window(self, most: int) -> None:
-        around = len(self._tokens.prefix) + len(self._tokens.suffix)
-        new, window = self.decoding.max_new, self.reader.window
+        around, new, window = self._around, self.decoding.max_new, self.reader.window
         if window is not None and around + most + new > window:
             template = f", {around} around each" if around else ""
             raise TargetError(
