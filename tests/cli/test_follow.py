@@ -46,7 +46,6 @@ def test_a_campaign_that_runs_is_followed_to_its_end(sh: Shell) -> None:
     assert "all executions are spent" in watched.out
     assert Path("c/lock").stat().st_mtime_ns == before, "nothing was locked"
     assert not running(Path("c"))
-    assert not Path("c/campaign.db-wal").exists()
 
 
 def test_one_that_has_ended_is_shown_at_once(sh: Shell) -> None:
@@ -194,6 +193,8 @@ def test_the_table_of_a_sweep_that_runs(sh: Shell, monkeypatch: pytest.MonkeyPat
             sweep.run(1, table)
         first = sweep.cells[0]
         assert table._progress(first) == "0: 100%"
+        for left in sweep.directory(first).glob("campaign.db-*"):  # by a look at the moment when it ended
+            left.unlink()
         (sweep.directory(first) / "campaign.db").write_bytes(b"no database" * 999)
         assert table._progress(first) == "0: ?"
     text = re.sub("\x1b\\[[0-9;?]*[a-zA-Z]", "", out.getvalue())
