@@ -51,7 +51,7 @@ def _setting(default: Any, group: str, metavar: str = "", **more: Any) -> Any:
 
 
 Own = Mapping[str, Any]  # objects that were given from Python, by the names that a spec has for them
-NOTHING: Own = {}
+NO_OBJECTS: Own = {}
 PYTHON = "python:"  # the beginning of such a name
 TEST, FIND, SEARCH, RUN = "What to test", "What to look for", "How to search", "How the model runs"
 _OBJECTIVES = ["repetition", "phrases:file=corpora:words/blacklist.txt"]

@@ -13,7 +13,7 @@ from lmfuzz.campaign.choose import objectives
 from lmfuzz.campaign.evaluator import Evaluator
 from lmfuzz.errors import TargetError, UsageError
 from lmfuzz.inputs.spaces import BoxSpace, Space
-from lmfuzz.spec import NOTHING, Own
+from lmfuzz.spec import NO_OBJECTS, Own
 from lmfuzz.targets.loading import load_target
 from lmfuzz.types import CRASH, SEED, Array, Evidence, Finding, Reruns
 
@@ -35,7 +35,7 @@ class Replay:
         TargetError: the model cannot be loaded.
     """
 
-    def __init__(self, recorded: Recorded, model: str | None = None, own: Own = NOTHING) -> None:
+    def __init__(self, recorded: Recorded, model: str | None = None, own: Own = NO_OBJECTS) -> None:
         self.recorded, self._own = recorded, own
         self.spec = recorded.spec if model is None else recorded.spec.model_copy(update={"model": model})
         target = load_target(self.spec, own)

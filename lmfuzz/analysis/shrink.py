@@ -8,12 +8,14 @@ from lmfuzz.campaign.build import shrinker
 from lmfuzz.campaign.shrink import Shrinker
 from lmfuzz.files import PICTURES
 from lmfuzz.inputs.spaces import BoxSpace
-from lmfuzz.spec import NOTHING, Own
+from lmfuzz.spec import NO_OBJECTS, Own
 from lmfuzz.storage.store import Store
 from lmfuzz.types import Finding
 
 
-def shrink(directory: Path, number: int | None = None, own: Own = NOTHING) -> Iterator[tuple[int, Finding]]:
+def shrink(
+    directory: Path, number: int | None = None, own: Own = NO_OBJECTS
+) -> Iterator[tuple[int, Finding]]:
     """Shrink the findings of a campaign, or one; each is on disk when it is yielded, with its number.
 
     A finding that does not fail again stays as it is, without a minimal input. One that is minimal already

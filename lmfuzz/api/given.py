@@ -11,7 +11,7 @@ from lmfuzz.errors import UsageError
 from lmfuzz.inputs.bundled import PREFIX
 from lmfuzz.inputs.datasets import FILES
 from lmfuzz.inputs.seeds import TEXT
-from lmfuzz.spec import NOTHING, PYTHON, Own, Spec
+from lmfuzz.spec import NO_OBJECTS, PYTHON, Own, Spec
 
 _ENDINGS = (".txt", ".jsonl", ".npy", ".png", ".jpg", ".gz")
 
@@ -25,7 +25,7 @@ class Objects:
         own: objects that have names already.
     """
 
-    def __init__(self, tokenizer: Any = None, alphabet: str | None = None, own: Own = NOTHING) -> None:
+    def __init__(self, tokenizer: Any = None, alphabet: str | None = None, own: Own = NO_OBJECTS) -> None:
         self.own = dict(own)
         self._tokenizer, self._alphabet = tokenizer, alphabet
 

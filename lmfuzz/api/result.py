@@ -18,7 +18,7 @@ from lmfuzz.errors import extra
 from lmfuzz.exports import formats
 from lmfuzz.exports.export_model import campaign as exported
 from lmfuzz.report import page
-from lmfuzz.spec import NOTHING, Own, Spec
+from lmfuzz.spec import NO_OBJECTS, Own, Spec
 from lmfuzz.storage.record import CampaignRecord
 from lmfuzz.targets.kinds import lent
 from lmfuzz.text import WIDTH, bucket_title, escape, plural, quote_output, shorten
@@ -40,7 +40,7 @@ class Result:
     """
 
     def __init__(
-        self, directory: Path, own: Own = NOTHING, notes: Sequence[str] = (), unjudged: str = ""
+        self, directory: Path, own: Own = NO_OBJECTS, notes: Sequence[str] = (), unjudged: str = ""
     ) -> None:
         self.directory, self.notes, self.unjudged = directory, list(notes), unjudged
         self._own, self._record = own, CampaignRecord.read(directory)

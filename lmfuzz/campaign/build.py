@@ -16,7 +16,7 @@ from lmfuzz.protocols import Differentiable, Feature, Sampler, Search, SearchCon
 from lmfuzz.rng import Streams
 from lmfuzz.search.per_seed import traits_of
 from lmfuzz.search.seed_outcomes import outcomes_of
-from lmfuzz.spec import NOTHING, Own, Spec
+from lmfuzz.spec import NO_OBJECTS, Own, Spec
 from lmfuzz.storage.record import CampaignRecord
 from lmfuzz.targets.loading import load_target
 
@@ -52,7 +52,7 @@ class Parts:
     streams: Streams
 
 
-def build(spec: Spec, own: Own = NOTHING, record: CampaignRecord | None = None) -> Parts:
+def build(spec: Spec, own: Own = NO_OBJECTS, record: CampaignRecord | None = None) -> Parts:
     """Return everything that a spec names; the model is loaded, but does not run.
 
     Args:
@@ -102,7 +102,7 @@ def build(spec: Spec, own: Own = NOTHING, record: CampaignRecord | None = None) 
     return Parts(spec, evaluator, judges, feature, context, search, findings, wants, tuple(notes), streams)
 
 
-def shrinker(record: CampaignRecord, own: Own = NOTHING) -> Shrinker:
+def shrinker(record: CampaignRecord, own: Own = NO_OBJECTS) -> Shrinker:
     """Return what shrinks the findings of a campaign; UsageError if its model is a different one now."""
     target = load_target(record.spec, own)
     check_same(record, target)

@@ -19,14 +19,14 @@ from lmfuzz.plugins.grammar import Call, parse
 from lmfuzz.protocols import Feature, HasLexicon, Lexicon, Operator, Sampler, Search, SearchContext, Target
 from lmfuzz.search import SEARCHES
 from lmfuzz.search.per_seed import PerSeed, traits_of
-from lmfuzz.spec import NOTHING, Own, Spec, own_object
+from lmfuzz.spec import NO_OBJECTS, Own, Spec, own_object
 from lmfuzz.targets.twins import recipes
 from lmfuzz.types import Batch
 
 _TEXT_NAMES = {"disagreement": "parting"}  # objectives for labels -> those of the same name for texts
 
 
-def check_names(spec: Spec, own: Own = NOTHING) -> None:
+def check_names(spec: Spec, own: Own = NO_OBJECTS) -> None:
     """Raise UsageError for what is wrong in a spec before its model is loaded: that can take minutes."""
     SEARCHES.check(_call(spec.search))
     FEATURES.check(_call(spec.feature))
@@ -44,7 +44,7 @@ def feature(spec: Spec) -> Feature:
     return FEATURES.build(_call(spec.feature))
 
 
-def objectives(spec: Spec, space: Space | None = None, own: Own = NOTHING) -> ObjectiveSet:
+def objectives(spec: Spec, space: Space | None = None, own: Own = NO_OBJECTS) -> ObjectiveSet:
     """Return the objectives, each under its own name; one from a file is named after its class.
 
     Args:

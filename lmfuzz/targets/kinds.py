@@ -32,7 +32,7 @@ def as_target(found: Any, model: str, spec: Spec) -> Target:
             raise UsageError(f"--{name.replace('_', '-')} is for Hugging Face models, which {model} is not")
     lacks = [name for name in _REQUIRED if not hasattr(found, name)]
     if not lacks:
-        return own(found, spec)
+        return with_info(found, spec)
     if is_function(found):
         from lmfuzz.targets.function import FunctionTarget
 
@@ -109,7 +109,7 @@ def lent(own: Own) -> Iterator[None]:
             one.requires_grad_(wanted)
 
 
-def own(found: Any, spec: Spec) -> Target:
+def with_info(found: Any, spec: Spec) -> Target:
     """Return a target of the user's own as it is, or with an ``info`` if it has none.
 
     The info is made of the object's notes, seeds, sparing and told, if it has them. If it has a

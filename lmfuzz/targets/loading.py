@@ -12,7 +12,7 @@ from lmfuzz.inputs.bundled import MODELS, PREFIX, expand, resource
 from lmfuzz.plugins.grammar import parse
 from lmfuzz.plugins.modules import resolve
 from lmfuzz.protocols import Target
-from lmfuzz.spec import NOTHING, PYTHON, Own, Spec, own_object
+from lmfuzz.spec import NO_OBJECTS, PYTHON, Own, Spec, own_object
 from lmfuzz.targets import TARGETS
 from lmfuzz.targets.kinds import as_target, given, hugging_face, is_function, is_module
 from lmfuzz.targets.twins.recipes import RECIPES, is_recipe
@@ -22,7 +22,7 @@ _HUB = re.compile(r"[\w-][\w.-]*/[\w.-]+")  # OWNER/NAME
 FILES = (".pt", ".pth", ".pt2", ".ts")  # TorchScript and exported programs
 
 
-def load_target(spec: Spec, own: Own = NOTHING) -> Target:
+def load_target(spec: Spec, own: Own = NO_OBJECTS) -> Target:
     """Return the target that ``spec.model`` names; with ``spec.twin``, the pair of both.
 
     '' is the bundled model. Other models are a checkpoint folder, a TorchScript file or exported program, the

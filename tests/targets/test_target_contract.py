@@ -20,7 +20,7 @@ from lmfuzz.spec import Spec
 from lmfuzz.targets.capabilities import Compressible, Followable
 from lmfuzz.targets.function import FunctionTarget
 from lmfuzz.targets.image import ImageTarget
-from lmfuzz.targets.kinds import own
+from lmfuzz.targets.kinds import with_info
 from lmfuzz.targets.rnn.target import RNNTarget
 from lmfuzz.targets.sampling import Decoding
 from lmfuzz.targets.torch_module import ModuleTarget
@@ -97,16 +97,16 @@ def twin(base: Any, recipe: str) -> Pair:
 
 
 def plain_pair() -> Pair:
-    other = own(Plain(), Spec())
+    other = with_info(Plain(), Spec())
     other.identity = "another"
-    return pair(own(Plain(), Spec()), other)
+    return pair(with_info(Plain(), Spec()), other)
 
 
 LSTM, WRITES = ("lstm", 2, 20), {Sampler, Followable, Compressible}
 IN_TOKENS = {"level": "token", "marker": True, "temperature": 0.8}
 TARGETS: dict[str, tuple[Any, set[type]]] = {  # what makes it, and what it can do
     "toy": (Toy, set()),
-    "a plain object": (lambda: own(Plain(), Spec()), set()),
+    "a plain object": (lambda: with_info(Plain(), Spec()), set()),
     "an LSTM": (lambda: RNNTarget(char_rnn(*LSTM), GREEDY), WRITES),
     "an LSTM, sampled": (lambda: RNNTarget(char_rnn(*LSTM), SAMPLED), WRITES),
     "a GRU": (lambda: RNNTarget(char_rnn("gru"), SAMPLED), WRITES),
@@ -288,15 +288,15 @@ class Wraps(Plain):
 
 
 def test_a_plain_object_says_of_itself_what_it_has_names_for() -> None:
-    target = own(Talkative(), Spec())
+    target = with_info(Talkative(), Spec())
     assert target.info == TargetInfo(("it is slow",), "corpora:chat", sparing=True, told="be brief")
     assert isinstance(target, Sampler)
-    assert own(Plain(), Spec()).info == TargetInfo()
-    assert own(toy := Toy(), Spec()) is toy
+    assert with_info(Plain(), Spec()).info == TargetInfo()
+    assert with_info(toy := Toy(), Spec()) is toy
 
 
 def test_the_module_inside_a_plain_object_can_have_a_twin() -> None:
-    target = own(Wraps(), Spec(max_new=4))
+    target = with_info(Wraps(), Spec(max_new=4))
     assert isinstance(target, Compressible)
     other = target.like(Bigram(1), "another")
     assert isinstance(other, ModuleTarget)

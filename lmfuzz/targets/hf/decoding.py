@@ -170,13 +170,10 @@ class Writer:
     @cached_property
     def _prefix_cache(self) -> Cache:
         reader, size = self.reader, len(self.prefix)
-        cache, none = (
-            preallocated(reader.layers, size),
-            torch.zeros(1, dtype=torch.int64, device=reader.device),
-        )
-        places = reader.places(none, 0, size)
-        seen = None if reader.form is None else reader.causal(reader.mask(none, 0, size), 0)
-        reader.read(torch.tensor([self.prefix], device=reader.device), cache, places, seen, places)
+        ids, pads = pad([self.prefix], reader.device)
+        cache, places = preallocated(reader.layers, size), reader.places(pads, 0, size)
+        seen = None if reader.form is None else reader.causal(reader.mask(pads, 0, size), 0)
+        reader.read(ids, cache, places, seen, places)
         return cache
 
 

@@ -6,9 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-Near = Callable[
-    [Tensor, Tensor], Tensor
-]  # positions of queries (B, T, 1) and keys (B, 1, K) -> bool (B, T, K)
+# Positions of queries (B, T, 1) and of keys (B, 1, K) -> which keys a query sees, bool (B, T, K).
+Near = Callable[[Tensor, Tensor], Tensor]
 Form = dict[str, Near | None] | Near | None  # for each type of layer, or for all; None: everything before
 
 
