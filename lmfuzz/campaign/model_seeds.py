@@ -26,13 +26,9 @@ def write_seeds(name: str, target: Target, space: TextSpace, rng: np.random.Gene
     """
     number = name.removeprefix(MODEL)
     if not (number.isascii() and number.isdecimal() and int(number)):
-        raise UsageError(
-            f"{name!r} is not a number of seeds for the model to write; write, for example, {MODEL}64"
-        )
+        raise UsageError(f"{name} does not say how many seeds the model is to write; give, say, {MODEL}64")
     if not isinstance(target, Sampler):
-        raise UsageError(
-            f"{name} needs a model that can be sampled, which this one cannot; give a file of prompts"
-        )
+        raise UsageError(f"{name}: this model cannot be sampled, so it cannot write seeds; give prompts")
     longest = min(space.max_length, max(space.min_length, _LONGEST))
     texts, fruitless = dict[str, None](), 0
     while len(texts) < int(number) and fruitless < _PATIENCE:

@@ -147,10 +147,10 @@ def test_a_field_that_is_missing_gets_the_nearest_one() -> None:
 
 @pytest.mark.parametrize("suffix", ["yaml", "yml", "xml", "toml", "xlsx", "gz", "md", "YAML", "npy"])
 def test_a_file_of_another_format_is_refused_with_those_that_are_read(suffix: str) -> None:
-    assert said(f"s.{suffix}", 'prompts:\n  - "Who goes"\n') == (
-        f"s.{suffix}: a .{suffix.lower()} file is not read for prompts; give a .txt file with one prompt per "
-        'line, a .jsonl file of lines such as {"prompt": "Who goes"}, or .ndjson, .json, .csv, .tsv, .parquet '
-        "or .arrow"
+    begin = f"s.{suffix}: a .{suffix.lower()} file is not read for prompts; "
+    assert said(f"s.{suffix}", 'prompts:\n  - "Who goes"\n') == begin + (
+        'give a .txt file with one prompt per line, a .jsonl file of lines such as {"prompt": "Who goes"}, '
+        "or .ndjson, .json, .csv, .tsv, .parquet or .arrow"
     )
 
 
