@@ -5,12 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from helpers.begun import MODEL, parts
 from helpers.small_lms import tokens
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.operators.dictionary import Dictionary, parse
 from lmfuzz.operators.havoc import Havoc
 from lmfuzz.protocols import MutationContext
+from lmfuzz.spec import Spec
+from lmfuzz.targets.toy import Toy
 from lmfuzz.types import Batch
 
 SPACE = TextSpace(tuple("abcdefghijklmnopqrstuvwxyz\n"), 2, 12)
@@ -104,6 +107,8 @@ def test_bytes_that_are_not_text_are_skipped_and_counted(tmp_path):
     assert Havoc(dictionary=str(file)).notes(SPACE) == operator.notes(SPACE)
     assert all("king" in text for text in SPACE.texts(operator(rows("abcd"), around())))
     assert Dictionary(entries=["king"]).notes(SPACE) == Havoc().notes(SPACE) == []
+    given = Spec(model=MODEL, objectives=["repetition"], seeds=["text:ab"], dictionary=str(file))
+    assert parts(given, Toy()).notes[-1] == operator.notes(SPACE)[0]
     spelled = TextSpace(tokens().symbols, tokens=tokens())
     assert operator.notes(spelled)[0].endswith("skipped: 2")
 
