@@ -30,6 +30,7 @@ EXTRAS = {
     "image": "images need Pillow",
     "format": "the objective format needs jsonschema and regex",
     "pandas": "to_pandas() needs pandas",
+    "peft": "an adapter needs peft",
     "torchao": "the recipe torchao needs the package torchao",
 }
 INTERRUPTS = (KeyboardInterrupt, GeneratorExit)  # these end a campaign; what else a plug-in raises does not
@@ -58,6 +59,17 @@ def explaining(start: str, kind: type[Exception] = TargetError) -> Iterator[None
         raise
     except Exception as error:
         raise kind(f"{start}: {one_line(error)}") from error
+
+
+@contextmanager
+def forbidding_writes(who: str) -> Iterator[None]:
+    """Turn what numpy raises when ``who`` writes into what all others read into UsageError."""
+    try:
+        yield
+    except ValueError as error:
+        if "read-only" not in str(error):
+            raise
+        raise UsageError(f"{who} changes an array that others read, too; let it change a .copy()") from error
 
 
 def printable(text: str) -> str:
