@@ -30,19 +30,19 @@ EXTRAS = {
     "image": "images need Pillow",
     "format": "the objective format needs jsonschema and regex",
     "pandas": "to_pandas() needs pandas",
-    "peft": "an adapter needs peft",
+    "peft": "the model has an adapter (adapter_config.json), which needs peft",
     "torchao": "the recipe torchao needs the package torchao",
 }
 INTERRUPTS = (KeyboardInterrupt, GeneratorExit)  # these end a campaign; what else a plug-in raises does not
 
 
 @contextmanager
-def extra(name: str) -> Iterator[None]:
-    """Turn a failed import of an extra's packages into UsageError, which says how to install them."""
+def extra(name: str, kind: type[Exception] = UsageError) -> Iterator[None]:
+    """Turn a failed import of an extra's packages into an error that says how to install them."""
     try:
         yield
     except ModuleNotFoundError:
-        raise UsageError(f"{EXTRAS[name]}: pip install 'lmfuzz[{name}]'") from None
+        raise kind(f"{EXTRAS[name]}: pip install 'lmfuzz[{name}]'") from None
 
 
 def one_line(error: BaseException) -> str:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -24,7 +24,8 @@ class Calibration:
         mutants: 95 % quantile of the distance from a mutant to the nearest seed; inf if there is none.
         radius: ``mutants``, but at least 5 ``noise_floor``, and at most ``seeds``.
         stability: share (0 to 1) of the seeds that moved less than ``radius`` / 10.
-        finite: share (0 to 1) of the seeds whose states and log probabilities were finite both times.
+        finite: share (0 to 1) of the seeds whose points were finite both times; if fewer of them wrote by
+            finite log probabilities, the share of these.
     """
 
     noise_floor: float
@@ -53,11 +54,7 @@ class Calibration:
 
 
 def calibrate(
-    first: FloatArray,
-    again: FloatArray,
-    mutants: FloatArray,
-    radius: float | None = None,
-    sound: BoolArray | None = None,
+    first: FloatArray, again: FloatArray, mutants: FloatArray, radius: float | None = None
 ) -> Calibration:
     """Return distances and the radius that follows from them.
 
@@ -69,11 +66,10 @@ def calibrate(
         again: points (N, D) of the seeds, run in other batches.
         mutants: points (M, D) of mutants.
         radius: the radius to use, if it is fixed.
-        sound: which seeds (N,) led to finite numbers besides their points; None: all.
     """
     finite, finite_again = np.isfinite(first).all(axis=1), np.isfinite(again).all(axis=1)
     both = finite & finite_again
-    share = float(np.mean(both & (True if sound is None else sound))) if both.size else 0.0
+    share = float(both.sum() / max(1, both.size))
     if not both.any():
         return Calibration(0.0, math.inf, math.inf, radius or _LEAST, 0.0, share)
     seeds = first[both]
@@ -129,7 +125,8 @@ def measure(
     fixed = feature.radius if isinstance(feature, FixesRadius) else None
     sound = np.concatenate([_sound(trace) for trace in first])[ran]
     known = np.concatenate([feature(trace) for trace in first])[ran]
-    return calibrate(known, points[: len(seeds)], points[len(seeds) :], fixed, sound)
+    found = calibrate(known, points[: len(seeds)], points[len(seeds) :], fixed)
+    return replace(found, finite=min(found.finite, float(sound.mean())) if len(sound) else 0.0)
 
 
 def _batches(rows: Batch, size: int) -> Iterator[Batch]:

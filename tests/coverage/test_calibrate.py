@@ -91,10 +91,6 @@ def test_without_a_finite_seed_any_two_points_differ():
 
 
 def test_a_seed_is_sound_only_if_its_tokens_were_chosen_by_finite_numbers():
-    found = calibrate(line(0, 1), line(0, 1), line(1), sound=np.array([True, False]))
-    assert found.finite == 0.5
-    assert found.seeds == 1
-
     class Unsure(Echo):
         def run(self, batch, wants):
             trace = super().run(batch, wants - {"logprob"})

@@ -83,7 +83,7 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
 
 @WITHOUT_PEFT
 def test_an_adapter_that_cannot_be_applied_is_named_with_the_extra(folder: Path, tmp_path: Path) -> None:
-    words = "holds an adapter_config.json, and an adapter needs peft: pip install 'lmfuzz[peft]'"
+    words = "the model has an adapter (adapter_config.json), which needs peft: pip install 'lmfuzz[peft]'"
     (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
     assert words in said(folder)
     alone = tmp_path / "alone"

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from lmfuzz.errors import TargetError, UsageError, explaining, extra, one_line
+from lmfuzz.errors import TargetError, explaining, extra, one_line
 from lmfuzz.spec import option_name
 from lmfuzz.targets.checkpoint import find_pickle
 from lmfuzz.targets.sampling import Decoding
@@ -32,9 +32,8 @@ _WITHOUT = {  # settings of generate that lmfuzz does not have -> the value that
     "force_words_ids": [], "constraints": [], "token_healing": False, "remove_invalid_values": False,
     "max_time": None,
 }  # fmt: skip
-_SAMPLING = {  # the same for those that count only if it samples
-    "min_p": 0, "top_h": 1, "typical_p": 1, "epsilon_cutoff": 0, "eta_cutoff": 0,
-}  # fmt: skip
+# The same for those that count only if it samples.
+_SAMPLING = {"min_p": 0, "top_h": 1, "typical_p": 1, "epsilon_cutoff": 0, "eta_cutoff": 0}
 _USUAL = {"temperature": 1.0, "top_k": 50, "top_p": 1.0}  # what generate samples with unless it is told
 
 
@@ -55,16 +54,13 @@ class Adapter:
         """
         if (found := _file(source, ADAPTER, offline)) is None:
             return None
-        base = json.loads(found.read_bytes()).get(_BASE)
-        if has_weights(Path(source)):
+        base, folder = json.loads(found.read_bytes()).get(_BASE), Path(source)
+        if any(folder.glob("model*.safetensors*")) or any(folder.glob("pytorch_model*.bin*")):
             base = source
         elif not base:
             raise TargetError(f"the adapter in {source} does not say which model it adapts; set {_BASE}")
-        try:
-            with extra("peft"):
-                import_module("peft")
-        except UsageError as error:
-            raise TargetError(f"{source} holds an {ADAPTER}, and {error}") from None
+        with extra("peft", TargetError):
+            import_module("peft")
         return cls(source, base, offline)
 
     @property
@@ -106,15 +102,9 @@ def _file(source: str, name: str, offline: bool) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
     from transformers.utils.hub import cached_file
 
-    kinds = "gated_repo", "missing_entries", "connection_errors"
-    more: dict[str, Any] = {f"_raise_exceptions_for_{kind}": False for kind in kinds}
+    more: dict[str, Any] = {"_raise_exceptions_for_missing_entries": False}
     path = try_to_load_from_cache(source, name) if offline else cached_file(source, name, **more)
     return Path(path) if isinstance(path, str) else None
-
-
-def has_weights(folder: Path) -> bool:
-    """Return whether a folder holds weights of a whole model."""
-    return any(folder.glob("model*.safetensors*")) or any(folder.glob("pytorch_model*.bin*"))
 
 
 def require_texts(folder: Path) -> None:
@@ -164,9 +154,8 @@ def require_weights(name: str, model: nn.Module, info: dict[str, Any]) -> list[s
         if not value.isfinite().all():
             raise TargetError(f"tensor {key} of {name} holds NaN or infinite weights")
     left = [key for key in info["unexpected_keys"] if not key.endswith(_HARMLESS)]
-    if not left:
-        return []
-    return [f"the weights of {name} hold {_some(left)} that its config.json does not ask for, so not used"]
+    words = "that its config.json does not ask for, so not used"
+    return [f"the weights of {name} hold {_some(left)} {words}"] if left else []
 
 
 def _some(keys: Iterable[str]) -> str:
