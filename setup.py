@@ -13,6 +13,7 @@ EXTRAS = {
     "format": ["jsonschema>=4.18", "regex>=2023"],
     "datasets": ["pyarrow>=14"],
     "pandas": ["pandas>=2"],
+    "peft": ["peft>=0.18"],  # before, it did not know transformers 5
     "torchao": ["torchao>=0.18"],  # before, int8 was another kind of tensor
 }
 TEST = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6", "ruff>=0.9", "mypy>=1.13"]

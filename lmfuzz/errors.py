@@ -31,18 +31,19 @@ EXTRAS = {
     "image": "images need Pillow",
     "format": "the objective format needs jsonschema and regex",
     "pandas": "to_pandas() needs pandas",
+    "peft": "the model has an adapter (adapter_config.json), which needs peft",
     "torchao": "the recipe torchao needs the package torchao",
 }
 INTERRUPTS = (KeyboardInterrupt, GeneratorExit)  # these end a campaign; what else a plug-in raises does not
 
 
 @contextmanager
-def extra(name: str) -> Iterator[None]:
-    """Turn a failed import of an extra's packages into UsageError, which says how to install them."""
+def extra(name: str, kind: type[Exception] = UsageError) -> Iterator[None]:
+    """Turn a failed import of an extra's packages into an error that says how to install them."""
     try:
         yield
     except ModuleNotFoundError:
-        raise UsageError(f"{EXTRAS[name]}: pip install 'lmfuzz[{name}]'") from None
+        raise kind(f"{EXTRAS[name]}: pip install 'lmfuzz[{name}]'") from None
 
 
 def one_line(error: BaseException) -> str:
@@ -59,6 +60,17 @@ def explaining(start: str, kind: type[Exception] = TargetError) -> Iterator[None
         raise
     except Exception as error:
         raise kind(f"{start}: {one_line(error)}") from error
+
+
+@contextmanager
+def forbidding_writes(who: str) -> Iterator[None]:
+    """Turn what numpy raises when ``who`` writes into what all others read into UsageError."""
+    try:
+        yield
+    except ValueError as error:
+        if "read-only" not in str(error):
+            raise
+        raise UsageError(f"{who} changes an array that others read, too; let it change a .copy()") from error
 
 
 def printable(text: str) -> str:

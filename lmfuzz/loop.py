@@ -35,7 +35,7 @@ def run(
         margins = objective(batch, trace)
         points = feature(trace)
         novel = archive.admit(points, where=~np.any(margins > 0, axis=1))
-        search.tell(batch, trace, margins, novel)
+        search.tell(batch.copy(), trace, margins.copy(), novel.copy())
         found = findings.consider(batch, trace, margins, executor.executions)
         budget.spent_executions = executor.executions
         budget.spent_findings += len(found)

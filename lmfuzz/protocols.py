@@ -52,7 +52,7 @@ class PlainTarget(Protocol):
         """Return what a legal row is; operators see this, never the model."""
 
     def run(self, batch: Batch, wants: frozenset[str]) -> Trace:
-        """Return the wanted channels, one entry per row."""
+        """Return the wanted channels, one entry per row; the batch is a copy, which may be changed."""
 
 
 @runtime_checkable
@@ -203,7 +203,10 @@ class Feature(Protocol):
         """Learn from what the seeds showed (means, centroids ...); this is called once, first."""
 
     def __call__(self, trace: Trace) -> FloatArray:
-        """Return points float32 (B, D); a row that is not finite gets a point that is not finite."""
+        """Return points float32 (B, D); a row that is not finite gets a point that is not finite.
+
+        The trace cannot be written into: others read it, too.
+        """
 
 
 @runtime_checkable
@@ -233,7 +236,7 @@ class Objective(Protocol):
         """Return margins float32 (B, N): > 0 is a finding, below 0 how far away, -inf unknown, NaN unscored.
 
         The channels of ``grades`` are present only for the columns that the search focuses on; without them
-        a row that is not a finding gets -inf.
+        a row that is not a finding gets -inf. Neither batch nor trace can be written into.
         """
 
     def evidence(self, batch: Batch, trace: Trace, row: int, column: int) -> Evidence:

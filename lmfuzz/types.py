@@ -63,6 +63,14 @@ class Batch:
         """Return the same rows with other content."""
         return replace(self, data=data, lengths=self.lengths if lengths is None else lengths)
 
+    def copy(self) -> "Batch":
+        """Return the same rows in arrays of their own, for those who may write into them."""
+        return Batch(*(getattr(self, name).copy() for name in self.__slots__))
+
+    def shown(self) -> "Batch":
+        """Return the same rows in arrays that cannot be written into."""
+        return Batch(*(read_only(getattr(self, name)) for name in self.__slots__))
+
     def row(self, i: int) -> Array:
         """Return the content of row ``i``: its valid symbols (lengths[i],), or its values (*shape)."""
         return np.asarray(self.data[i, : self.lengths[i]])
@@ -71,6 +79,13 @@ class Batch:
         """Return row ``i`` as a batch of one without padding."""
         one = self[i : i + 1]
         return replace(one, data=one.data[:, : max(1, int(self.lengths[i]))])
+
+
+def read_only(array: Array) -> Array:
+    """Return a view of an array that cannot be written into."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def join(batches: Sequence[Batch]) -> Batch:

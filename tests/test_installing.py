@@ -17,7 +17,7 @@ from helpers.shell import Shell
 ROOT = Path(__file__).parents[1]
 WITH_TRANSFORMERS = {"tokenizers", "safetensors", "huggingface_hub"}
 MODULES = {"PIL": "pillow", "jsonschema_specifications": "jsonschema", "referencing": "jsonschema"}
-EXTRAS = ("PIL", "jsonschema", "regex", "torchao", "pyarrow")  # modules of theirs
+EXTRAS = ("PIL", "jsonschema", "regex", "peft", "torchao", "pyarrow")  # modules of theirs
 IMAGE = ["image", "nan", "models:mnist/unsafe", "--count", "2", "--budget", "9x"]
 
 

@@ -17,7 +17,7 @@ from lmfuzz.campaign.checks import check_same
 from lmfuzz.coverage.archive import Archive
 from lmfuzz.coverage.calibrate import Calibration, measure
 from lmfuzz.coverage.per_seed import Apart, Archives
-from lmfuzz.errors import DiskError, UsageError
+from lmfuzz.errors import DiskError, UsageError, forbidding_writes
 from lmfuzz.files import CAMPAIGN, PICTURES
 from lmfuzz.inputs.corpus import Corpus
 from lmfuzz.inputs.spaces import BoxSpace, describe
@@ -32,6 +32,7 @@ from lmfuzz.text import plural, resume_command
 from lmfuzz.types import Batch, Finding, State, Step, join
 
 MUTANTS = 512  # rows that the radius is calibrated with; fewer if there are few seeds
+_SOUND = frozenset({"logprob", "tokens"})  # channels that show whether a text was written by finite numbers
 SPARING = 64  # seeds, and mutants, for the calibration of a target whose rows cost much
 
 
@@ -82,7 +83,7 @@ class Campaign:
 
         Raises:
             UsageError: an objective returns a wrong shape, or asks for what the target cannot grade (a phrase
-                outside its alphabet), or no seed can be placed.
+                outside its alphabet), or no seed leads to finite numbers and no objective looks for that.
         """
         spec, evaluator, objectives = parts.spec, parts.evaluator, parts.objectives
         budget = replace(Budget.parse(spec.budget), findings=spec.stop_after)
@@ -91,6 +92,12 @@ class Campaign:
         graded = evaluator.channels.union(*objectives.grades)
         evaluator.executor.run(few, graded)  # raises now for what the model cannot grade
         measured = _measure(parts, _mutants(parts))
+        sought = {need.rpartition("/")[2] for need in evaluator.channels} & {"nonfinite", "magnitude"}
+        if not (measured.finite or sought):
+            raise UsageError(
+                "every seed leads to NaN or infinity, so the outputs mean nothing; look for that with"
+                " --objective nonfinite, or use another precision (--dtype) or other seeds"
+            )
         made = cls(parts, replace(measured, radius=spec.radius) if spec.radius else measured, budget)
         budget.calibration = budget.spent_executions = made.executor.executions
         return made
@@ -227,8 +234,10 @@ def _mutants(parts: Parts) -> Batch:
 def _measure(parts: Parts, mutants: Batch) -> Calibration:
     objectives, feature = parts.objectives, parts.feature
     seeds, wants = parts.context.seeds[: _most(parts)], feature.needs | objectives.noise_needs
+    wants |= _SOUND if parts.evaluator.target.channels >= _SOUND else frozenset()
     executor, compare = parts.evaluator.executor, objectives.measure_noise
-    return measure(executor, feature, seeds, mutants, wants, parts.spec.batch, compare)
+    with forbidding_writes(f"the feature {parts.spec.feature}"):
+        return measure(executor, feature, seeds, mutants, wants, parts.spec.batch, compare)
 
 
 def _most(parts: Parts) -> int:

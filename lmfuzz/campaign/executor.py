@@ -9,7 +9,7 @@ import numpy as np
 from lmfuzz.errors import INTERRUPTS, TargetError, UsageError, one_line
 from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.protocols import Differentiable, PlainTarget, Sampler
-from lmfuzz.types import CRASH, OWN, PAD, Array, Batch, FloatArray, IntArray, Trace
+from lmfuzz.types import CRASH, OWN, PAD, Array, Batch, FloatArray, IntArray, Trace, read_only
 
 Result = TypeVar("Result")
 
@@ -20,6 +20,8 @@ class LocalExecutor:
     A batch on which the target raises is split in halves until the failing rows stand alone. Their channel
     ``crash`` holds what was raised; their other channels hold values that cannot be scored (NaN, PAD or '',
     by the kind of array). The other rows run as usual.
+
+    The target gets copies of the rows, which it may change; what it shows cannot be written into.
 
     Attributes:
         target: the model under test.
@@ -43,11 +45,11 @@ class LocalExecutor:
             trace["prompt"] = np.array(self.target.space.texts(batch), dtype=object)
         if "origin" in wants:
             trace["origin"] = batch.origin
-        return trace
+        return {name: read_only(array) for name, array in trace.items()}
 
     def _run(self, batch: Batch, wants: frozenset[str]) -> dict[str, Array]:
         try:
-            trace = self._timed(lambda: dict(self.target.run(batch, wants)), len(batch))
+            trace = self._timed(lambda: dict(self.target.run(batch.copy(), wants)), len(batch))
         except (UsageError, TargetError, *INTERRUPTS):
             raise
         except BaseException as error:  # a model that calls sys.exit() has crashed too
@@ -82,7 +84,7 @@ class LocalExecutor:
         """Sample as Sampler.sample does, counted and timed; random symbols if the target raises."""
         sampler: Sampler = self.target  # type: ignore[assignment]  # called only when it is one
         try:
-            return self._timed(lambda: sampler.sample(batch, new, temperature, rng), len(batch))
+            return self._timed(lambda: sampler.sample(batch.copy(), new, temperature, rng), len(batch))
         except INTERRUPTS:
             raise
         except BaseException:  # running the rows will show which of them fails
@@ -92,7 +94,7 @@ class LocalExecutor:
     def gradients(self, batch: Batch, labels: IntArray) -> tuple[FloatArray, FloatArray]:
         """Return gradients as Differentiable.margin_gradients does, counted and timed."""
         differentiable: Differentiable = self.target  # type: ignore[assignment]  # called only when it is one
-        return self._timed(lambda: differentiable.margin_gradients(batch, labels), len(batch))
+        return self._timed(lambda: differentiable.margin_gradients(batch.copy(), labels), len(batch))
 
 
 def _blank(array: Array) -> Array:

@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from lmfuzz.coverage.index import squared_distances
-from lmfuzz.errors import UsageError
 from lmfuzz.protocols import Executor, Feature, FixesRadius
-from lmfuzz.types import CRASH, PAD, Array, Batch, FloatArray, Trace, join, take
+from lmfuzz.types import CRASH, PAD, Array, Batch, BoolArray, FloatArray, Trace, join, take
 
 STABLE = 0.9  # the target seems deterministic if at least this share of the seeds is stable
 _LEAST = 1e-6  # the radius if all distances are zero: any difference is new
@@ -25,6 +24,8 @@ class Calibration:
         mutants: 95 % quantile of the distance from a mutant to the nearest seed; inf if there is none.
         radius: ``mutants``, but at least 5 ``noise_floor``, and at most ``seeds``.
         stability: share (0 to 1) of the seeds that moved less than ``radius`` / 10.
+        finite: share (0 to 1) of the seeds whose points were finite both times; if fewer of them wrote by
+            finite log probabilities, the share of these.
     """
 
     noise_floor: float
@@ -32,6 +33,7 @@ class Calibration:
     mutants: float
     radius: float
     stability: float
+    finite: float = 1.0
 
     def words(self) -> str:
         """Return all of it on one line, with a warning if the target does not seem deterministic."""
@@ -41,6 +43,10 @@ class Calibration:
                 f"only {self.stability:.0%} of the seeds lead to the same state when run again: the target "
                 "is not deterministic, findings may be flaky"
             )
+        if not self.finite:
+            stable = "every seed leads to NaN or infinity"
+        elif self.finite < 1:
+            stable += f"; {1 - self.finite:.1%} of the seeds lead to NaN or infinity"
         return (
             f"radius {self.radius:.3g} (noise {self.noise_floor:.2g}, mutants {self.mutants:.3g}, "
             f"seeds {self.seeds:.3g}); {stable}"
@@ -53,21 +59,19 @@ def calibrate(
     """Return distances and the radius that follows from them.
 
     Seeds that are no farther apart than they move themselves count as one seed. Rows that are not finite are
-    left out; a seed that is finite in one run only is unstable.
+    left out; a seed that is finite in one run only is unstable. If no seed is finite, any two points differ.
 
     Args:
         first: points (N, D) of the seeds.
         again: points (N, D) of the seeds, run in other batches.
         mutants: points (M, D) of mutants.
         radius: the radius to use, if it is fixed.
-
-    Raises:
-        UsageError: if no seed is finite.
     """
     finite, finite_again = np.isfinite(first).all(axis=1), np.isfinite(again).all(axis=1)
     both = finite & finite_again
+    share = float(both.sum() / max(1, both.size))
     if not both.any():
-        raise UsageError("no seed has finite states in two runs; give seeds on which the model works")
+        return Calibration(0.0, math.inf, math.inf, radius or _LEAST, 0.0, share)
     seeds = first[both]
     moved = np.sqrt(squared_distances(seeds, again[both]))
     apart = _nearest(seeds, seeds, themselves=True)
@@ -79,7 +83,7 @@ def calibrate(
         wanted = min(max(wanted if math.isfinite(wanted) else 0.0, 5 * noise), between)
         radius = max(wanted, _LEAST)
     stable = np.count_nonzero(moved < radius / 10) / np.count_nonzero(finite | finite_again)
-    return Calibration(noise, between, reached, radius, float(stable))
+    return Calibration(noise, between, reached, radius, float(stable), share)
 
 
 def measure(
@@ -102,7 +106,8 @@ def measure(
         feature: what to fit.
         seeds: at least one.
         mutants: rows made from the seeds.
-        wants: channels that feature and ``compare`` need.
+        wants: channels that feature and ``compare`` need; if ``logprob`` and ``tokens`` are among them, the
+            first run shows which seeds have finite log probabilities.
         batch_size: rows per batch.
         compare: called with what the seeds showed in either run.
     """
@@ -118,17 +123,22 @@ def measure(
     if compare is not None and len(seeds):
         compare(take(_joined(first, wants), ran), take(_joined(again, wants), back[: len(seeds)]))
     fixed = feature.radius if isinstance(feature, FixesRadius) else None
-    return calibrate(
-        np.concatenate([feature(trace) for trace in first])[ran],
-        points[: len(seeds)],
-        points[len(seeds) :],
-        fixed,
-    )
+    sound = np.concatenate([_sound(trace) for trace in first])[ran]
+    known = np.concatenate([feature(trace) for trace in first])[ran]
+    found = calibrate(known, points[: len(seeds)], points[len(seeds) :], fixed)
+    return replace(found, finite=min(found.finite, float(sound.mean())) if len(sound) else 0.0)
 
 
 def _batches(rows: Batch, size: int) -> Iterator[Batch]:
     for start in range(0, len(rows), size):
         yield rows[start : start + size]
+
+
+def _sound(trace: Trace) -> BoolArray:
+    """Return which rows (B,) wrote no token whose log probability is NaN or infinite, if that is known."""
+    if not {"logprob", "tokens"} <= trace.keys():
+        return np.ones(len(trace[CRASH]), np.bool_)
+    return (np.isfinite(trace["logprob"]) | (trace["tokens"] == PAD)).all(axis=1)
 
 
 def _joined(traces: Sequence[Trace], names: frozenset[str]) -> Trace:

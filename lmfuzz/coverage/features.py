@@ -16,7 +16,6 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from lmfuzz.errors import UsageError
 from lmfuzz.plugins.bounds import Whole
 from lmfuzz.types import PAD, Array, BoolArray, FloatArray, IntArray, Trace
 
@@ -37,7 +36,7 @@ class Hidden:
         self._channel, self._project = channel, project
 
     def fit(self, trace: Trace) -> None:
-        """Learn mean and deviation of the seeds' finite rows; raise UsageError if there is none."""
+        """Learn mean and deviation of the seeds' finite rows."""
         self._mean, self._scale = _scale(_finite(trace[self._channel]))
         units = len(self._mean)
         self._basis = _orthogonal(units, self._project) if 0 < self._project < units else None
@@ -84,7 +83,7 @@ class Trajectory:
         self._states: Callable[[FloatArray], IntArray]
 
     def fit(self, trace: Trace) -> None:
-        """Learn centroids of the finite steps of the seeds' outputs; raise UsageError if there is none."""
+        """Learn centroids of the finite steps of the seeds' outputs."""
         shown = trace["hidden_steps"][trace["tokens"] != PAD]
         self._states = _nearest_centroid(shown, self._clusters)
 
@@ -154,10 +153,9 @@ def _scale(values: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 
 def _finite(values: FloatArray) -> FloatArray:
+    """Return the finite rows of ``values`` (N, D), or one of zeros if there is none."""
     finite = values[np.isfinite(values).all(axis=1)]
-    if not len(finite):
-        raise UsageError("no seed has finite hidden states; give seeds on which the model works")
-    return finite
+    return finite if len(finite) else np.zeros((1, values.shape[1]), values.dtype)
 
 
 def _orthogonal(units: int, dimensions: int) -> FloatArray:

@@ -1,9 +1,10 @@
 """A tokenizer, and the text before and after every prompt."""
 
 import base64
+import json
 import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
@@ -50,6 +51,17 @@ class Tokens:
         made.no_padding()
         return made
 
+    def added(self, first: int) -> dict[int, str]:
+        """Return the tokens that were added to the vocabulary, by id, from the id ``first`` on."""
+        added = self.tokenizer.get_added_tokens_decoder()
+        return {i: token.content for i, token in sorted(added.items()) if i >= first}
+
+    def within(self, size: int) -> "Tokens":
+        """Return the same without added tokens from the id ``size`` on: their names are text like any."""
+        data = json.loads(self.json)
+        data["added_tokens"] = [token for token in data["added_tokens"] if token["id"] < size]
+        return replace(self, json=json.dumps(data, ensure_ascii=False))
+
     @property
     def size(self) -> int:
         """Return the number of tokens, with those that were added to the vocabulary."""
@@ -65,6 +77,11 @@ class Tokens:
         """Return the tokens with which every prompt ends, whatever its text."""
         rest = [ids[len(self.prefix) :][::-1] for ids in self._probes]
         return _common(rest)[::-1]
+
+    @property
+    def needed(self) -> frozenset[int | None]:
+        """Return tokens that are in prompts of all kinds: those around the text, and the unknown one."""
+        return frozenset([self._unknown, *self.prefix, *self.suffix])
 
     @cached_property
     def _probes(self) -> list[list[int]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lmfuzz.errors import UsageError
+from lmfuzz.errors import UsageError, forbidding_writes
 from lmfuzz.plugins.registry import needed, signature
 from lmfuzz.protocols import NeedsNoiseFloor
 from lmfuzz.types import Array, Batch, Evidence, FloatArray, Trace, take
@@ -62,10 +62,11 @@ class Detector:
     def __call__(self, batch: Batch, trace: Trace) -> FloatArray:
         """Return margins float32 (B, N); raise UsageError for another shape, or for no numbers."""
         shown = _DeclaredTrace(self.name, trace)
-        if self._by_text:
-            found = np.array([self._detect(text) for text in map(str, shown["text"])], object)
-        else:
-            found = np.asarray(self._detect(batch, shown))
+        with forbidding_writes(f"objective {self.name!r}"):
+            if self._by_text:
+                found = np.array([self._detect(text) for text in map(str, shown["text"])], object)
+            else:
+                found = np.asarray(self._detect(batch.shown(), shown))
         margins = self._numbers(found)
         rows, columns = len(batch), len(self.targets)
         if margins.shape == (rows,) and columns == 1:
@@ -84,7 +85,7 @@ class Detector:
             margin = self(batch[row : row + 1], take(trace, slice(row, row + 1)))[0, column]
             said = self.about if self._by_text else f"{self.about} (margin {margin:.3g})"
             return Evidence(self.targets[column], said)
-        evidence = self._detect.evidence(batch, _DeclaredTrace(self.name, trace), row, column)
+        evidence = self._detect.evidence(batch.shown(), _DeclaredTrace(self.name, trace), row, column)
         match evidence:
             case Evidence(str(), str(), None):
                 return evidence

@@ -58,7 +58,7 @@ def load(folder: Path, *, allow_pickle: bool = False) -> Network:
 
 def _config(path: Path) -> Config:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise TargetError(f"{path.parent} is not a checkpoint folder: it has no {CONFIG}") from None
     except OSError as error:

@@ -138,14 +138,17 @@ def hugging_face(source: str, name: str, spec: Spec) -> Target:
 
 
 def _causal(found: "CausalFolder", name: str, spec: Spec) -> Target:
+    from lmfuzz.targets.hf.contents import not_applied
     from lmfuzz.targets.hf.target import CausalLM
     from lmfuzz.targets.sampling import Decoding
 
     decoding, options = Decoding.of(spec), HFOptions.of(spec)
     made = CausalLM(found, name, decoding, options, spec.min_length, spec.max_length)
+    notes = not_applied(getattr(found.model, "generation_config", None), decoding, spec.max_length)
     if made.reader.device.type != "cpu" and spec.batch < LARGE:
         slow = f"--batch {spec.batch} is small for a GPU; try --batch {LARGE}, which is many times as fast"
-        made.info = replace(made.info, notes=(*made.info.notes, slow))
+        notes.append(slow)
+    made.info = replace(made.info, notes=(*made.info.notes, *notes))
     return made
 
 

@@ -83,7 +83,9 @@ def _load(model: str, spec: Spec, own: Own) -> Target:
 
 
 def _for_transformers(folder: Path) -> bool:
-    """Return whether a folder holds a model in the Hugging Face format."""
+    """Return whether a folder holds a model in the Hugging Face format, or an adapter of one."""
+    if (folder / "adapter_config.json").exists():
+        return True
     try:
         content = json.loads((folder / "config.json").read_bytes())
     except (ValueError, OSError):

@@ -5,7 +5,6 @@ import pytest
 
 from lmfuzz.coverage.calibrate import Calibration, calibrate, measure
 from lmfuzz.coverage.features import OutputCells, Trajectory, hidden_last
-from lmfuzz.errors import UsageError
 from lmfuzz.types import CRASH, PAD, Batch
 
 
@@ -79,8 +78,27 @@ def test_rows_that_are_not_finite_are_left_out_and_unstable_if_they_come_and_go(
     found = calibrate(seeds, rerun, line(0.25, np.nan))
     assert (found.noise_floor, found.seeds, found.mutants, found.radius) == (0, 1, 0.25, 0.25)
     assert found.stability == 0.5  # two that moved nowhere, two that were finite once
-    with pytest.raises(UsageError, match="no seed has finite states in two runs"):
-        calibrate(line(np.nan, 1), line(1, np.nan), line(1))
+    assert found.finite == 0.4
+    assert found.words().endswith("; 60.0% of the seeds lead to NaN or infinity")
+
+
+def test_without_a_finite_seed_any_two_points_differ():
+    found = calibrate(line(np.nan, 1), line(1, np.nan), line(1))
+    assert (found.finite, found.stability) == (0, 0)
+    assert 0 < found.radius < 1e-3
+    assert found.words().endswith("every seed leads to NaN or infinity")
+    assert calibrate(line(np.nan), line(np.nan), line(1), radius=0.5).radius == 0.5
+
+
+def test_a_seed_is_sound_only_if_its_tokens_were_chosen_by_finite_numbers():
+    class Unsure(Echo):
+        def run(self, batch, wants):
+            trace = super().run(batch, wants - {"logprob"})
+            logprob = np.where(trace["tokens"] == 3, np.nan, -1).astype(np.float32)
+            return {**trace, "logprob": np.where(trace["tokens"] == PAD, np.nan, logprob)}
+
+    seeds = Batch.of([np.array(row, np.int32) for row in ([1], [3, 1], [2, 2], [2, 3])])
+    assert measure(Unsure(0.0), hidden_last(0), seeds, rows(5, 1), WANTS | {"logprob"}, 8).finite == 0.5
 
 
 def test_a_thousand_and_more_seeds_are_compared_with_all_others():

@@ -60,6 +60,12 @@ def as_pickle(folder, content, name="model.pt"):
 # --- sound ones ---
 
 
+def test_a_config_may_begin_with_a_byte_order_mark(folder):
+    config = folder / "config.json"
+    config.write_bytes(b"\xef\xbb\xbf" + config.read_bytes())
+    assert checkpoint.load(folder).config.hidden == 6
+
+
 @pytest.mark.parametrize("layers", [1, 3])
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_a_saved_model_comes_back_as_it_was(cell, layers, tmp_path):

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,14 @@ from torch import nn
 
 from lmfuzz.errors import TargetError, UsageError, explaining, one_line
 from lmfuzz.inputs.tokenizer import Tokens
-from lmfuzz.targets.checkpoint import find_pickle
+from lmfuzz.targets.hf.contents import Adapter, require_files, require_texts, require_weights
 from lmfuzz.targets.hf.options import HFOptions
 from lmfuzz.targets.twins.kernels import quiet
+from lmfuzz.text import WIDTH, cut, escape
 
 LARGE = 50_000_000  # parameters from which on several threads are worth it
 _MARK, _BLANK = "lmfuzz's place", "  lmfuzz's  place  "
 _LEAST_SHARE = 0.5  # of the model's embeddings that its tokenizer uses: makers pad them by a few per cent
-_TOKENIZERS = (
-    "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt", "tekken.json",
-)  # fmt: skip
 _SIGNS = {  # what libraries raise -> what is wrong and what would be right
     "MemoryError": "there is not enough memory for {name}; --dtype bfloat16 needs half as much as float32",
     "trust_remote_code": "{name} comes with its own code, which runs only with --trust-remote-code",
@@ -56,35 +54,64 @@ def load(name: str, how: HFOptions, allow_pickle: bool = False) -> CausalFolder:
         TargetError: There is no such model, or it is not a decoder-only model that can be used.
     """
     with quiet():  # what matters becomes a sentence
-        transformers = import_module("transformers")
-        transformers.utils.logging.disable_progress_bar()
-        device = _device(how.device)
-        local = Path(name).expanduser()
-        source = str(local) if local.is_dir() else name
-        offline = local.is_dir() or not _hub_answers()
-        more: dict[str, Any] = {"trust_remote_code": how.trust_remote_code, "local_files_only": offline}
-        with _explaining(name, "configuration"):
-            config = transformers.AutoConfig.from_pretrained(source, **more)
-        _require_decoder(name, config)
-        if local.is_dir():
-            _require_files(local, allow_pickle)
-        with _explaining(name, "tokenizer"):
-            tokenizer = transformers.AutoTokenizer.from_pretrained(source, **more)
-        tokens = _tokens(name, tokenizer, how)
-        automatic = "auto" if device.type == "cuda" else torch.float32
-        more |= {
-            "config": config, "dtype": automatic if how.dtype == "auto" else getattr(torch, how.dtype),
-            "use_safetensors": None if allow_pickle else True,
-            "output_loading_info": True, "ignore_mismatched_sizes": True,  # refused in one sentence
-        }  # fmt: skip
-        with _explaining(name, "model"):
-            model, info = transformers.AutoModelForCausalLM.from_pretrained(source, **more)
-            model = model.to(device).eval()
-    _require_weights(name, model, info)
+        import_module("transformers").utils.logging.disable_progress_bar()
+        source, offline = _located(name)
+        with _explaining(name, "adapter"):
+            adapter = Adapter.find(source, offline)
+        if adapter is None or adapter.base == source:
+            return _loaded(name, source, offline, adapter, how, allow_pickle)
+        try:
+            return _loaded(adapter.base, *_located(adapter.base), adapter, how, allow_pickle)
+        except TargetError as error:
+            raise TargetError(f"{name} is an adapter of {adapter.base}: {error}") from error
+
+
+def _located(name: str) -> tuple[str, bool]:
+    """Return a folder or hub name as transformers takes it, and whether to do without the hub."""
+    local = Path(name).expanduser()
+    if local.is_dir():
+        require_texts(local)
+        return str(local), True
+    return name, not _hub_answers()
+
+
+def _loaded(
+    name: str, source: str, offline: bool, adapter: Adapter | None, how: HFOptions, allow_pickle: bool
+) -> CausalFolder:
+    """Return the model at ``source`` with the adapter, whose tokenizer counts if it has one."""
+    transformers = import_module("transformers")
+    device = _device(how.device)
+    more: dict[str, Any] = {"trust_remote_code": how.trust_remote_code, "local_files_only": offline}
+    with _explaining(name, "configuration"):
+        config = transformers.AutoConfig.from_pretrained(source, **more)
+    _require_decoder(name, config)
+    own = adapter if adapter and adapter.has_tokenizer else None
+    if Path(source).is_dir():
+        require_files(Path(source), allow_pickle, tokenizer=not own)
+    with _explaining(name, "tokenizer"):
+        place, alone = (own.place, own.offline) if own else (source, offline)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(place, **more | {"local_files_only": alone})
+    tokens = _tokens(name, tokenizer, how)
+    automatic = "auto" if device.type == "cuda" else torch.float32
+    more |= {
+        "config": config, "dtype": automatic if how.dtype == "auto" else getattr(torch, how.dtype),
+        "use_safetensors": None if allow_pickle else True,
+        "output_loading_info": True, "ignore_mismatched_sizes": True,  # refused in one sentence
+        "adapter_kwargs": {"subfolder": "none"},  # else transformers adds one to the model, unmerged
+    }  # fmt: skip
+    with _explaining(name, "model"):
+        model, info = transformers.AutoModelForCausalLM.from_pretrained(source, **more)
+    notes = require_weights(name, model, info)
+    if adapter is not None:
+        model, note = adapter.merge(model, allow_pickle)
+        notes.append(note)
+    with _explaining(name, "model"):
+        model = model.to(device).eval()
     large = sum(weights.numel() for weights in model.parameters()) >= LARGE
     # Measured for small models: two threads on two busy cores are slower than one.
     torch.set_num_threads(how.threads or ((os.cpu_count() or 1) if large else 1))
-    return _folder(name, _with_fast_gelu(model), tokens, tokenizer)
+    found = _folder(name, _with_fast_gelu(model), tokens, tokenizer)
+    return replace(found, notes=(*notes, *found.notes))
 
 
 def wrap(model: Any, tokenizer: Any, name: str, how: HFOptions) -> CausalFolder:
@@ -103,7 +130,17 @@ def wrap(model: Any, tokenizer: Any, name: str, how: HFOptions) -> CausalFolder:
 
 
 def _folder(name: str, model: Any, tokens: Tokens, tokenizer: Any) -> CausalFolder:
-    rows, known = model.get_input_embeddings().weight.shape[0], tokens.size
+    rows, notes = model.get_input_embeddings().weight.shape[0], []
+    if beyond := tokens.added(rows):
+        if needed := [token for i, token in beyond.items() if i in tokens.needed]:
+            raise TargetError(
+                f"prompts of {name} need the token {needed[0]}, which is beyond the model's {rows}"
+                " embeddings; give the model one for it, or try --template raw"
+            )
+        tokens = tokens.within(rows)
+        some = cut(escape(", ".join(beyond.values())), WIDTH)
+        notes.append(f"no prompt has {some}, which the tokenizer has beyond the model's {rows} embeddings")
+    known = tokens.size
     largest = max(tokens.tokenizer.get_vocab(with_added_tokens=True).values(), default=0)
     if largest >= rows or known < _LEAST_SHARE * rows:
         raise TargetError(
@@ -115,7 +152,6 @@ def _folder(name: str, model: Any, tokens: Tokens, tokenizer: Any) -> CausalFold
         ids = getattr(source, "eos_token_id", None)
         ends += ids if isinstance(ids, list | tuple) else [ids] if ids is not None else []
     ends = [token for token in dict.fromkeys(map(int, ends)) if 0 <= token < rows]
-    notes = []
     if not ends:
         notes.append("the model has no end of text: every output goes on to --max-new")
     if tokenizer.pad_token_id is None:
@@ -152,6 +188,8 @@ def _explaining(name: str, what: str) -> Iterator[None]:
 
     try:
         yield
+    except TargetError:
+        raise
     except Exception as error:
         chain = (error, error.__cause__, error.__context__)
         absent = (HfHubHTTPError, LocalEntryNotFoundError, ConnectionError)
@@ -181,17 +219,6 @@ def _require_decoder(name: str, config: Any) -> None:
         raise TargetError(f"{name} is a {kind} model, not a causal language model such as Llama")
 
 
-def _require_files(folder: Path, allow_pickle: bool) -> None:
-    """Raise TargetError if a local folder lacks weights or a tokenizer."""
-    if not any(folder.glob("*.safetensors*")):
-        find_pickle(folder, allow_pickle)
-    if not any((folder / file).exists() for file in _TOKENIZERS):
-        raise TargetError(
-            f"{folder} has no tokenizer: a tokenizer.json belongs beside its config.json (save it with "
-            "tokenizer.save_pretrained)"
-        )
-
-
 def _tokens(name: str, tokenizer: Any, how: HFOptions) -> Tokens:
     """Return the tokenizer with the text before and after each prompt: the system prompt, or a template's."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
@@ -218,22 +245,6 @@ def _tokens(name: str, tokenizer: Any, how: HFOptions) -> Tokens:
         lost = "prompt" if not mark else "system prompt"
         raise TargetError(f"the chat template of {name} leaves out the {lost}; use --template raw")
     return Tokens(backend.to_str(), before, after, special=False, strips=_BLANK not in spaced)
-
-
-def _require_weights(name: str, model: nn.Module, info: dict[str, Any]) -> None:
-    """Raise TargetError if the weights are not those that the configuration asks for, or not finite."""
-    wrong = [f"lack {key}" for key in sorted(info["missing_keys"])]
-    for key, there, wanted in sorted(info.get("mismatched_keys", [])):
-        wrong.append(f"have {key} in the shape {tuple(there)} instead of {tuple(wanted)}")
-    if wrong:
-        more = f", and {len(wrong) - 1} more tensors" if len(wrong) > 1 else ""
-        raise TargetError(
-            f"the weights of {name} {wrong[0]}{more}: they are not what its config.json asks for, and belong"
-            " to another model"
-        )
-    for key, value in model.named_parameters():
-        if not value.isfinite().all():
-            raise TargetError(f"tensor {key} of {name} holds NaN or infinite weights")
 
 
 def _with_fast_gelu(model: nn.Module) -> nn.Module:

@@ -61,7 +61,7 @@ class Pair:
         of_base, of_twin = split(wants | ({f"{BASE}text"} if both else set()))
         trace: dict[str, Array] = {}
         if of_base:
-            trace |= prefixed(self.base.run(batch, of_base), BASE)
+            trace |= prefixed(self.base.run(batch.copy(), of_base), BASE)
         if of_twin:
             shown = self.twin.run(batch, of_twin)
             trace |= {**shown, **prefixed(shown, TWIN)}
@@ -70,7 +70,7 @@ class Pair:
         return {name: trace[name] for name in wants}
 
     def _margin_gradients(self, batch: Batch, labels: IntArray) -> tuple[FloatArray, FloatArray]:
-        each = (model.margin_gradients(batch, labels) for model in self._smooth)
+        each = (model.margin_gradients(batch.copy(), labels) for model in self._smooth)
         values, gradients = zip(*each, strict=True)
         return np.sum(values, axis=0), np.sum(gradients, axis=0)
 
