@@ -65,6 +65,19 @@ class Target(PlainTarget, Protocol):
 
 
 @runtime_checkable
+class Decodes(Protocol):
+    """Write as the campaign's decoding options say, such as max_new and temperature.
+
+    A target of one's own that can do this has a method ``set_decoding``, which is called once with max_new,
+    temperature, seed, stop, top_k and top_p by name. Its ``identity`` must depend on them.
+    """
+
+    @property
+    def decoding(self) -> object:
+        """Return these options."""
+
+
+@runtime_checkable
 class Sampler(Protocol):
     """Sample continuations: a target that can do this lets operators write as the model does."""
 

@@ -12,6 +12,7 @@ from lmfuzz.inputs.bundled import PREFIX
 from lmfuzz.inputs.datasets import FILES
 from lmfuzz.inputs.seeds import TEXT
 from lmfuzz.spec import NO_OBJECTS, PYTHON, Own, Spec
+from lmfuzz.types import Alphabet
 
 _ENDINGS = (".txt", ".jsonl", ".npy", ".png", ".jpg", ".gz")
 
@@ -25,7 +26,9 @@ class Objects:
         own: objects that have names already.
     """
 
-    def __init__(self, tokenizer: Any = None, alphabet: str | None = None, own: Own = NO_OBJECTS) -> None:
+    def __init__(
+        self, tokenizer: Any = None, alphabet: Alphabet | None = None, own: Own = NO_OBJECTS
+    ) -> None:
         self.own = dict(own)
         self._tokenizer, self._alphabet = tokenizer, alphabet
 
