@@ -202,9 +202,10 @@ def target(module: nn.Module, decoding: Decoding = GREEDY, **more: Any) -> Modul
 def written(module: ModuleTarget, prompt: np.ndarray) -> list[int]:
     """What a module writes alone, in the plainest loop there is."""
     text, read = torch.from_numpy(prompt.astype(np.int64))[None], len(prompt)
+    caller = examine(module.module, "mine", V, 71).caller
     with torch.inference_mode():
         for step in range(module.decoding.max_new):
-            logits = module._stepper._caller.whole(text)[:, -1]
+            logits = caller.whole(text)[:, -1]
             text = torch.cat([text, module.sampler.choose(step, logits)[:, None]], dim=1)
     return text[0, read:].tolist()
 

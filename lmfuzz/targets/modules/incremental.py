@@ -68,7 +68,7 @@ class _Whole(nn.Module):
 
 
 class CachedStepper(ModuleStepper):
-    """Advance a causal module; its states are logits, their inputs, lengths and caches (B, ...)."""
+    """Advance a causal module; its states are logits, their inputs, lengths, caches."""
 
     _memory = "input of the last layer"
 
@@ -251,7 +251,7 @@ class CachedStepper(ModuleStepper):
         return states[:3]
 
     def revive(self, kept: States, end: States, rows: Tensor) -> States:
-        """Return earlier states with the caches that the rows had in the end, whose beginnings are the same."""
+        """Return earlier states, with the caches at the end, which begin with the same places."""
         return *kept, *(cache[rows] for cache in end[3:])
 
 
@@ -316,6 +316,8 @@ def _widened(cache: Tensor, width: int) -> Tensor:
 @torch.inference_mode()
 def cached(module: nn.Module, caller: Caller, size: int, longest: int) -> CachedStepper | None:
     """Return what advances a causal module place by place; None unless it gives the module's logits."""
+    if any(isinstance(part, nn.RNNBase) for part in module.modules()):
+        return None
     rng = np.random.Generator(np.random.PCG64(0))
     try:
         stepper = CachedStepper(module, caller, longest)
