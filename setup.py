@@ -11,6 +11,7 @@ README = ROOT / "README.md"
 EXTRAS = {
     "image": ["pillow>=10.1"],
     "format": ["jsonschema>=4.18", "regex>=2023"],
+    "datasets": ["pyarrow>=14"],
     "pandas": ["pandas>=2"],
     "torchao": ["torchao>=0.18"],  # before, int8 was another kind of tensor
 }

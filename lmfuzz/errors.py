@@ -27,6 +27,7 @@ class Unfit(Exception):  # noqa: N818  # the row is unfit; nothing went wrong
 
 
 EXTRAS = {
+    "datasets": "Parquet and Arrow files need pyarrow",
     "image": "images need Pillow",
     "format": "the objective format needs jsonschema and regex",
     "pandas": "to_pandas() needs pandas",

@@ -195,6 +195,14 @@ class Operator(Protocol):
         """Return changed copies of ``rows``, all of them legal, in the same order and number."""
 
 
+@runtime_checkable
+class HasNotes(Protocol):
+    """Say, as an operator on texts, what of it a model cannot use."""
+
+    def notes(self, space: TextSpace) -> list[str]:
+        """Return lines for a person."""
+
+
 class Feature(Protocol):
     """Map what a run showed to points in state space; see also FixesRadius.
 

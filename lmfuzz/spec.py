@@ -72,9 +72,14 @@ class Spec(BaseModel):
     twin: str = _setting("", TEST, "TWIN", unset="none", option="TWIN")
     """A model to compare the first one with, or a recipe that compresses it, such as int8."""
     seeds: list[str] = _setting([], TEST, "NAME|FILE|DIR", unset="the bundled seeds")
-    """Inputs to start from: a file or folder of prompts or images, the name of a data set (digits, mnist,
-    mnist:train, cifar10), or a single prompt, written text:PROMPT.
+    """Inputs to start from: a file or folder of prompts (lines of text, JSON, CSV, Parquet, Arrow) or images,
+    the name of a data set (digits, mnist, mnist:train, cifar10), - for prompts from standard input, model:N
+    for N prompts that the model itself writes, or a single prompt, written text:PROMPT.
     """
+    seed_field: str = _setting(
+        "", TEST, "NAME", unset="prompt, text, question, goal or messages", rows="text"
+    )
+    """The field or column of the seeds that holds the prompt; a.b is the field b of the field a."""
     count: int | None = _setting(None, TEST, "N", unset="all", ge=1)
     """The number of seeds to use."""
     min_length: int = _setting(1, TEST, "N", rows="text", ge=1)

@@ -20,6 +20,7 @@ ONLY_IN = {
     "torch": "targets/", "safetensors": "targets/", "transformers": "targets/",
     "torchao": "targets/", "nmslib": "coverage/nmslib_index.py",
     "click": "cli/", "rich": ("cli/", "api/progress.py"), "pandas": "api/result.py",
+    "pyarrow": "inputs/arrow.py",
     "sqlite3": ("storage/", "cli/exit_codes.py"),
     "filelock": ("storage/", "cli/sweep_campaign.py"), "fcntl": (),
 }  # fmt: skip

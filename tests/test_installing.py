@@ -17,7 +17,7 @@ from helpers.shell import Shell
 ROOT = Path(__file__).parents[1]
 WITH_TRANSFORMERS = {"tokenizers", "safetensors", "huggingface_hub"}
 MODULES = {"PIL": "pillow", "jsonschema_specifications": "jsonschema", "referencing": "jsonschema"}
-EXTRAS = ("PIL", "jsonschema", "regex", "torchao")  # modules of theirs
+EXTRAS = ("PIL", "jsonschema", "regex", "torchao", "pyarrow")  # modules of theirs
 IMAGE = ["image", "nan", "models:mnist/unsafe", "--count", "2", "--budget", "9x"]
 
 
@@ -34,7 +34,7 @@ def declared(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Requirement]]:
 
 def test_an_installation_needs_at_most_twelve_packages(declared: dict[str, list[Requirement]]) -> None:
     assert len(declared[""]) <= 12
-    assert declared.keys() >= {"image", "format", "torchao"}
+    assert declared.keys() >= {"image", "format", "torchao", "datasets"}
     tested = {str(requirement) for requirement in declared["test"]}
     assert {str(one) for extra in declared.keys() - {""} for one in declared[extra]} == tested
 
@@ -77,6 +77,11 @@ def without(modules: tuple[str, ...], *arguments: str) -> subprocess.CompletedPr
     [
         ("PIL", IMAGE, "images need Pillow: pip install 'lmfuzz[image]'"),
         (
+            "pyarrow",
+            ["fuzz", "--seeds", "any.parquet"],
+            "Parquet and Arrow files need pyarrow: pip install 'lmfuzz[datasets]'",
+        ),
+        (
             "regex",
             ["fuzz", "--objective", "format:pattern=a+"],
             "the objective format needs jsonschema and regex: pip install 'lmfuzz[format]'",
@@ -90,6 +95,7 @@ def without(modules: tuple[str, ...], *arguments: str) -> subprocess.CompletedPr
 )
 def test_what_lacks_an_extra_names_it(sh: Shell, module: str, arguments: list[str], sentence: str) -> None:
     Path("any.json").write_text("true", encoding="utf-8")
+    Path("any.parquet").touch()
     done = without((module,), *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines()[-1].endswith(sentence)

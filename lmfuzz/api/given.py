@@ -10,11 +10,12 @@ from typing import Any
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.bundled import PREFIX
 from lmfuzz.inputs.datasets import FILES
-from lmfuzz.inputs.seeds import TEXT
+from lmfuzz.inputs.prompts import FORMATS, STDIN, TEXT
+from lmfuzz.inputs.seeds import MODEL
 from lmfuzz.spec import NO_OBJECTS, PYTHON, Own, Spec
 from lmfuzz.types import Alphabet
 
-_ENDINGS = (".txt", ".jsonl", ".npy", ".png", ".jpg", ".gz")
+_ENDINGS = (*filter(None, FORMATS), ".npy", ".png", ".jpg", ".gz")
 
 
 class Objects:
@@ -97,8 +98,9 @@ def _seed_name(seed: Any) -> str:
         return str(os.fspath(seed))
     if not isinstance(seed, str):
         raise UsageError(f"a seed is a prompt or a path, not {seed!r}")
-    named = seed.startswith((PREFIX, TEXT)) or seed in FILES
-    if not named and seed.endswith(_ENDINGS) and not any(map(str.isspace, seed)) and not Path(seed).exists():
+    named = seed.startswith((PREFIX, TEXT, MODEL)) or seed in (*FILES, STDIN)
+    looks = seed.lower().endswith(_ENDINGS) and not any(map(str.isspace, seed))
+    if not named and looks and not Path(seed).exists():
         raise UsageError(f"there is no file {seed}; if it is a prompt, write {TEXT}{seed}")
     return seed if named or (seed and len(seed) < 256 and Path(seed).exists()) else TEXT + seed
 

@@ -12,7 +12,7 @@ from lmfuzz.campaign.shrink import Shrinker
 from lmfuzz.inputs.corpus import Corpus
 from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.objectives.combine import ObjectiveSet
-from lmfuzz.protocols import Differentiable, Feature, Sampler, Search, SearchContext
+from lmfuzz.protocols import Differentiable, Feature, HasNotes, Sampler, Search, SearchContext
 from lmfuzz.rng import Streams
 from lmfuzz.search.per_seed import traits_of
 from lmfuzz.search.seed_outcomes import outcomes_of
@@ -53,7 +53,7 @@ class Parts:
 
 
 def build(spec: Spec, own: Own = NO_OBJECTS, record: CampaignRecord | None = None) -> Parts:
-    """Return everything that a spec names; the model is loaded, but does not run.
+    """Return everything that a spec names; the model is loaded, but does not run except to write seeds.
 
     Args:
         spec: the settings of the campaign.
@@ -73,15 +73,17 @@ def build(spec: Spec, own: Own = NO_OBJECTS, record: CampaignRecord | None = Non
     corpus = Corpus(space)
     if record is None:
         check_decoding(target, spec)
-        found = choose.seeds(spec, space, target.info.seeds)
+        found = choose.seeds(spec, target, space)
         start, notes = found.batch, [*notes, *found.notes]
     else:  # the files may have changed since
         corpus.add(record.rows)
         start = record.seeds.changed(record.seeds.data[:, : int(record.seeds.lengths.max())])
+    operators = choose.operators(spec, target, record.operators if record else None)
     if isinstance(space, TextSpace):  # mutations may draw every symbol that the seeds have
         space = space.drawing(np.concatenate([start.row(i) for i in range(len(start))]))
+        for operator in operators.values():
+            notes += operator.notes(space) if isinstance(operator, HasNotes) else []
     evaluator, streams = Evaluator(target, judges), Streams(spec.seed)
-    operators = choose.operators(spec, target, record.operators if record else None)
     bound = choose.bound(spec, space, start)
     context = SearchContext(space, start, operators, judges.targets, corpus, streams["search"], bound=bound)
     context = replace(context, queries=spec.per_seed, lexicon=choose.lexicon(target))

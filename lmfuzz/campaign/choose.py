@@ -4,12 +4,15 @@ from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 
+from lmfuzz.campaign.model_seeds import write_seeds
 from lmfuzz.coverage import FEATURES
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs import seeds as reading
 from lmfuzz.inputs.bounds import Edits, Linf
 from lmfuzz.inputs.bundled import expand
+from lmfuzz.inputs.prompts import TEXT
 from lmfuzz.inputs.spaces import BoxSpace, Space, TextSpace
 from lmfuzz.objectives import OBJECTIVES
 from lmfuzz.objectives.combine import ObjectiveSet
@@ -17,6 +20,7 @@ from lmfuzz.objectives.detectors import named
 from lmfuzz.operators import OPERATORS, suits
 from lmfuzz.plugins.grammar import Call, parse
 from lmfuzz.protocols import Feature, HasLexicon, Lexicon, Operator, Sampler, Search, SearchContext, Target
+from lmfuzz.rng import Streams
 from lmfuzz.search import SEARCHES
 from lmfuzz.search.per_seed import PerSeed, traits_of
 from lmfuzz.spec import NO_OBJECTS, Own, Spec, own_object
@@ -74,14 +78,27 @@ def restrict(space: Space, spec: Spec) -> Space:
     return replace(space, min_length=least, max_length=most)
 
 
-def seeds(spec: Spec, space: Space, bundled: str | None = None) -> reading.Seeds:
-    """Return the seeds of the spec, or those ``bundled`` that suit the target; ``count`` of them at most."""
-    found = (
-        reading.read_box(spec.seeds, space, spec.count, spec.seed)
-        if isinstance(space, BoxSpace)
-        else reading.read(spec.seeds, space, spec.unknown, bundled or reading.BUNDLED)
-    )
-    return replace(found, batch=found.batch[: spec.count])
+def seeds(spec: Spec, target: Target, space: Space) -> reading.Seeds:
+    """Return the seeds of the spec, ``count`` of them at most.
+
+    If it names none, they are the bundled ones that suit the target; but if the alphabet lacks most of these,
+    and the target can be sampled, the model writes the seeds.
+    """
+    if isinstance(space, BoxSpace):
+        found = reading.read_box(spec.seeds, space, spec.count, spec.seed)
+        return replace(found, batch=found.batch[: spec.count])
+    names, bundled, rng = spec.seeds, target.info.seeds or reading.BUNDLED, Streams(spec.seed)["seeds"]
+    writes = not names and isinstance(target, Sampler) and not reading.suit(bundled, space, spec.unknown)
+    names = [f"{reading.MODEL}{spec.count or reading.SAMPLES}"] if writes else names
+    several = [
+        [f"{TEXT}{text}" for text in write_seeds(name, target, space, rng)]
+        if name.startswith(reading.MODEL)
+        else [name]
+        for name in names
+    ]
+    found = reading.read([*chain(*several)], space, spec.unknown, bundled, spec.seed_field, spec.count)
+    why = f"the model's alphabet lacks most of the bundled ones ({bundled})" if writes else ""
+    return replace(found, batch=found.batch[: spec.count], written=why)
 
 
 def operators(spec: Spec, target: Target, begun: Collection[str] | None = None) -> dict[str, Operator]:

@@ -1,21 +1,19 @@
 """Seeds from files and folders, checked against the space in which they must be legal."""
 
-import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.bundled import PREFIX, resource
-from lmfuzz.inputs.reading import read_text
+from lmfuzz.inputs.prompts import prompts
 from lmfuzz.inputs.spaces import BoxSpace, TextSpace
 from lmfuzz.types import Batch, FloatArray
 
 BUNDLED = f"{PREFIX}seeds"
-TEXT = "text:"  # what follows is a prompt, not a file
+MODEL = "model:"  # what follows is how many prompts the model itself is to write
 SAMPLES = 64  # random rows to start from
 Unknown = Literal["error", "drop"]
 
@@ -29,12 +27,16 @@ class Seeds:
         dropped: characters outside the alphabet.
         left_out: rows that were too short without these characters, or bundled ones that do not fit.
         repeated: rows that were there already.
+        parts: conversations of which only the last turn of the user is a row.
+        written: why the model wrote the rows though nobody asked it to; '' if it did not.
     """
 
     batch: Batch
     dropped: int = 0
     left_out: int = 0
     repeated: int = 0
+    parts: int = 0
+    written: str = ""
 
     @property
     def notes(self) -> list[str]:
@@ -42,46 +44,65 @@ class Seeds:
         told = {
             "characters outside the model's alphabet, dropped from the seeds": self.dropped,
             "seeds left out because they do not fit the model": self.left_out,
+            "conversations of which only the last turn of the user is used": self.parts,
         }
-        return [f"{what}: {count}" for what, count in told.items() if count]
+        first = f"seeds: {len(self.batch)} written by the model, because {self.written}"
+        return [first] * bool(self.written) + [f"{what}: {count}" for what, count in told.items() if count]
 
 
-def read(paths: Sequence[str], space: TextSpace, unknown: Unknown = "error", bundled: str = BUNDLED) -> Seeds:
+def read(
+    sources: Sequence[str],
+    space: TextSpace,
+    unknown: Unknown = "error",
+    bundled: str = BUNDLED,
+    field: str = "",
+    count: int | None = None,
+) -> Seeds:
     r"""Return the distinct prompts in files and folders, in order.
 
-    A file has one prompt per line, exactly as it is (``\n`` is a backslash and an n); blank lines are
-    skipped. In a .jsonl file every line is an object whose ``prompt`` is the text, which may then contain
-    line ends. Of a folder its .txt and .jsonl files are read, in the order of their names. ``text:Who
-    goes`` is a prompt itself.
+    A text file has one prompt per line, exactly as it is (``\n`` is a backslash and an n); blank lines are
+    skipped. See ``lmfuzz.inputs.prompts`` for the other formats.
 
     Args:
-        paths: what to read.
+        sources: what to read.
         space: what the prompts must fit.
         unknown: whether characters outside the alphabet are an error, or dropped; rows that are too
             short without them are left out.
-        bundled: what to read if there are no ``paths``; prompts that do not fit are then left out.
+        bundled: what to read if there are no ``sources``; prompts that do not fit are then left out.
+        field: the field or column of the prompts; '' for a usual one.
+        count: the number of prompts after which to stop reading ``sources``; None for all.
 
     Raises:
         UsageError: for anything that cannot be a seed, with file and line.
     """
     rows: dict[str, None] = {}
-    dropped = left_out = repeated = 0
-    for place, text in _prompts(paths or [bundled]):
+    dropped = left_out = repeated = parts = 0
+    for place, text, part in prompts(sources or [bundled], field):
         drops = unknown == "drop" and not space.knows(text)
         kept = "".join(c for c in text if space.knows(c)) if drops else text
-        wrong = _wrong(kept, space)
-        if wrong and paths and not (kept != text and len(kept) < space.min_length):
+        wrong = complaint(kept, space)
+        if wrong and sources and not (kept != text and len(kept) < space.min_length):
             raise UsageError(f"{place}: {wrong}")
         dropped += len(text) - len(kept)
         left_out += bool(wrong)
         repeated += not wrong and kept in rows
+        parts += part
         if not wrong:
             rows[kept] = None
+        if sources and len(rows) == count:
+            break
     if not rows:
         unit = "characters of the model's alphabet" if space.tokens is None else "of the model's tokens"
-        where, size = ", ".join(paths) or bundled, f"{space.min_length} to {space.max_length} {unit}"
+        where, size = ", ".join(sources) or bundled, f"{space.min_length} to {space.max_length} {unit}"
         raise UsageError(f"no prompt in {where} has {size}; give others with --seeds")
-    return Seeds(Batch.of([space.encode(row) for row in rows]), dropped, left_out, repeated)
+    return Seeds(Batch.of([space.encode(row) for row in rows]), dropped, left_out, repeated, parts)
+
+
+def suit(bundled: str, space: TextSpace, unknown: Unknown = "error") -> bool:
+    """Return whether the alphabet has at least half of the prompts, or, if others are dropped, characters."""
+    texts = [prompt.text for prompt in prompts([bundled])]
+    units = "".join(texts) if unknown == "drop" else texts
+    return 2 * sum(map(space.knows, units)) >= len(units)
 
 
 def read_box(paths: Sequence[str], space: BoxSpace, count: int | None, seed: int) -> Seeds:
@@ -129,7 +150,7 @@ def _rows(path: str, space: BoxSpace) -> FloatArray:
     return np.asarray(rows, np.float32)
 
 
-def _wrong(text: str, space: TextSpace) -> str:
+def complaint(text: str, space: TextSpace) -> str:
     """Return why ``text`` is not legal in the space, or ''."""
     if not space.knows(text):
         odd = sorted({c for c in text if not space.knows(c)})
@@ -146,45 +167,3 @@ def _wrong(text: str, space: TextSpace) -> str:
     if length < space.min_length:
         return f"the prompt has {length} {unit}, fewer than --min-length asks for ({space.min_length})"
     return ""
-
-
-def _prompts(paths: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Yield every prompt after its place, ``file, line N``."""
-    for text in paths:
-        if text.startswith(TEXT):
-            yield f"the seed {text.removeprefix(TEXT)!r}", text.removeprefix(TEXT)
-            continue
-        for file in _files(resource(text)):
-            empty = True
-            for number, line in enumerate(_lines(file), start=1):
-                if line.strip():
-                    place = f"{file}, line {number}"
-                    yield place, _prompt(place, line) if file.suffix == ".jsonl" else line
-                    empty = False
-            if empty:
-                raise UsageError(f"{file} is empty; give it one prompt per line")
-
-
-def _files(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    files = [p for p in path.iterdir() if p.suffix in (".txt", ".jsonl") and p.name[0] != "."]
-    if not files:
-        raise UsageError(f"the folder {path} has no .txt or .jsonl files to read prompts from")
-    return sorted(files)
-
-
-def _lines(file: Path) -> list[str]:
-    """Return the lines of a file without their ends, which are LF or CRLF and nothing else."""
-    return [line.removesuffix("\r") for line in read_text(file, "seed file or folder").split("\n")]
-
-
-def _prompt(place: str, line: str) -> str:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        row = None
-    prompt = row.get("prompt") if isinstance(row, dict) else None
-    if not isinstance(prompt, str):
-        raise UsageError(f'{place}: not a JSON object with a text "prompt", such as {{"prompt": "Who goes"}}')
-    return prompt

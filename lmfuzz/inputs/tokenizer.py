@@ -77,7 +77,11 @@ class Tokens:
         return [encoding.ids for encoding in found]
 
     def knows(self, text: str) -> bool:
-        """Return whether ``text`` has tokens, none of them the unknown token."""
+        """Return whether ``text`` has tokens, none of them the unknown token; half a surrogate has none."""
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return False
         (ids,) = self.prompts([text])
         return self._unknown not in ids
 

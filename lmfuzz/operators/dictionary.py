@@ -16,12 +16,15 @@ from lmfuzz.types import Batch
 ENTRY = re.compile(r'(?:[^\s"=#]+\s*=\s*)?"((?:[^"\\]|\\.)*)"')  # name="...", name@level="..." or "..."
 ESCAPE = re.compile(r'\\(?:(["\\])|x([0-9A-Fa-f]{2})|.)')
 
+_KEPT = "surrogateescape"  # what to do with bytes that are not text
+
 
 def parse(content: str, file: str) -> list[str]:
     r"""Return the entries of a dictionary file, each once, in order.
 
     A line is empty, a comment (``#``), or an entry in double quotes after an optional name and level. Entries
-    of all levels are used. Escapes are ``\\``, ``\"`` and ``\xNN``, one byte of UTF-8.
+    of all levels are used. Escapes are ``\\``, ``\"`` and ``\xNN``, one byte of UTF-8. A byte that is not
+    part of a character becomes half a surrogate, which no alphabet has.
 
     Args:
         content: the text of the file.
@@ -35,21 +38,19 @@ def parse(content: str, file: str) -> list[str]:
         try:
             if line and not line.startswith("#"):
                 entries.append(_entry(line))
-        except UnicodeDecodeError:
-            raise UsageError(f"{file}, line {number}: bytes written as \\xNN must be UTF-8") from None
         except ValueError as error:
             raise UsageError(f"{file}, line {number}: {error}") from None
     return list(dict.fromkeys(entries))
 
 
 def _entry(line: str) -> str:
-    """Return the text of an entry; raise ValueError for its form and UnicodeDecodeError for its bytes."""
+    """Return the text of an entry; raise ValueError for its form."""
     match = ENTRY.fullmatch(line)
     if match is None:
         raise ValueError(f'{line!r} is not an entry; write name="value" or "value"')
     if not match[1]:
         raise ValueError("an entry must not be empty")
-    return ESCAPE.sub(_unescaped, match[1]).encode("utf-8", "surrogateescape").decode("utf-8")
+    return ESCAPE.sub(_unescaped, match[1]).encode("utf-8", _KEPT).decode("utf-8", _KEPT)
 
 
 def _unescaped(escape: re.Match[str]) -> str:
@@ -86,6 +87,16 @@ class Dictionary(ForTexts):
         over = np.where(context.rng.random(len(rows)) < 0.5, words.lengths, 0)
         at = places(np.maximum(rows.lengths - over, 0) + 1, context.rng)
         return put(rows, at, over, Piece(words.data, np.zeros_like(at), words.lengths), context)
+
+    def notes(self, space: TextSpace) -> list[str]:
+        """Return a line about the entries that are skipped, if there are any."""
+        skipped = len(self.entries) - len(self._encoded(space))
+        where = f" {self.file}" if self.file else ""
+        return (
+            [f"entries of the dictionary{where} that no prompt can hold, skipped: {skipped}"]
+            if skipped
+            else []
+        )
 
     def _encode(self, space: TextSpace) -> Batch:
         known = [space.encode(entry) for entry in self.entries if space.knows(entry)]

@@ -6,6 +6,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
+from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.operators.characters import Case, Copy, Delete, Erase, Insert, Repeat, Shift, Substitute, Swap
 from lmfuzz.operators.dictionary import Dictionary
 from lmfuzz.operators.splice import Splice
@@ -59,6 +60,11 @@ class Havoc(ForTexts):
                 self._change(work, slice(active * i // groups, active * (i + 1) // groups), context)
         back = np.argsort(order)
         return rows.changed(work.data[back], work.lengths[back])
+
+    def notes(self, space: TextSpace) -> list[str]:
+        """Return what the dictionary's notes are."""
+        last = self._operators[-1]
+        return last.notes(space) if isinstance(last, Dictionary) else []
 
     def _change(self, work: Batch, group: slice, context: MutationContext) -> None:
         """Change the rows of ``group`` in place."""

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 import lmfuzz
 from lmfuzz.inputs.bundled import resource
+from lmfuzz.storage.record import CampaignRecord
 from lmfuzz.targets.toy import Toy
 
 PUBLIC = {
@@ -383,3 +384,21 @@ def test_the_examples_run(name: str, said: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert said in done.stdout
     assert done.stderr == ""
+
+
+def test_seeds_come_from_files_of_all_formats_and_from_the_model(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("ask,prompt\nfirst,no\nsecond,no\n")
+    given = {"objectives": "repetition", "budget": "200x", "progress": False}
+
+    def seeds(found: lmfuzz.Result) -> list[str]:
+        record = CampaignRecord.read(found.directory)
+        return record.space.texts(record.seeds)
+
+    assert seeds(lmfuzz.fuzz(Toy(), seeds=tmp_path / "a.csv", seed_field="ask", **given)) == [
+        "first",
+        "second",
+    ]
+    assert seeds(lmfuzz.fuzz(Toy(), seeds=[f"{tmp_path}/a.csv", "who, me"], **given)) == ["no", "who, me"]
+    assert len(seeds(lmfuzz.fuzz(seeds="model:3", **given))) == 3
+    with pytest.raises(lmfuzz.UsageError, match=r"there is no file b\.JSONL; if it is a prompt, write text"):
+        lmfuzz.fuzz(Toy(), seeds="b.JSONL", **given)

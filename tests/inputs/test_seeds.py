@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmfuzz.errors import UsageError
-from lmfuzz.inputs.seeds import Seeds, Unknown, read
+from lmfuzz.inputs.seeds import Seeds, Unknown, read, suit
 from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.types import SEED
 
@@ -66,7 +66,6 @@ def test_a_folder_is_its_seed_files_in_order_of_names(tmp_path: Path) -> None:
     (tmp_path / "deeper").mkdir()
     assert prompts(str(tmp_path)) == ["a jsonl", "b txt", "c txt"]
     assert prompts(f"{tmp_path}/c.txt", str(tmp_path))[0] == "c txt"
-    assert prompts(f"{tmp_path}/d.csv") == ["not a seed"]
 
 
 def test_repeated_prompts_are_dropped_and_counted(tmp_path: Path) -> None:
@@ -117,17 +116,12 @@ def test_wrong_files_get_a_sentence(
     assert said(path, unknown=unknown) == sentence.format(path)
 
 
-@pytest.mark.parametrize("line", ["plain", '"text"', '{"text": "ab"}', '{"prompt": 3}', "[" * 9999, "{"])
-def test_wrong_json_lines_get_a_sentence(tmp_path: Path, line: str) -> None:
-    path = file(tmp_path / "a.jsonl", '{"prompt": "ok"}\n' + line)
-    assert said(path) == (
-        f'{path}, line 2: not a JSON object with a text "prompt", such as {{"prompt": "Who goes"}}'
-    )
-
-
 def test_missing_and_empty_places(tmp_path: Path) -> None:
     assert said(str(tmp_path / "none.txt")) == f"there is no seed file or folder {tmp_path}/none.txt"
-    assert said(str(tmp_path)) == f"the folder {tmp_path} has no .txt or .jsonl files to read prompts from"
+    assert said(str(tmp_path)) == (
+        f"the folder {tmp_path} has no files to read prompts from; such files end in .txt, .jsonl, .ndjson, "
+        ".csv, .tsv, .parquet, .arrow, .json"
+    )
     file(tmp_path / "a.txt", "ok")
     file(tmp_path / "b.txt", "")
     assert said(str(tmp_path)) == f"{tmp_path}/b.txt is empty; give it one prompt per line"
@@ -144,6 +138,21 @@ def test_bundled_seeds_are_the_default_and_those_that_do_not_fit_are_left_out() 
         read([], TextSpace(("é",)))
     with pytest.raises(UsageError, match="line 1: "):  # asked for by name they are checked like others
         read(["corpora:seeds/prose.txt"], TextSpace(ENGLISH.symbols, max_length=20))
+
+
+def test_reading_stops_at_the_count_of_prompts(tmp_path: Path) -> None:
+    path = file(tmp_path / "a.txt", "ab\ncd\nab\nef\nThis is never read\n")
+    assert SPACE.texts(read([path], SPACE, count=3).batch) == ["ab", "cd", "ef"]
+    assert "line 5" in said(path)
+
+
+def test_bundled_prompts_suit_an_alphabet_that_has_most_of_them() -> None:
+    assert suit("corpora:seeds", ENGLISH)
+    assert suit("corpora:seeds", TextSpace(ENGLISH.symbols, max_length=2))  # too long is another matter
+    lower = TextSpace(tuple("abcdefghijklmnopqrstuvwxyz "))
+    assert not suit("corpora:seeds", lower)
+    assert suit("corpora:seeds", lower, "drop")
+    assert not suit("corpora:seeds", TextSpace(("é", "e")), "drop")
 
 
 @settings(derandomize=True, deadline=None, max_examples=50)

@@ -5,10 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from helpers.begun import MODEL, parts
+from helpers.small_lms import tokens
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.operators.dictionary import Dictionary, parse
+from lmfuzz.operators.havoc import Havoc
 from lmfuzz.protocols import MutationContext
+from lmfuzz.spec import Spec
+from lmfuzz.targets.toy import Toy
 from lmfuzz.types import Batch
 
 SPACE = TextSpace(tuple("abcdefghijklmnopqrstuvwxyz\n"), 2, 12)
@@ -56,7 +61,6 @@ def test_reads_escapes():
         ('kw=""', "must not be empty"),
         (r'"\n"', r"\\n is not an escape"),
         (r'"\x4"', r"\\x is not an escape"),
-        (r'"\xff"', "must be UTF-8"),
     ],
 )
 def test_complains_with_file_and_line(line, complaint):
@@ -93,6 +97,20 @@ def test_entries_the_model_cannot_write_are_skipped():
     changed = SPACE.texts(Dictionary(entries=["Ü", "q", "z" * 13])(rows("abcd"), around()))
     assert all("q" in text for text in changed)
     assert not any("zz" in text for text in changed)
+
+
+def test_bytes_that_are_not_text_are_skipped_and_counted(tmp_path):
+    file = tmp_path / "a.dict"
+    file.write_text(r'magic="\xff\xd8\xff"' + "\n" + r'half="\xed\xa0\xbd"' + '\nking="king"\n"Ü"\n')
+    operator = Dictionary(str(file))
+    assert operator.notes(SPACE) == [f"entries of the dictionary {file} that no prompt can hold, skipped: 3"]
+    assert Havoc(dictionary=str(file)).notes(SPACE) == operator.notes(SPACE)
+    assert all("king" in text for text in SPACE.texts(operator(rows("abcd"), around())))
+    assert Dictionary(entries=["king"]).notes(SPACE) == Havoc().notes(SPACE) == []
+    given = Spec(model=MODEL, objectives=["repetition"], seeds=["text:ab"], dictionary=str(file))
+    assert parts(given, Toy()).notes[-1] == operator.notes(SPACE)[0]
+    spelled = TextSpace(tokens().symbols, tokens=tokens())
+    assert operator.notes(spelled)[0].endswith("skipped: 2")
 
 
 def test_complains_when_no_entry_is_left():
