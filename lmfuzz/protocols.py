@@ -85,6 +85,14 @@ class Sampler(Protocol):
         """Return ``new`` symbols, int32 (B, new), drawn from the model after each row."""
 
 
+@runtime_checkable
+class Predicts(Protocol):
+    """Say how well the model predicts texts: a model of single characters."""
+
+    def loss(self, batch: Batch) -> FloatArray:
+        """Return the nats per symbol float32 (B,) of each row after its first; NaN if there is no other."""
+
+
 class Lexicon(Protocol):
     """Say what a model knows about its tokens, for operators that choose tokens by meaning."""
 

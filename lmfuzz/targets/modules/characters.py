@@ -27,7 +27,7 @@ from lmfuzz.targets.sampling import (
     spans,
 )
 from lmfuzz.targets.stepping import States, Stepper
-from lmfuzz.types import Array, Batch, IntArray, Trace
+from lmfuzz.types import Array, Batch, FloatArray, IntArray, Trace
 
 
 @dataclass(frozen=True)
@@ -157,6 +157,15 @@ class CharacterTarget:
             return (logits + torch.from_numpy(noise[step])).argmax(dim=1)
 
         return self._write(self._read(batch), new, choose)[0].T.numpy().astype(np.int32)
+
+    def loss(self, batch: Batch) -> FloatArray:
+        """Return the nats per symbol float32 (B,) of each row after its first; NaN if there is no other."""
+        first = batch.changed(batch.data[:, :1], np.minimum(batch.lengths, 1))
+        rest = torch.from_numpy(batch.data[:, 1:].T.astype(np.int64))
+        there = torch.arange(1, len(rest) + 1)[:, None] < torch.from_numpy(batch.lengths)
+        rest = rest.masked_fill(~there, 0)
+        logs = self.follow(first, rest).log_softmax(dim=2).gather(2, rest[:, :, None])[:, :, 0]
+        return -(logs.masked_fill(~there, 0).sum(dim=0) / there.sum(dim=0)).numpy()
 
     def _read(self, batch: Batch) -> States:
         if self._start is not None:
