@@ -65,11 +65,32 @@ class Target(PlainTarget, Protocol):
 
 
 @runtime_checkable
+class Decodes(Protocol):
+    """Write as the campaign's decoding options say, such as max_new and temperature.
+
+    A target of one's own that can do this has a method ``set_decoding``, which is called once with max_new,
+    temperature, seed, stop, top_k and top_p by name. Its ``identity`` must depend on them.
+    """
+
+    @property
+    def decoding(self) -> object:
+        """Return these options."""
+
+
+@runtime_checkable
 class Sampler(Protocol):
     """Sample continuations: a target that can do this lets operators write as the model does."""
 
     def sample(self, batch: Batch, new: int, temperature: float, rng: np.random.Generator) -> IntArray:
         """Return ``new`` symbols, int32 (B, new), drawn from the model after each row."""
+
+
+@runtime_checkable
+class Predicts(Protocol):
+    """Say how well the model predicts texts: a model of single characters."""
+
+    def loss(self, batch: Batch) -> FloatArray:
+        """Return the nats per symbol float32 (B,) of each row after its first; NaN if there is no other."""
 
 
 class Lexicon(Protocol):

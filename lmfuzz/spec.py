@@ -20,6 +20,7 @@ from lmfuzz.plugins.grammar import parse
 _RECORDS = ("made_with", "target")  # tables of a campaign.toml that record what it ran on
 _LARGEST = 2**63 - 1
 _LONGEST = 100_000
+_BEFORE_STATES = {"states": "logits"}  # what campaigns measured before there was this setting
 _ALONE = {"min_length": 1, "max_length": _LONGEST, "temperature": 1.0}  # lets any key be checked alone
 
 
@@ -151,6 +152,8 @@ class Spec(BaseModel):
     """A text that ends the output where it appears."""
     layer: int = _setting(0, RUN, "N", rows="text", ge=0)
     """The block whose hidden states are recorded; 0 means the input of the output head."""
+    states: Literal["hidden", "logits"] = _setting("hidden", RUN, rows="text")
+    """What is recorded as the states of a torch module of one's own: its hidden states, or its logits."""
     device: str = _setting("cpu", RUN, "cpu|cuda|auto", rows="text")
     """The device to run the model on."""
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = _setting("auto", RUN, rows="text")
@@ -271,7 +274,7 @@ def stored(settings: Mapping[str, Any], where: str) -> Spec:
             f"{where} has settings that lmfuzz {lmfuzz.__version__} does not know ({', '.join(odd)}); "
             "a newer version made it: read it with that version"
         )
-    return resolve(settings, {}, where)
+    return resolve({**_BEFORE_STATES, **settings}, {}, where)
 
 
 def write(spec: Spec, path: Path, made_with: Mapping[str, str], target: Mapping[str, str]) -> None:

@@ -14,6 +14,7 @@ FloatArray = npt.NDArray[np.floating[Any]]
 BoolArray = npt.NDArray[np.bool_]
 
 Trace = Mapping[str, Array]  # channel -> array with B rows
+Alphabet = str | Sequence[str] | Mapping[str, int]  # symbol i is the i-th, or has the number i
 State = dict[str, Any]  # arrays, numbers, strings, and lists and dictionaries of them
 
 SEED = -1  # parent and operator of a row that no operator made

@@ -16,6 +16,7 @@ from lmfuzz.campaign.build import build
 from lmfuzz.storage.directory import require_empty
 from lmfuzz.storage.record import CampaignRecord
 from lmfuzz.targets.kinds import lent
+from lmfuzz.types import Alphabet
 
 
 def fuzz(
@@ -25,7 +26,7 @@ def fuzz(
     seeds: Any = None,
     output: str | Path | None = None,
     tokenizer: Any = None,
-    alphabet: str | None = None,
+    alphabet: Alphabet | None = None,
     progress: bool = True,
     **settings: Any,
 ) -> Result:
@@ -42,7 +43,8 @@ def fuzz(
         seeds: prompts, and paths of files or folders; a text that names an existing file is a path.
         output: the directory of the campaign; if None, a temporary one that lives as long as the result.
         tokenizer: the tokenizer of a Hugging Face model that is an object.
-        alphabet: the alphabet of a module; symbol i is its character i.
+        alphabet: the alphabet of a module: a text or list whose item i is symbol i, or a dict from
+            characters to numbers.
         progress: whether to show a progress bar, in a terminal or a notebook.
         settings: the keys of a campaign.toml, for example ``budget="20000x"`` and ``seed=0``; ``twin`` may
             be an object, as ``model`` is.
@@ -107,7 +109,7 @@ def open(
     twin: Any = None,
     objectives: Any = (),
     tokenizer: Any = None,
-    alphabet: str | None = None,
+    alphabet: Alphabet | None = None,
 ) -> Result:
     """Open the campaign in a directory, including one that the command line made.
 

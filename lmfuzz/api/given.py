@@ -13,6 +13,7 @@ from lmfuzz.inputs.datasets import FILES
 from lmfuzz.inputs.prompts import FORMATS, STDIN, TEXT
 from lmfuzz.inputs.seeds import MODEL
 from lmfuzz.spec import NO_OBJECTS, PYTHON, Own, Spec
+from lmfuzz.types import Alphabet
 
 _ENDINGS = (*filter(None, FORMATS), ".npy", ".png", ".jpg", ".gz")
 
@@ -26,7 +27,9 @@ class Objects:
         own: objects that have names already.
     """
 
-    def __init__(self, tokenizer: Any = None, alphabet: str | None = None, own: Own = NO_OBJECTS) -> None:
+    def __init__(
+        self, tokenizer: Any = None, alphabet: Alphabet | None = None, own: Own = NO_OBJECTS
+    ) -> None:
         self.own = dict(own)
         self._tokenizer, self._alphabet = tokenizer, alphabet
 

@@ -22,7 +22,7 @@ from lmfuzz.spec import NO_OBJECTS, Own, Spec
 from lmfuzz.storage.record import CampaignRecord
 from lmfuzz.targets.kinds import lent
 from lmfuzz.text import WIDTH, bucket_title, escape, plural, quote_output, shorten
-from lmfuzz.types import Finding
+from lmfuzz.types import Alphabet, Finding
 
 if TYPE_CHECKING:
     import pandas
@@ -119,7 +119,12 @@ class Result:
         return text
 
     def replay(
-        self, model: Any = None, *, seeds: bool = False, tokenizer: Any = None, alphabet: str | None = None
+        self,
+        model: Any = None,
+        *,
+        seeds: bool = False,
+        tokenizer: Any = None,
+        alphabet: Alphabet | None = None,
     ) -> list[Verdict]:
         """Run every finding again, alone, and return a verdict on each.
 

@@ -1,5 +1,6 @@
 """How campaigns begin and resume, for the command line and for Python."""
 
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
@@ -15,6 +16,7 @@ from lmfuzz.text import plural
 
 View = Callable[[Campaign], AbstractContextManager[Observer]]
 Note = Callable[[str], object]
+EVERY = 5.0  # seconds between notes about calibration
 
 
 def silent(_: Campaign) -> AbstractContextManager[Observer]:
@@ -35,13 +37,26 @@ def begin(parts: Parts, directory: Path, note: Note, view: View) -> Campaign:
         UsageError: an objective does not fit the model, or the directory is not empty.
         DiskError: the disk is full; the directory holds the last commit.
     """
-    campaign = Campaign.begin(parts)
+    campaign = Campaign.begin(parts, _calibrating(note))
     note(campaign.calibration.words())
     for name, floor in campaign.objectives.noise.items():
         note(f"noise floor of {name}: {floor:.3g}; smaller differences are not findings")
     with campaign.create(directory) as store:
         _run(campaign, store, view)
     return campaign
+
+
+def _calibrating(note: Note) -> Callable[[int, int], None]:
+    """Return what notes every few seconds how far calibration is."""
+    last = time.monotonic()
+
+    def progress(done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= EVERY:
+            last = time.monotonic()
+            note(f"calibrating: {done} of {total} executions")
+
+    return progress
 
 
 def go_on(

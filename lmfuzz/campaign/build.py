@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lmfuzz.campaign import choose
-from lmfuzz.campaign.checks import check_channels, check_same
+from lmfuzz.campaign.checks import check_channels, check_decoding, check_same
 from lmfuzz.campaign.evaluator import Evaluator
 from lmfuzz.campaign.findings import Findings
 from lmfuzz.campaign.shrink import Shrinker
@@ -72,6 +72,7 @@ def build(spec: Spec, own: Own = NO_OBJECTS, record: CampaignRecord | None = Non
     space, notes = choose.restrict(target.space, spec), list(target.info.notes)
     corpus = Corpus(space)
     if record is None:
+        check_decoding(target, spec)
         found = choose.seeds(spec, target, space)
         start, notes = found.batch, [*notes, *found.notes]
     else:  # the files may have changed since

@@ -15,7 +15,7 @@ from lmfuzz.budget import Budget
 from lmfuzz.campaign.build import FEW, Parts
 from lmfuzz.campaign.checks import check_same
 from lmfuzz.coverage.archive import Archive
-from lmfuzz.coverage.calibrate import Calibration, measure
+from lmfuzz.coverage.calibrate import Calibration, Progress, measure
 from lmfuzz.coverage.per_seed import Apart, Archives
 from lmfuzz.errors import DiskError, UsageError, forbidding_writes
 from lmfuzz.files import CAMPAIGN, PICTURES
@@ -78,8 +78,12 @@ class Campaign:
         self._interrupted = False
 
     @classmethod
-    def begin(cls, parts: Parts) -> "Campaign":
+    def begin(cls, parts: Parts, progress: Progress = lambda done, total: None) -> "Campaign":
         """Try the objectives on a few seeds, fit the feature, and measure the radius; nothing is written.
+
+        Args:
+            parts: what the campaign is made of.
+            progress: called during calibration, see ``lmfuzz.coverage.calibrate.measure``.
 
         Raises:
             UsageError: an objective returns a wrong shape, or asks for what the target cannot grade (a phrase
@@ -91,7 +95,7 @@ class Campaign:
         objectives.check(few, evaluator.run(few))
         graded = evaluator.channels.union(*objectives.grades)
         evaluator.executor.run(few, graded)  # raises now for what the model cannot grade
-        measured = _measure(parts, _mutants(parts))
+        measured = _measure(parts, _mutants(parts), progress)
         sought = {need.rpartition("/")[2] for need in evaluator.channels} & {"nonfinite", "magnitude"}
         if not (measured.finite or sought):
             raise UsageError(
@@ -108,7 +112,7 @@ class Campaign:
         record = store.record()
         names = {"targets": parts.objectives.targets, "operators": parts.context.operators}
         check_same(record, parts.evaluator.target, **names)
-        _measure(parts, parts.context.seeds[:0])  # fits the feature as it was
+        _measure(parts, parts.context.seeds[:0], lambda done, total: None)  # fits the feature as it was
         made = cls(parts, Calibration(**record.calibration), replace(record, spec=parts.spec).budget)
         made.archive.restore(record.states.points.reshape(-1, made.archive.dimensions), record.visits)
         made.kept, made.tally = record.findings, record.tally
@@ -231,13 +235,13 @@ def _mutants(parts: Parts) -> Batch:
     return join([mutator.mutate(rng.integers(mutator.seeded, size=size)) for _ in range(16)])
 
 
-def _measure(parts: Parts, mutants: Batch) -> Calibration:
+def _measure(parts: Parts, mutants: Batch, progress: Progress) -> Calibration:
     objectives, feature = parts.objectives, parts.feature
     seeds, wants = parts.context.seeds[: _most(parts)], feature.needs | objectives.noise_needs
     wants |= _SOUND if parts.evaluator.target.channels >= _SOUND else frozenset()
     executor, compare = parts.evaluator.executor, objectives.measure_noise
     with forbidding_writes(f"the feature {parts.spec.feature}"):
-        return measure(executor, feature, seeds, mutants, wants, parts.spec.batch, compare)
+        return measure(executor, feature, seeds, mutants, wants, parts.spec.batch, compare, progress)
 
 
 def _most(parts: Parts) -> int:
@@ -253,7 +257,7 @@ def spec_for_resume(directory: Path, budget: str | None = None, stop_after: int 
     """
     record = CampaignRecord.read(directory)
     if (path := directory / CAMPAIGN).exists():
-        was, now = record.spec.model_dump(), specs.resolve(specs.load(path), {}).model_dump()
+        was, now = record.spec.model_dump(), specs.stored(specs.load(path), str(path)).model_dump()
         if changed := [key for key in now if now[key] != was[key]]:
             raise UsageError(
                 f"{path} was changed since the campaign began ({', '.join(changed)}); undo that, or begin "

@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Mapping
 
 from lmfuzz.errors import UsageError
-from lmfuzz.inputs.spaces import BoxSpace, Space
-from lmfuzz.protocols import Target
+from lmfuzz.inputs.spaces import BoxSpace, Space, TextSpace
+from lmfuzz.protocols import Decodes, Target
+from lmfuzz.spec import Spec, option_name
 from lmfuzz.storage.record import CampaignRecord
 from lmfuzz.types import CRASH, OWN, unknown
 
@@ -23,6 +24,17 @@ def check_channels(target: Target, needs: Mapping[str, frozenset[str]]) -> None:
             lacks = ", ".join(dict.fromkeys(name.split("/", 1)[0] for name in missing))
             shown = ", ".join(sorted(target.channels))
             raise UsageError(f"{what} {lacks}, which the target does not show; it shows {shown}")
+
+
+def check_decoding(target: Target, spec: Spec) -> None:
+    """Raise UsageError if the spec has decoding options, and the target of one's own does not take them."""
+    if not isinstance(target, Decodes) and isinstance(target.space, TextSpace):
+        for key in ("max_new", "temperature", "top_k", "top_p", "decode_seed", "stop"):
+            if getattr(spec, key) != Spec.model_fields[key].get_default(call_default_factory=True):
+                raise UsageError(
+                    f"{option_name(key)} has no effect: the target {spec.model} decodes by itself; leave that"
+                    " out, or give it a method set_decoding(max_new, temperature, seed, stop, top_k, top_p)"
+                )
 
 
 def _comparable(space: Space) -> str:

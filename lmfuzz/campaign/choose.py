@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import chain
 
-from lmfuzz.campaign.model_seeds import write_seeds
+from lmfuzz.campaign.model_seeds import surprised, write_seeds
 from lmfuzz.coverage import FEATURES
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs import seeds as reading
@@ -81,15 +81,15 @@ def restrict(space: Space, spec: Spec) -> Space:
 def seeds(spec: Spec, target: Target, space: Space) -> reading.Seeds:
     """Return the seeds of the spec, ``count`` of them at most.
 
-    If it names none, they are the bundled ones that suit the target; but if the alphabet lacks most of these,
-    and the target can be sampled, the model writes the seeds.
+    If it names none, they are the bundled ones that suit the target. But if the alphabet lacks most of these,
+    or the model does not expect such texts, and the target can be sampled, the model writes the seeds.
     """
     if isinstance(space, BoxSpace):
         found = reading.read_box(spec.seeds, space, spec.count, spec.seed)
         return replace(found, batch=found.batch[: spec.count])
     names, bundled, rng = spec.seeds, target.info.seeds or reading.BUNDLED, Streams(spec.seed)["seeds"]
-    writes = not names and isinstance(target, Sampler) and not reading.suit(bundled, space, spec.unknown)
-    names = [f"{reading.MODEL}{spec.count or reading.SAMPLES}"] if writes else names
+    why = "" if names or not isinstance(target, Sampler) else _unsuitable(spec, target, space, bundled)
+    names = [f"{reading.MODEL}{spec.count or reading.SAMPLES}"] if why else names
     several = [
         [f"{TEXT}{text}" for text in write_seeds(name, target, space, rng)]
         if name.startswith(reading.MODEL)
@@ -97,8 +97,15 @@ def seeds(spec: Spec, target: Target, space: Space) -> reading.Seeds:
         for name in names
     ]
     found = reading.read([*chain(*several)], space, spec.unknown, bundled, spec.seed_field, spec.count)
-    why = f"the model's alphabet lacks most of the bundled ones ({bundled})" if writes else ""
     return replace(found, batch=found.batch[: spec.count], written=why)
+
+
+def _unsuitable(spec: Spec, target: Target, space: TextSpace, bundled: str) -> str:
+    """Return why the bundled prompts do not suit a model, or ''."""
+    if not reading.suit(bundled, space, spec.unknown):
+        return f"the model's alphabet lacks most of the bundled ones ({bundled})"
+    rows = reading.read([], space, spec.unknown, bundled).batch
+    return "" if target.info.seeds else surprised(target, space, rows, Streams(spec.seed)["seeds"])
 
 
 def operators(spec: Spec, target: Target, begun: Collection[str] | None = None) -> dict[str, Operator]:

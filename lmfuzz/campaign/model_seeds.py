@@ -1,12 +1,16 @@
 """Seeds that the model itself writes."""
 
+import math
+
 import numpy as np
 
 from lmfuzz.errors import UsageError, explaining
 from lmfuzz.inputs.seeds import MODEL, complaint
 from lmfuzz.inputs.spaces import TextSpace
-from lmfuzz.protocols import Sampler, Target
+from lmfuzz.protocols import Predicts, Sampler, Target
+from lmfuzz.types import Batch
 
+_APART = 0.5  # nats per character
 _AT_ONCE = 64  # prompts
 _LONGEST = 64  # symbols, unless prompts must be longer
 _PATIENCE = 8  # samples of which none is a new prompt, after which to give up
@@ -42,3 +46,22 @@ def write_seeds(name: str, target: Target, space: TextSpace, rng: np.random.Gene
     if not texts:
         raise UsageError("the model writes no text that can be a prompt; give prompts with --seeds")
     return list(texts)[: int(number)]
+
+
+def surprised(target: Target, space: TextSpace, bundled: Batch, rng: np.random.Generator) -> str:
+    """Return how much worse a model of characters predicts the bundled prompts than its own texts, or ''.
+
+    It says so if the loss on them is nearer to that of guessing than to that on its own texts.
+    """
+    if not (isinstance(target, Predicts) and isinstance(target, Sampler)):
+        return ""
+    own = Batch.of([space.encode(text) for text in write_seeds(f"{MODEL}{_AT_ONCE}", target, space, rng)])
+    theirs, ours = (
+        float(np.nansum(target.loss(rows) * (rows.lengths - 1)) / (rows.lengths - 1).sum())
+        for rows in (bundled, own)
+    )
+    if theirs - ours < _APART or theirs < (ours + math.log(len(space.symbols))) / 2:
+        return ""
+    return (
+        f"it expects the bundled ones less ({theirs:.1f} nats per character) than its own texts ({ours:.1f})"
+    )

@@ -10,6 +10,8 @@ from lmfuzz.coverage.index import squared_distances
 from lmfuzz.protocols import Executor, Feature, FixesRadius
 from lmfuzz.types import CRASH, PAD, Array, Batch, BoolArray, FloatArray, Trace, join, take
 
+Progress = Callable[[int, int], None]  # how many rows were run, and how many there are to run
+
 STABLE = 0.9  # the target seems deterministic if at least this share of the seeds is stable
 _LEAST = 1e-6  # the radius if all distances are zero: any difference is new
 
@@ -94,6 +96,7 @@ def measure(
     wants: frozenset[str],
     batch_size: int,
     compare: Callable[[Trace, Trace], None] | None = None,
+    progress: Progress = lambda done, total: None,
 ) -> Calibration:
     """Run seeds and mutants, fit ``feature`` on the seeds, and calibrate.
 
@@ -110,14 +113,24 @@ def measure(
             first run shows which seeds have finite log probabilities.
         batch_size: rows per batch.
         compare: called with what the seeds showed in either run.
+        progress: called after each batch with how many rows were run, and how many there are to run.
     """
-    first = [executor.run(batch, wants) for batch in _batches(seeds, batch_size)]
+    total, done = 2 * len(seeds) + len(mutants), 0
+
+    def run(batch: Batch) -> Trace:
+        nonlocal done
+        trace = executor.run(batch, wants)
+        done += len(batch)
+        progress(done, total)
+        return trace
+
+    first = [run(batch) for batch in _batches(seeds, batch_size)]
     feature.fit(_joined(first, feature.needs))
     ran = np.concatenate([trace[CRASH] == "" for trace in first])
     seeds = seeds[ran]
     both = join([seeds, mutants])
     order = np.random.Generator(np.random.PCG64(0)).permutation(len(both))
-    again = [executor.run(batch, wants) for batch in _batches(both[order], max(1, 2 * batch_size // 3))]
+    again = [run(batch) for batch in _batches(both[order], max(1, 2 * batch_size // 3))]
     back = np.argsort(order)
     points = np.concatenate([feature(trace) for trace in again])[back]
     if compare is not None and len(seeds):

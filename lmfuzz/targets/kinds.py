@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from lmfuzz.inputs.spaces import BoxSpace
 from lmfuzz.protocols import Target, TargetInfo
 from lmfuzz.spec import Own, Spec
 from lmfuzz.targets.hf.options import HFOptions
+from lmfuzz.types import Alphabet
 
 if TYPE_CHECKING:
     from lmfuzz.targets.hf.loader import CausalFolder
@@ -62,20 +63,20 @@ class Given:
     Attributes:
         model: The model.
         tokenizer: The tokenizer of a Hugging Face model.
-        alphabet: The alphabet of a module whose symbol i is its character i.
+        alphabet: The alphabet of a module: symbol i is its character i, or its i-th text; or a dict.
     """
 
     model: Any
     tokenizer: Any = None
-    alphabet: str | None = None
+    alphabet: Alphabet | None = None
 
 
 def given(found: Any, name: str, spec: Spec) -> Target:
     """Return a model that was given from Python as a target; raise TargetError if it cannot be one."""
     one = found if isinstance(found, Given) else Given(found)
     model, tokenizer, alphabet = one.model, one.tokenizer, one.alphabet
-    if alphabet is not None and not (is_module(model) and isinstance(alphabet, str) and tokenizer is None):
-        raise TargetError(f"{name}: alphabet= is a text, for a torch module that has no tokenizer=")
+    if alphabet is not None and not (is_module(model) and tokenizer is None):
+        raise TargetError(f"{name}: alphabet= is for a torch module that has no tokenizer=")
     if tokenizer is not None:
         from lmfuzz.targets.hf.loader import wrap
 
@@ -83,7 +84,7 @@ def given(found: Any, name: str, spec: Spec) -> Target:
     if isinstance(getattr(getattr(model, "config", None), "model_type", None), str):
         raise TargetError(f"{name} is a Hugging Face model; pass its tokenizer, too, as tokenizer=")
     if alphabet is not None:
-        from lmfuzz.targets.torch_module import WithAlphabet
+        from lmfuzz.targets.modules.wrapped import WithAlphabet
 
         model = WithAlphabet(model, alphabet)
     return as_target(model, name, spec)
@@ -121,7 +122,13 @@ def with_info(found: Any, spec: Spec) -> Target:
     def members(*names: str) -> dict[str, Any]:
         return {name: getattr(found, name) for name in names if hasattr(found, name)}
 
-    more = members(*_REQUIRED, *_OPTIONAL)
+    more: dict[str, Any] = {}
+    if hasattr(found, "set_decoding"):
+        from lmfuzz.targets.sampling import Decoding
+
+        more["decoding"] = decoding = Decoding.of(spec)
+        found.set_decoding(**asdict(decoding))
+    more |= members(*_REQUIRED, *_OPTIONAL)
     module = getattr(found, "module", getattr(found, "model", None))
     if module is not None:
         shape = list(found.space.shape) if isinstance(found.space, BoxSpace) else []
@@ -156,7 +163,7 @@ def _module(module: Any, model: str, spec: Spec) -> Target:
     """Return a torch module as a target: a classifier of images, or what writes text."""
     import torch
 
-    from lmfuzz.targets.rnn.target import writer
+    from lmfuzz.targets.modules.target import writer
     from lmfuzz.targets.sampling import Decoding
 
     torch.set_num_threads(1)  # measured: two threads on two cores are a third as fast as one
@@ -164,7 +171,8 @@ def _module(module: Any, model: str, spec: Spec) -> Target:
         from lmfuzz.targets.image import ImageTarget
 
         return ImageTarget(module, BoxSpace(shape), model)
-    return writer(module, model, Decoding.of(spec), spec.min_length, spec.max_length)
+    lengths, logits_only = (spec.min_length, spec.max_length), spec.states == "logits"
+    return writer(module, model, Decoding.of(spec), *lengths, logits_only)
 
 
 def _image(module: Any, shape: Sequence[int]) -> tuple[int, ...]:

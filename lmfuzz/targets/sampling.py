@@ -153,29 +153,39 @@ def phrases(wants: Collection[str]) -> tuple[str, ...]:
     return tuple(sorted(name for name in wants if name.startswith("phrase_gap/")))
 
 
+def spans(symbols: Sequence[str], written: IntArray) -> tuple[IntArray, IntArray]:
+    """Return where in the text each of the symbols (B, T) begins and ends, int64 (B, T)."""
+    sizes = np.array([len(symbol) for symbol in symbols])[written]
+    ends = sizes.cumsum(axis=1)
+    return ends - sizes, ends
+
+
 def characters(
-    space: TextSpace, written: IntArray, stops: Sequence[str]
+    space: TextSpace, written: IntArray, stops: Sequence[str], end: int | None = None
 ) -> tuple[dict[str, Array], BoolArray]:
-    """Return the channels of text that was written character by character, and where it had ended.
+    """Return the channels of text that was written symbol by symbol, and where it had ended.
 
     Args:
-        space: The space whose symbols are the characters.
+        space: The space whose symbols were written.
         written: What was written, symbols (B, T).
         stops: The stop strings.
+        end: The symbol that ends a text.
 
     Returns:
         The channels text, tokens, ended and token_ends; and bool (B, T), whether a symbol came after the
-        beginning of a stop string.
+        beginning of a stop string, or ended the text.
     """
-    steps = written.shape[1]
-    texts = space.decode_rows(written, np.full(len(written), steps))
+    texts = space.decode_rows(written, np.full(len(written), written.shape[1]))
+    starts, ends = spans(space.symbols, written)
     stop = first_stop(texts, stops)
-    ended: BoolArray = np.arange(steps) >= stop[:, None]
+    if end is not None:
+        stop = np.minimum(stop, np.where(written == end, starts, NEVER).min(axis=1))
+    ended: BoolArray = starts >= stop[:, None]
     trace: dict[str, Array] = {
         "text": np.array([text[:end] for text, end in zip(texts, stop.tolist(), strict=True)], dtype=object),
         "tokens": np.where(ended, PAD, written).astype(np.int32),
         "ended": np.any(ended, axis=1),
-        "token_ends": np.where(ended, PAD, np.arange(1, steps + 1)).astype(np.int32),
+        "token_ends": np.where(ended, PAD, np.minimum(ends, stop[:, None])).astype(np.int32),
     }
     return trace, ended
 

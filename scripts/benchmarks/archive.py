@@ -13,7 +13,7 @@ from lmfuzz.campaign.build import build
 from lmfuzz.campaign.campaign import Campaign
 from lmfuzz.coverage.archive import Archive
 from lmfuzz.spec import Spec
-from lmfuzz.targets.rnn.target import RNNTarget
+from lmfuzz.targets.modules.target import RNNTarget
 from lmfuzz.types import Array, Batch, BoolArray, FloatArray
 
 TAIL = 16_384  # rows that wait before a graph is built: on average half of that many have none

@@ -23,7 +23,7 @@ from lmfuzz.cli.progress import CampaignView, console, progress_of
 from lmfuzz.spec import Spec
 from lmfuzz.storage.store import Store
 from lmfuzz.targets.loading import load_target
-from lmfuzz.targets.rnn.target import RNNTarget
+from lmfuzz.targets.modules.target import RNNTarget
 from lmfuzz.types import Batch, Finding, IntArray, Step
 
 PROMPT, ROWS = 64, 64

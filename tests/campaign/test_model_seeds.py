@@ -4,15 +4,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from helpers.begun import MODEL, parts
 from helpers.shell import Shell
 from helpers.small_lms import target
 from lmfuzz.campaign.model_seeds import write_seeds
 from lmfuzz.errors import UsageError
+from lmfuzz.inputs.bundled import resource
 from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.spec import Spec
+from lmfuzz.targets import checkpoint
+from lmfuzz.targets.modules.target import RNNTarget
 from lmfuzz.targets.toy import Toy
+from lmfuzz.types import Batch
 
 GREEK = tuple(map(chr, range(0x3B1, 0x3B1 + 30)))
 WRITER = """
@@ -133,3 +138,20 @@ def test_a_campaign_whose_seeds_were_written_or_piped_is_resumed(
     for directory in ("written", "piped"):
         resumed = sh("resume", directory, "--budget", "600x")
         assert resumed.code in (0, 1), resumed
+
+
+def test_the_model_writes_seeds_if_the_bundled_ones_surprise_it():
+    model = checkpoint.load(resource("models:shakespeare"))
+    assert seeds(RNNTarget(model))[1] == ()
+    letters = model.config.alphabet
+    model.config = model.config.model_copy(update={"alphabet": letters[30:] + letters[:30]})
+    target = RNNTarget(model)
+    texts, notes = seeds(target)
+    assert len(texts) == 64
+    assert notes[0].startswith(
+        "seeds: 64 written by the model, because it expects the bundled ones less than"
+    )
+    loss = target.loss(Batch.of([target.space.encode(text) for text in ("To be", "T")]))
+    symbols = torch.from_numpy(target.space.encode("To be")).long()
+    logs = model(symbols[None, :-1])[0][0].log_softmax(dim=1)
+    np.testing.assert_allclose(loss, [-logs[torch.arange(4), symbols[1:]].mean(), np.nan], rtol=1e-4)

@@ -6,7 +6,7 @@ import torch
 
 import lmfuzz
 from lmfuzz.targets import checkpoint
-from lmfuzz.targets.rnn.target import RNNTarget
+from lmfuzz.targets.modules.target import RNNTarget
 from lmfuzz.targets.sampling import Decoding
 from lmfuzz.targets.twins.pair import TextPair
 

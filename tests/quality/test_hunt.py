@@ -4,7 +4,7 @@ import pytest
 
 from helpers.hunting import Quarry, hunt
 from lmfuzz.targets import checkpoint, toy
-from lmfuzz.targets.rnn.target import RNNTarget
+from lmfuzz.targets.modules.target import RNNTarget
 from lmfuzz.targets.sampling import Decoding
 from lmfuzz.types import Batch
 from quality.plant import FOLDER, LOOP, LOOP_KEY, PHRASE, PHRASE_KEY, WORDS

@@ -15,8 +15,8 @@ from helpers.begun import begun
 from lmfuzz.analysis.survival import Trial
 from lmfuzz.analysis.sweep import Sweep, cells, read
 from lmfuzz.targets import checkpoint
+from lmfuzz.targets.modules.target import RNNTarget
 from lmfuzz.targets.rnn.model import CharRNN, CharRNNConfig
-from lmfuzz.targets.rnn.target import RNNTarget
 from lmfuzz.targets.sampling import Decoding
 from lmfuzz.targets.twins.compress import make_twin
 from lmfuzz.targets.twins.pair import TextPair

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from helpers.plain import char_rnn, rows
 from lmfuzz.errors import TargetError
 from lmfuzz.targets import checkpoint
-from lmfuzz.targets.rnn.target import RNNTarget
+from lmfuzz.targets.modules.target import RNNTarget
 
 torch.set_num_threads(1)
 
@@ -161,7 +161,7 @@ def test_a_config_that_is_no_json_object(folder, content):
     [
         ("format", "gpt2"),
         ("version", 2),
-        ("cell", "rnn"),
+        ("cell", "cnn"),
         ("hidden", 0),
         ("hidden", "many"),
         ("hidden", 10**30),
@@ -186,7 +186,7 @@ def test_a_config_with_a_wrong_field_names_it(folder, field, value):
         ({"zzz": 1}, "{} has an unknown key 'zzz'"),
         ({"hiden": 1}, "{} has an unknown key 'hiden'; did you mean 'hidden'?"),
         ({"hidden": "x"}, 'in {}, hidden must be a whole number, not "x"'),
-        ({"cell": "rnn"}, "in {}, cell must be 'lstm' or 'gru', not \"rnn\""),
+        ({"cell": "cnn"}, "in {}, cell must be 'lstm', 'gru' or 'rnn', not \"cnn\""),
         ({"alphabet": "a"}, "in {}, alphabet must hold at least two characters, each of them once"),
     ],
 )

@@ -10,7 +10,7 @@ import torch
 import lmfuzz
 from helpers.plain import ALPHABET, char_rnn, gumbel, rows, write
 from lmfuzz.targets import checkpoint
-from lmfuzz.targets.rnn.target import RNNTarget
+from lmfuzz.targets.modules.target import RNNTarget
 from lmfuzz.targets.sampling import Decoding
 from lmfuzz.types import PAD, Batch
 

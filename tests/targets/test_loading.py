@@ -13,10 +13,9 @@ from lmfuzz.objectives.numeric import Nonfinite
 from lmfuzz.spec import Spec
 from lmfuzz.targets import checkpoint
 from lmfuzz.targets.loading import load_target
+from lmfuzz.targets.modules.target import ModuleTarget, RNNTarget
 from lmfuzz.targets.rnn.model import CharRNN, CharRNNConfig
-from lmfuzz.targets.rnn.target import RNNTarget
 from lmfuzz.targets.sampling import Decoding
-from lmfuzz.targets.torch_module import ModuleTarget
 from lmfuzz.targets.toy import Toy
 from lmfuzz.types import PAD, Batch
 
@@ -118,7 +117,7 @@ def test_what_is_wrong_is_said_in_one_sentence(factories: Path, tmp_path: Path) 
     assert said(f"{factories}:refuses") == f"{factories}:refuses: fetch the weights first"
     assert "an object of type int is neither a torch module, nor a function" in said(f"{factories}:nothing")
     assert "has no alphabet" in said(f"{factories}:Nameless")
-    assert "each of them once" in said(f"{factories}:Twice")
+    assert "has 'a' twice, as symbols 0 and 1" in said(f"{factories}:Twice")
     assert "gives (2, 3, 4) for symbols (2, 3); it must give (2, 3, 5)" in said(f"{factories}:Wide")
     assert "cannot be run on symbols: RuntimeError: no gears" in said(f"{factories}:Broken")
     assert "takes no parameters" in said(f"{factories}:Bigram:size=3")
@@ -197,5 +196,5 @@ def test_a_module_stops_where_it_is_told_and_says_where_it_breaks() -> None:
     broken = Memory()
     broken.start.data[:] = np.inf
     got = ModuleTarget(broken, "broken", Decoding(max_new=7)).run(rows("bad", "a"), WANTS)
-    assert got["nonfinite"].tolist() == ["logits, step 1 of the output"] * 2
+    assert got["nonfinite"].tolist() == ["logits, symbol 1 of the prompt"] * 2
     assert (Nonfinite()(rows("bad", "a"), got) > 0).all()

@@ -9,8 +9,8 @@ import torch
 
 from helpers.plain import ALPHABET, char_rnn, gumbel, rows
 from lmfuzz.errors import UsageError
+from lmfuzz.targets.modules.target import RNNTarget
 from lmfuzz.targets.rnn.phrase_gap import LATER
-from lmfuzz.targets.rnn.target import RNNTarget
 from lmfuzz.targets.sampling import Decoding
 
 torch.set_num_threads(1)

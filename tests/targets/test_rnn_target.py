@@ -6,8 +6,8 @@ import torch
 from torch.distributions import Categorical
 
 from helpers.plain import ALPHABET, char_rnn, gumbel, rows, write
+from lmfuzz.targets.modules.target import RNNTarget
 from lmfuzz.targets.rnn.model import CharRNN
-from lmfuzz.targets.rnn.target import RNNTarget
 from lmfuzz.targets.sampling import CHANNELS, Decoding
 from lmfuzz.types import Batch
 

@@ -18,9 +18,8 @@ from helpers.plain import ALPHABET, SYMBOLS, char_rnn, gumbel, rows
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.spec import Spec
-from lmfuzz.targets.rnn.target import RNNTarget
+from lmfuzz.targets.modules.target import ModuleTarget, RNNTarget
 from lmfuzz.targets.sampling import NEVER, Decoding, TokenSampler, characters, distribution, first_stop
-from lmfuzz.targets.torch_module import ModuleTarget
 from lmfuzz.types import PAD
 
 

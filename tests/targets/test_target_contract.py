@@ -21,9 +21,8 @@ from lmfuzz.targets.capabilities import Compressible, Followable
 from lmfuzz.targets.function import FunctionTarget
 from lmfuzz.targets.image import ImageTarget
 from lmfuzz.targets.kinds import with_info
-from lmfuzz.targets.rnn.target import RNNTarget
+from lmfuzz.targets.modules.target import ModuleTarget, RNNTarget
 from lmfuzz.targets.sampling import Decoding
-from lmfuzz.targets.torch_module import ModuleTarget
 from lmfuzz.targets.toy import Toy
 from lmfuzz.targets.twins.compress import make_twin
 from lmfuzz.targets.twins.pair import Pair, TextPair, pair
@@ -110,8 +109,8 @@ TARGETS: dict[str, tuple[Any, set[type]]] = {  # what makes it, and what it can 
     "an LSTM": (lambda: RNNTarget(char_rnn(*LSTM), GREEDY), WRITES),
     "an LSTM, sampled": (lambda: RNNTarget(char_rnn(*LSTM), SAMPLED), WRITES),
     "a GRU": (lambda: RNNTarget(char_rnn("gru"), SAMPLED), WRITES),
-    "a module": (lambda: ModuleTarget(Bigram(), "bigram", GREEDY), {Compressible}),
-    "a module, sampled": (lambda: ModuleTarget(Bigram(), "bigram", SAMPLED), {Compressible}),
+    "a module": (lambda: ModuleTarget(Bigram(), "bigram", GREEDY), WRITES),
+    "a module, sampled": (lambda: ModuleTarget(Bigram(), "bigram", SAMPLED), WRITES),
     "a function": (function, set()),
     "a classifier": (classifier, {Differentiable, Compressible, Classifier}),
     "a classifier that rounds": (lambda: classifier(rounds=True), {Compressible, Classifier}),
@@ -123,7 +122,7 @@ TARGETS: dict[str, tuple[Any, set[type]]] = {  # what makes it, and what it can 
     "two LSTMs": (lambda: twin(RNNTarget(char_rnn(*LSTM), SAMPLED), "int4"), {Sampler}),
     "two GRUs": (lambda: twin(RNNTarget(char_rnn("gru"), GREEDY), "prune:0.3"), {Sampler}),
     "an LSTM and a module": (lambda: twin(RNNTarget(char_rnn(hidden=80), GREEDY), "tflite"), {Sampler}),
-    "two modules": (lambda: pair(*(ModuleTarget(Bigram(i), "b", GREEDY) for i in (0, 1))), set()),
+    "two modules": (lambda: pair(*(ModuleTarget(Bigram(i), "b", GREEDY) for i in (0, 1))), {Sampler}),
     "two functions": (lambda: pair(function(), function(inverse=True)), set()),
     "two classifiers": (lambda: pair(classifier(), classifier(1)), {Differentiable}),
     "a classifier's twin": (lambda: twin(classifier(), "int8"), {Differentiable}),
@@ -263,7 +262,7 @@ def test_what_it_writes_has_the_largest_scores_and_following_it_finds_them_again
 
 def test_a_twin_that_can_follow_its_base_makes_a_pair_of_texts() -> None:
     follows = {name for name in NAMES if isinstance(made(name), TextPair)}
-    assert follows == {"two LSTMs", "two GRUs", "two llamas"}
+    assert follows == {"two LSTMs", "two GRUs", "two modules", "an LSTM and a module", "two llamas"}
 
 
 # -- a user's own --

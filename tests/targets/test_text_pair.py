@@ -12,7 +12,7 @@ import lmfuzz
 from helpers.plain import ALPHABET, char_rnn, gumbel, rows
 from lmfuzz.errors import TargetError
 from lmfuzz.targets import checkpoint
-from lmfuzz.targets.rnn.target import RNNTarget
+from lmfuzz.targets.modules.target import RNNTarget
 from lmfuzz.targets.sampling import Decoding
 from lmfuzz.targets.twins.pair import CHANNELS, TextPair
 from lmfuzz.types import PAD, unknown

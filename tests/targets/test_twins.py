@@ -16,11 +16,11 @@ from torch.nn.utils import parametrizations, prune
 
 from helpers.plain import char_rnn, rows, write
 from lmfuzz.errors import UsageError
+from lmfuzz.targets.modules.target import ModuleTarget, RNNTarget
+from lmfuzz.targets.modules.wrapped import Called
 from lmfuzz.targets.rnn.model import CharRNN
-from lmfuzz.targets.rnn.target import RNNTarget
 from lmfuzz.targets.sampling import Decoding
-from lmfuzz.targets.torch_module import ModuleTarget
-from lmfuzz.targets.twins.compress import Called, make_twin, rounded
+from lmfuzz.targets.twins.compress import make_twin, rounded
 from lmfuzz.targets.twins.recipes import FP16, RECIPES, Int8, Prune, Round, TFLite, TorchAO, is_recipe, read
 from lmfuzz.targets.validate import fingerprint
 
@@ -475,10 +475,11 @@ def test_a_character_rnn_with_quantised_activations_is_called(recipe):
     twin = make_twin(base, recipe).module
     assert not isinstance(twin, CharRNN)
     batch = rows([6, 6])
-    trace = ModuleTarget(twin, "twin", Decoding(max_new=5)).run(batch, frozenset({"text", "hidden_last"}))
-    assert {len(text) for text in trace["text"]} == {5}
+    target = ModuleTarget(twin, "twin", Decoding(max_new=5))
+    assert {len(text) for text in target.run(batch, frozenset({"text"}))["text"]} == {5}
+    logits = target.decode(batch, frozenset()).logits[0].numpy()
     wanted = base(torch.from_numpy(batch.data.astype(np.int64)))[0][:, -1].detach().numpy()
-    gap = np.abs(trace["hidden_last"] - wanted).max()
+    gap = np.abs(logits - wanted).max()
     assert 0 < gap < 0.2 * np.abs(wanted).max()
 
 

@@ -1,11 +1,12 @@
-"""The character-level recurrent language model: embedding, LSTM or GRU layers, linear."""
+"""The character-level recurrent language model: embedding, LSTM, GRU or RNN layers, linear."""
 
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor, nn
 
-State = tuple[Tensor, Tensor] | Tensor  # LSTM: (hidden, cell), GRU: hidden; each (layers, B, hidden)
+State = tuple[Tensor, Tensor] | Tensor  # LSTM: (hidden, cell), others: hidden; each (layers, B, hidden)
+CELLS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 
 
 class CharRNNConfig(BaseModel):
@@ -15,7 +16,7 @@ class CharRNNConfig(BaseModel):
 
     format: Literal["lmfuzz-char-rnn"] = "lmfuzz-char-rnn"
     version: Literal[1] = 1
-    cell: Literal["lstm", "gru"] = "lstm"
+    cell: Literal["lstm", "gru", "rnn"] = "lstm"
     alphabet: str
     embedding: int = Field(default=128, gt=0, le=2**20)
     hidden: int = Field(default=128, gt=0, le=2**20)
@@ -30,16 +31,17 @@ class CharRNNConfig(BaseModel):
 
 
 class CharRNN(nn.Module):
-    """Predict characters: embedding, nn.LSTM or nn.GRU, linear; symbol i is ``config.alphabet[i]``."""
+    """Predict characters: embedding, recurrent layers, linear; symbol i is ``config.alphabet[i]``."""
 
     def __init__(self, config: CharRNNConfig, dropout: float = 0.0) -> None:
         super().__init__()
         self.config = config
         symbols = len(config.alphabet)
-        kind = {"lstm": nn.LSTM, "gru": nn.GRU}[config.cell]
         self.embedding = nn.Embedding(symbols, config.embedding)
         between = dropout if config.layers > 1 else 0.0
-        self.rnn = kind(config.embedding, config.hidden, config.layers, batch_first=True, dropout=between)
+        self.rnn = CELLS[config.cell](
+            config.embedding, config.hidden, config.layers, batch_first=True, dropout=between
+        )
         self.dropout = nn.Dropout(dropout)
         self.output = nn.Linear(config.hidden, symbols)
 

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.spaces import TextSpace
-from lmfuzz.targets.rnn.step import States, Stepper
 from lmfuzz.targets.sampling import TokenSampler
+from lmfuzz.targets.stepping import States, Stepper
 from lmfuzz.types import FloatArray, IntArray
 
 LATER = 2.0  # nats
@@ -83,7 +83,7 @@ class PhraseGaps:
         self._stepper, self._sampler = stepper, sampler
 
     def __call__(
-        self, last: IntArray, written: Tensor, scores: Tensor, states: States
+        self, last: IntArray, written: Tensor, scores: Tensor, states: States, end: States
     ) -> dict[str, FloatArray]:
         """Return the gaps float32 (B,) of each channel.
 
@@ -91,15 +91,16 @@ class PhraseGaps:
             last: The last symbol (B,) of each prompt.
             written: The output (T, B).
             scores: The scores (T, B, V) of which the output is the largest.
-            states: The states (T, B, ...) that gave the scores.
+            states: What was kept of the states (T, B, ...) that gave the scores.
+            end: The states (B, ...) at the end.
         """
         before = torch.cat([torch.from_numpy(last).long()[None], written[:-1]])
         in_word = self._word_symbol[before]  # (T, B): whether the symbol before this place is in a word
         places = torch.zeros((len(self.channels), len(last)), dtype=torch.int64)
-        gaps = self._score(places, in_word, scores, states, torch.full(places.shape, -torch.inf))
+        gaps = self._score(places, in_word, scores, (states, end), torch.full(places.shape, -torch.inf))
         if len(scores) > 1:
             later = self._later(in_word, scores)
-            others = self._score(later, in_word, scores, states, gaps + LATER)
+            others = self._score(later, in_word, scores, (states, end), gaps + LATER)
             gaps = torch.maximum(gaps, others - LATER)
         return dict(zip(self.channels, gaps.numpy(), strict=True))
 
@@ -118,13 +119,15 @@ class PhraseGaps:
         return best
 
     def _score(
-        self, places: Tensor, in_word: Tensor, scores: Tensor, states: States, floor: Tensor
+        self, places: Tensor, in_word: Tensor, scores: Tensor, states: tuple[States, States], floor: Tensor
     ) -> Tensor:
         """Return the gaps (W, B) of phrases at their places (W, B); one at or below its ``floor`` stops."""
         phrases, rows = places.shape
         place = places.flatten()
-        flat = place * rows + torch.arange(rows).repeat(phrases)  # into (T x B), phrase by phrase
-        hidden, cell, now = (array.flatten(0, 1).index_select(0, flat) for array in (*states, scores))
+        row = torch.arange(rows).repeat(phrases)
+        flat = place * rows + row  # into (T x B), phrase by phrase
+        now, *kept = (array.flatten(0, 1).index_select(0, flat) for array in (scores, *states[0]))
+        live = [*self._stepper.revive(tuple(kept), states[1], row)]
         phrase = torch.arange(phrases).repeat_interleave(rows)
         # A whole word needs its boundary first if the text before the place ends inside a word.
         at = (self.whole[phrase] & ~in_word.flatten()[flat]).long()
@@ -138,8 +141,8 @@ class PhraseGaps:
             if not going.any():
                 return gaps.view(phrases, rows)
             if not going.all():
-                pair, phrase, at, place, stop, floor, symbol, hidden, cell = (
-                    array[going] for array in (pair, phrase, at, place, stop, floor, symbol, hidden, cell)
+                pair, phrase, at, place, stop, floor, symbol, *live = (
+                    array[going] for array in (pair, phrase, at, place, stop, floor, symbol, *live)
                 )
-            self._stepper.step(symbol, hidden, cell)
-            now = self._sampler.scores(self._stepper.logits(hidden), place.clamp(max=len(scores) - 1))
+            live = [*self._stepper.step(symbol, tuple(live))]
+            now = self._sampler.scores(self._stepper.logits(tuple(live)), place.clamp(max=len(scores) - 1))

@@ -9,28 +9,41 @@ times as slow on a processor without such instructions, and float32, whose kerne
 of rows, would round a row differently alone than in a batch (4 of 400 texts changed).
 """
 
+from typing import Any
+
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from lmfuzz.targets.rnn.model import CharRNN
+from lmfuzz.targets.stepping import KeepsAll, States
+from lmfuzz.types import Batch
 
-States = tuple[Tensor, Tensor]  # hidden and cell, each (..., layers x width); a GRU's cell is (..., 0)
 
+class RNNStepper(KeepsAll):
+    """Advance the states of up to B rows through an embedding, nn.LSTM, nn.GRU or nn.RNN, and a linear layer.
 
-class Stepper:
-    """Advance the states of up to B rows through a CharRNN, and write logits on demand."""
+    The states are hidden and cell, each (B, layers x width); only an LSTM has a cell, else it is (B, 0).
 
-    def __init__(self, model: CharRNN) -> None:
-        config = model.config
-        self.layers, self.width = config.layers, config.hidden
-        self.lstm = config.cell == "lstm"
-        self.dtype = model.embedding.weight.dtype
+    Args:
+        embedding: What stands for each symbol, (V, E); the identity for one-hot inputs.
+        rnn: The recurrent layers, in one direction, without projections.
+        output: The linear layer from the top hidden state to the logits.
+    """
+
+    def __init__(self, embedding: Tensor, rnn: nn.RNNBase, output: nn.Linear) -> None:
+        self.layers, self.width = rnn.num_layers, rnn.hidden_size
+        self._embedding, self._rnn = embedding, rnn
+        self.lstm, self._gru = isinstance(rnn, nn.LSTM), isinstance(rnn, nn.GRU)
+        self._activation = torch.relu_ if getattr(rnn, "nonlinearity", "tanh") == "relu" else torch.tanh_
+        self.dtype = embedding.dtype
         self.exact = self.dtype == torch.float32
         self._products = torch.float64 if self.dtype == torch.float16 else self.dtype
-        rnn = model.rnn
 
         def gates(name: str, layer: int) -> Tensor:
-            parameter: Tensor = getattr(rnn, f"{name}_l{layer}").detach().to(self._products)
+            found: Any = getattr(rnn, f"{name}_l{layer}", None)
+            if found is None:  # layers without biases
+                found = torch.zeros(len(getattr(rnn, f"weight_hh_l{layer}")), dtype=self.dtype)
+            parameter: Tensor = found.detach().to(self._products)
             if not self.lstm:
                 return parameter
             into, keep, new, out = parameter.chunk(4)
@@ -41,12 +54,14 @@ class Stepper:
         self._bias_below = [gates("bias_ih", i) for i in range(self.layers)]
         self._bias_own = [gates("bias_hh", i) for i in range(self.layers)]
         bias = self._bias_below[0] + (self._bias_own[0] if self.lstm else 0)
-        self.table = model.embedding.weight.detach().to(self._products) @ self._below[0] + bias  # (V, gates)
+        self.table = embedding.detach().to(self._products) @ self._below[0] + bias  # (V, gates)
         if self.lstm:
             self._both = [torch.cat(pair) for pair in zip(self._below, self._own, strict=True)]
             self._bias = [a + b for a, b in zip(self._bias_below, self._bias_own, strict=True)]
-        self.readout = model.output.weight.detach().to(self._products).T.contiguous()
-        self.readout_bias = model.output.bias.detach().to(self._products)
+        self.readout = output.weight.detach().to(self._products).T.contiguous()
+        self.readout_bias = torch.zeros(output.out_features, dtype=self._products)
+        if output.bias is not None:
+            self.readout_bias += output.bias.detach()
 
     def start(self, rows: int) -> States:
         """Return the zero state: hidden and cell, each (rows, layers x width)."""
@@ -54,16 +69,61 @@ class Stepper:
         hidden = torch.zeros(size, dtype=self.dtype)
         return hidden, torch.zeros(size if self.lstm else (rows, 0), dtype=self.dtype)
 
-    def logits(self, hidden: Tensor, out: Tensor | None = None) -> Tensor:
-        """Return the logits float32 (B, V) of the states ``hidden`` (B, layers x width)."""
-        top = hidden[:, -self.width :]
+    def read(self, batch: Batch) -> States:
+        """Return the states after each prompt."""
+        lengths = torch.from_numpy(batch.lengths.astype(np.int64))
+        longest, shortest = int(lengths.max()), int(lengths.min())
+        if longest == shortest and self.exact:
+            # Not in 16 bits, in which the fused pass rounds differently from the steps of a ragged batch:
+            # a text would depend on the lengths of its neighbours.
+            return self._read_equal(torch.from_numpy(batch.data[:, :longest]))
+        order = lengths.argsort(descending=True)
+        data = np.where(np.arange(longest) < batch.lengths[:, None], batch.data[:, :longest], 0)
+        columns = torch.from_numpy(data)[order].T.contiguous()
+        going = (lengths[None, :] > torch.arange(longest)[:, None]).sum(dim=1).tolist()
+        hidden, cell = self.start(len(batch))
+        for step, rows in enumerate(going):  # the longest prompts come first, so the others drop off the end
+            self.step(columns[step, :rows], (hidden[:rows], cell[:rows]))
+        back = order.argsort()
+        return hidden[back], cell[back]
+
+    def _read_equal(self, data: Tensor) -> States:
+        """Do as ``read`` for prompts of one length, in the fused pass of nn.LSTM, nn.GRU or nn.RNN."""
+        rows = torch.full((len(data),), data.shape[1])
+        inputs = nn.functional.embedding(data, self._embedding)
+        _, state = self._rnn(nn.utils.rnn.pack_padded_sequence(inputs, rows, batch_first=True))
+        if self.lstm:
+            hidden, cell = (torch.cat(list(part), dim=1) for part in state)
+            return hidden, cell
+        return torch.cat(list(state), dim=1), torch.zeros(len(data), 0)
+
+    def logits(self, states: States, out: Tensor | None = None) -> Tensor:
+        """Return the logits float32 (B, V) of the states."""
+        top = self.top(states)
         if self.exact:
             return torch.addmm(self.readout_bias, top, self.readout, out=out)
         logits = torch.addmm(self.readout_bias, top.to(self._products), self.readout).to(self.dtype).float()
         return logits if out is None else out.copy_(logits)
 
-    def step(self, symbols: Tensor, hidden: Tensor, cell: Tensor) -> None:
-        """Read ``symbols`` (B,), and change ``hidden`` and ``cell`` in place."""
+    def top(self, states: States) -> Tensor:
+        """Return the top hidden state (..., width), from which the logits are made."""
+        return states[0][..., -self.width :]
+
+    def carried(self, states: States) -> Tensor:
+        """Return all layers' hidden and cell states (B, N)."""
+        return torch.cat(states, dim=1)
+
+    def broken(self, states: States) -> str:
+        """Return which part of the first row's states is not finite, or ''."""
+        for layer in range(self.layers):
+            for name, state in zip(("hidden", "cell"), states, strict=True):
+                if not state[0, layer * self.width : (layer + 1) * self.width].isfinite().all():
+                    return f"layer {layer} {name}"
+        return ""
+
+    def step(self, symbols: Tensor, states: States) -> States:
+        """Read ``symbols`` (B,); the states change in place, and are returned."""
+        hidden, cell = states
         width, products = self.width, self._products
         below = torch.index_select(self.table, 0, symbols)
         for i in range(self.layers):
@@ -76,12 +136,16 @@ class Stepper:
                     gates = torch.addmm(self._bias[i], both.to(products), self._both[i])
                 change = _lstm if self.exact else _lstm_rounded
                 change(gates.to(self.dtype), own, cell[:, i * width : (i + 1) * width])
-            else:
-                if i > 0:
-                    lower = hidden[:, (i - 1) * width : i * width]
-                    below = torch.addmm(self._bias_below[i], lower.to(products), self._below[i])
-                above = torch.addmm(self._bias_own[i], own.to(products), self._own[i])
+                continue
+            if i > 0:
+                lower = hidden[:, (i - 1) * width : i * width]
+                below = torch.addmm(self._bias_below[i], lower.to(products), self._below[i])
+            above = torch.addmm(self._bias_own[i], own.to(products), self._own[i])
+            if self._gru:
                 _gru(below.to(self.dtype), above.to(self.dtype), own, width)
+            else:
+                own.copy_(self._activation(below.to(self.dtype).add_(above.to(self.dtype))))
+        return states
 
 
 def _lstm(gates: Tensor, hidden: Tensor, cell: Tensor) -> None:

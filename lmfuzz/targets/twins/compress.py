@@ -13,8 +13,8 @@ from torch.nn.utils import prune
 from torch.utils import _pytree as pytree
 
 from lmfuzz.errors import UsageError, explaining
+from lmfuzz.targets.modules.wrapped import Called
 from lmfuzz.targets.rnn.model import CharRNN
-from lmfuzz.targets.torch_module import Called
 from lmfuzz.targets.twins import recipes
 from lmfuzz.targets.twins.kernels import pack_dynamic, pack_torchao
 from lmfuzz.targets.twins.layers import RECURRENT, channels_first, is_linear, kind, tied, weights

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lmfuzz.errors import TargetError
 from lmfuzz.inputs.spaces import TextSpace
-from lmfuzz.protocols import Classifier, Differentiable, HasLexicon, Sampler, Target
+from lmfuzz.protocols import Classifier, Decodes, Differentiable, HasLexicon, Sampler, Target
 from lmfuzz.targets.capabilities import Followable, Written
 from lmfuzz.types import Array, Batch, FloatArray, IntArray, Trace
 
@@ -52,6 +52,8 @@ class Pair:
         self._smooth = [model for model in (base, twin) if isinstance(model, Differentiable)]
         self.margin_gradients = self._margin_gradients if self._smooth else None
         self.sample = base.sample if isinstance(base, Sampler) else None
+        if isinstance(base, Decodes) and isinstance(twin, Decodes):
+            self.decoding = base.decoding
         if isinstance(base, HasLexicon):  # None would not do, as for a method
             self.lexicon = base.lexicon
 

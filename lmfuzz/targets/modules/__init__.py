@@ -1,0 +1,1 @@
+"""Torch modules that write characters, as targets."""
