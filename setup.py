@@ -12,6 +12,7 @@ EXTRAS = {
     "image": ["pillow>=10.1"],
     "format": ["jsonschema>=4.18", "regex>=2023"],
     "pandas": ["pandas>=2"],
+    "keras": ["h5py>=3.10"],
     "torchao": ["torchao>=0.18"],  # before, int8 was another kind of tensor
 }
 TEST = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6", "ruff>=0.9", "mypy>=1.13"]

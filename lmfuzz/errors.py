@@ -30,6 +30,7 @@ EXTRAS = {
     "image": "images need Pillow",
     "format": "the objective format needs jsonschema and regex",
     "pandas": "to_pandas() needs pandas",
+    "keras": "files of Keras need h5py",
     "torchao": "the recipe torchao needs the package torchao",
 }
 INTERRUPTS = (KeyboardInterrupt, GeneratorExit)  # these end a campaign; what else a plug-in raises does not
