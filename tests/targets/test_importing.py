@@ -15,6 +15,7 @@ from torch import nn
 from helpers.plain import char_rnn
 from lmfuzz.errors import TargetError, UsageError
 from lmfuzz.targets import checkpoint
+from lmfuzz.targets.classifiers import Classifier, ClassifierConfig
 from lmfuzz.targets.importing.folder import make
 
 torch.set_num_threads(1)
@@ -403,6 +404,16 @@ def test_a_folder_with_nested_or_prefixed_weights_loads(prefix, nested, tmp_path
     saved(state, tmp_path / "m" / "model.pt")
     with pytest.raises(TargetError, match=r"lacks tensors: output\.bias \(13,\)"):
         checkpoint.load(tmp_path / "m", allow_pickle=True)
+
+
+def test_a_classifiers_own_prefix_is_put_back(tmp_path):
+    torch.manual_seed(0)
+    model = Classifier(ClassifierConfig(architecture="mlp", shape=(8, 8, 1)))
+    checkpoint.save(model, tmp_path / "m")
+    state = {f"module.{name}": tensor for name, tensor in model.state_dict().items()}
+    save_file(state, tmp_path / "m" / "model.safetensors")
+    loaded = checkpoint.load(tmp_path / "m").state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in model.state_dict().items())
 
 
 # --- nanoGPT ---

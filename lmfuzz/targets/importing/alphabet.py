@@ -6,10 +6,11 @@ import pickle
 import re
 import string
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lmfuzz.errors import UsageError
+from lmfuzz.errors import UsageError, explaining
 from lmfuzz.targets.importing.state_dict import DEPTH
 from lmfuzz.text import plural
 
@@ -35,7 +36,7 @@ def choose(content: Any, given: str, allow_pickle: bool, size: int, place: str) 
         UsageError: There is none, it has another size, or its symbols are not different characters.
     """
     inside = (one for one in _inside(content) if len({*one}) == len(one))
-    found = list(_given(given, allow_pickle, size) if given else inside)
+    found = _given(given, allow_pickle, size) if given else list(inside)
     if not found:
         raise UsageError(
             f"{given or 'the checkpoint'} holds no alphabet; give the model's {plural(size, 'symbol')} in"
@@ -57,26 +58,6 @@ def choose(content: Any, given: str, allow_pickle: bool, size: int, place: str) 
     return "".join(symbols)
 
 
-def _given(given: str, allow_pickle: bool, size: int) -> Iterator[list[str]]:
-    if given == PRINTABLE or not Path(given).is_file():
-        yield list(string.printable if given == PRINTABLE else given)
-        return
-    data = Path(given).read_bytes()
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError:
-        yield from _inside(_plain(given, data, allow_pickle))
-        return
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError):
-        content = None
-    if isinstance(content, list | dict):
-        yield from _inside({"alphabet": content})
-    else:  # an editor ends the file with a new line
-        yield list(text[:-1] if len(text) == size + 1 and text.endswith("\n") else text)
-
-
 class _Plain(pickle.Unpickler):
     """Read dictionaries, lists, texts and numbers, which need no class and no function."""
 
@@ -85,16 +66,22 @@ class _Plain(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it holds {module}.{name}")
 
 
-def _plain(name: str, data: bytes, allow_pickle: bool) -> Any:
-    if not allow_pickle:
-        raise UsageError(
-            f"{name} is not UTF-8 text; if it is a pickle, --allow-pickle reads the dictionaries, lists and"
-            " texts in it, and nothing that could run code"
-        )
-    try:
-        return _Plain(io.BytesIO(data)).load()
-    except Exception as error:  # of many kinds, for what is damaged
-        raise UsageError(f"{name} is not a pickle of plain data: {str(error)[:100]}") from None
+def _given(given: str, allow_pickle: bool, size: int) -> list[list[str]]:
+    """Return what can be an alphabet in a file, or in the text itself."""
+    if given == PRINTABLE or not Path(given).is_file():
+        return [list(string.printable if given == PRINTABLE else given)]
+    data = Path(given).read_bytes()
+    if data.startswith(b"\x80"):
+        if not allow_pickle:
+            raise UsageError(f"{given} is a pickle; with --allow-pickle the plain data in it are read")
+        with explaining(f"{given} is not a pickle of plain data", UsageError):
+            return list(_inside({"alphabet": _Plain(io.BytesIO(data)).load()}))
+    with explaining(f"{given} is not UTF-8 text", UsageError):
+        text = data.decode("utf-8")
+    with suppress(ValueError, RecursionError):
+        if isinstance(content := json.loads(text), list | dict):
+            return list(_inside({"alphabet": content}))
+    return [list(text.removesuffix("\n") if len(text) == size + 1 else text)]  # an editor ends files so
 
 
 def _inside(content: Any, depth: int = 0) -> Iterator[list[str]]:

@@ -39,7 +39,7 @@ def read(path: Path) -> dict[str, Tensor]:
     with extra("keras"):
         import h5py
     with explaining(f"{path} is not a sound file of Keras"):
-        data, config, order = path.read_bytes(), None, list[str]()
+        data, config = path.read_bytes(), None
         if path.suffix == ".keras":
             with zipfile.ZipFile(path) as archive:
                 data, config = archive.read("model.weights.h5"), json.loads(archive.read("config.json"))
@@ -53,16 +53,14 @@ def read(path: Path) -> dict[str, Tensor]:
 
         with h5py.File(io.BytesIO(data), "r") as file:
             file.visititems(keep)
-            if "model_config" in file.attrs:  # groups have the names of layers; else they are numbered
-                config = json.loads(file.attrs["model_config"])
-                order = _names(config, path)
-        if config and not order:
-            _names(config, path)
+            config = config or json.loads(file.attrs.get("model_config", "null"))
+        order = _names(config, path) if config else []
+        if path.suffix == ".keras":
+            order = []  # its groups are numbered, whatever the layers are called
         tensors: dict[str, Tensor] = {}
-        for layer in sorted(
-            layers, key=lambda name: (order.index(name) if name in order else -1, _key(name))
-        ):
-            tensors |= _converted(layer, layers[layer], len(tensors), path)
+        places = {name: place for place, name in enumerate(order)}
+        for layer in sorted(layers, key=lambda name: (places.get(name, -1), _key(name))):
+            tensors |= _converted(layer, layers[layer], len(tensors))
     return tensors
 
 
@@ -87,7 +85,7 @@ def _names(config: Any, path: Path) -> list[str]:
     return names
 
 
-def _converted(layer: str, tensors: dict[str, Tensor], number: int, path: Path) -> dict[str, Tensor]:
+def _converted(layer: str, tensors: dict[str, Tensor], number: int) -> dict[str, Tensor]:
     """Return the tensors of a layer under torch's names; ``number`` is larger than that of layers before."""
     names = sorted(tensors, key=lambda name: (name.rpartition("/")[2].startswith("bias"), name))
     given = [tensors[name] for name in names]
@@ -98,12 +96,9 @@ def _converted(layer: str, tensors: dict[str, Tensor], number: int, path: Path) 
             return dict(zip((f"{layer}.weight", f"{layer}.bias"), (t.t() for t in given), strict=False))
         case [2, 2] | [2, 2, 1 | 2]:
             width, wide = given[1].shape
+            if wide == 3 * width and given[-1].ndim == 1:
+                return tensors  # without reset_after: torch has none like it
             if wide == 3 * width:
-                if given[-1].ndim == 1:
-                    raise TargetError(
-                        f"{layer} in {path} is a GRU without reset_after, which torch does not have: its bias"
-                        f" is {tuple(given[-1].shape)}, not (2, {wide})"
-                    )
                 swap = torch.arange(wide).view(3, width)[[1, 0, 2]].flatten()
                 given = [tensor[:, swap] for tensor in given]
             kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")

@@ -62,7 +62,5 @@ def save(tensors: dict[str, Tensor], content: Any, alphabet: str, path: Path, fo
         transformers.PreTrainedTokenizerFast(
             tokenizer_object=tokenizer, clean_up_tokenization_spaces=False
         ).save_pretrained(folder)
-    return (
-        f"gpt2, {plural(config.n_layer, 'layer')} of {config.n_embd}, {plural(config.n_head, 'head')}, a window of"
-        f" {config.n_positions}, {len(alphabet)} characters"
-    )
+    blocks = f"{plural(config.n_layer, 'layer')} of {config.n_embd}, {plural(config.n_head, 'head')}"
+    return f"gpt2, {blocks}, a window of {config.n_positions}, {len(alphabet)} characters"

@@ -107,7 +107,7 @@ def require_fit(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], place
             raise TargetError(f"tensor {name} in {place} holds NaN or infinite weights")
 
 
-def listed(tensors: Mapping[str, Tensor], most: int = 4) -> str:
+def listed(tensors: Mapping[str, Tensor], most: int = 6) -> str:
     """Return the names and shapes of tensors, of the first ``most`` of them."""
     shown = [f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items()]
     more = f" and {len(shown) - most} more" if len(shown) > most else ""
