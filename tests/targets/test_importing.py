@@ -232,6 +232,10 @@ def test_another_network_is_refused_by_name_and_shape(how, words, tmp_path):
         ("rnn.weight_hh_l1", torch.ones(36, 9), ["tensor rnn.weight_hh_l1", "(36, 9)", "(36, 12)"]),
         ("rnn.weight_hh_l0", torch.ones(60, 12), ["rnn.weight_hh_l0 (60, 12)"]),
         ("rnn.weight_hh_l0", torch.ones(0), ["rnn.weight_hh_l0 (0,)"]),
+        ("rnn.weight_hh_l0", torch.ones(0, 0), ["rnn.weight_hh_l0 (0, 0)"]),
+        ("rnn.weight_hh_l0", torch.tensor(1.0), ["rnn.weight_hh_l0 ()"]),
+        ("rnn.weight_hh_l0", torch.ones(37, 12), ["tensor rnn.weight_hh_l0", "(37, 12)", "(36, 12)"]),
+        ("rnn.weight_ih_l0", torch.ones(36), ["rnn.weight_ih_l0 (36,)"]),
         ("rnn.bias_hh_l0", torch.ones(9), ["tensor rnn.bias_hh_l0", "(9,)", "(36,)"]),
         ("decoder.bias", torch.full((SIZE,), torch.nan), ["decoder.bias", "NaN"]),
         ("decoder.bias", torch.ones(SIZE, dtype=torch.int8), ["decoder.bias", "floating-point"]),
@@ -340,6 +344,13 @@ def test_an_alphabet_is_a_text_or_a_file(write, tmp_path):
     module = original()
     make(saved(module.state_dict(), tmp_path / "a.pt"), tmp_path / "m", write(tmp_path), allow_pickle=True)
     same(module, tmp_path / "m")
+
+
+def test_a_long_text_is_no_path(tmp_path):
+    text = "".join(map(chr, range(0x4E00, 0x4E00 + 5000)))
+    module = original(symbols=5000)
+    make(saved(module.state_dict(), tmp_path / "a.pt"), tmp_path / "m", text)
+    same(module, tmp_path / "m", text)
 
 
 def test_printable_is_pythons(tmp_path):

@@ -38,7 +38,7 @@ class Found:
         own = tensors[stack[0]["weight_hh"]]
         self.layers, self.hidden = len(stack), own.shape[-1]
         self.reads = tensors[stack[0]["weight_ih"]].shape[-1]
-        gates = own.shape[0] // self.hidden if own.ndim == 2 and self.hidden else 0
+        gates = own.shape[0] // self.hidden if self.hidden else 0
         self.cell = CELLS.get(gates, "")
         if self.cell not in get_args(CharRNNConfig.model_fields["cell"].annotation):
             raise self._refused("has", {stack[0]["weight_hh"]: own})
@@ -68,8 +68,10 @@ class Found:
     def _stack(self) -> list[dict[str, str]]:
         """Return the names of the tensors of each recurrent layer; layers may be modules of their own."""
         layers: dict[tuple[str, int], dict[str, str]] = {}
-        for name in self.tensors:
-            if match := _GATES.fullmatch(name):
+        for name, tensor in self.tensors.items():
+            if (match := _GATES.fullmatch(name)) and tensor.ndim == (
+                2 if match[2].startswith("weight") else 1
+            ):
                 layers.setdefault((match[1], int(match[3] or 0)), {})[match[2]] = name
         layers = {key: layer for key, layer in layers.items() if {"weight_ih", "weight_hh"} <= layer.keys()}
         if len({re.sub(r"\d+", "", stack) for stack, _ in layers}) != 1:
