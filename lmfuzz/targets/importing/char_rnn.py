@@ -69,9 +69,7 @@ class Found:
         """Return the names of the tensors of each recurrent layer; layers may be modules of their own."""
         layers: dict[tuple[str, int], dict[str, str]] = {}
         for name, tensor in self.tensors.items():
-            if (match := _GATES.fullmatch(name)) and tensor.ndim == (
-                2 if match[2].startswith("weight") else 1
-            ):
+            if (match := _GATES.fullmatch(name)) and tensor.ndim == 1 + match[2].startswith("weight"):
                 layers.setdefault((match[1], int(match[3] or 0)), {})[match[2]] = name
         layers = {key: layer for key, layer in layers.items() if {"weight_ih", "weight_hh"} <= layer.keys()}
         if len({re.sub(r"\d+", "", stack) for stack, _ in layers}) != 1:
