@@ -13,6 +13,7 @@ EXTRAS = {
     "format": ["jsonschema>=4.18", "regex>=2023"],
     "datasets": ["pyarrow>=14"],
     "pandas": ["pandas>=2"],
+    "keras": ["h5py>=3.10"],
     "peft": ["peft>=0.18"],  # before, it did not know transformers 5
     "torchao": ["torchao>=0.18"],  # before, int8 was another kind of tensor
 }

@@ -31,6 +31,7 @@ EXTRAS = {
     "image": "images need Pillow",
     "format": "the objective format needs jsonschema and regex",
     "pandas": "to_pandas() needs pandas",
+    "keras": "files of Keras need h5py",
     "peft": "the model has an adapter (adapter_config.json), which needs peft",
     "torchao": "the recipe torchao needs the package torchao",
 }

@@ -136,6 +136,11 @@ def resume_command(directory: Path) -> str:
     return f"lmfuzz resume {shell_quote(directory)}"
 
 
+def import_command(file: Path) -> str:
+    """Return the command that makes a folder of a checkpoint."""
+    return f"lmfuzz import {shell_quote(file)} -o {shell_quote(Path(file.name.partition('.')[0] or 'model'))}"
+
+
 def bucket_title(bucket: str) -> str:
     """Return a bucket's name, escaped; ``regex/a|b: a|b`` is shortened to ``regex/a|b``."""
     for colon in re.finditer(": ", bucket):

@@ -17,7 +17,7 @@ from helpers.shell import Shell
 ROOT = Path(__file__).parents[1]
 WITH_TRANSFORMERS = {"tokenizers", "safetensors", "huggingface_hub"}
 MODULES = {"PIL": "pillow", "jsonschema_specifications": "jsonschema", "referencing": "jsonschema"}
-EXTRAS = ("PIL", "jsonschema", "regex", "peft", "torchao", "pyarrow")  # modules of theirs
+EXTRAS = ("PIL", "jsonschema", "regex", "h5py", "peft", "torchao", "pyarrow")  # modules of theirs
 IMAGE = ["image", "nan", "models:mnist/unsafe", "--count", "2", "--budget", "9x"]
 
 
@@ -87,6 +87,11 @@ def without(modules: tuple[str, ...], *arguments: str) -> subprocess.CompletedPr
             "the objective format needs jsonschema and regex: pip install 'lmfuzz[format]'",
         ),
         (
+            "h5py",
+            ["import", "any.h5", "-o", "new"],
+            "files of Keras need h5py: pip install 'lmfuzz[keras]'",
+        ),
+        (
             "jsonschema",
             ["fuzz", "--objective", "format:schema=any.json"],
             "the objective format needs jsonschema and regex: pip install 'lmfuzz[format]'",
@@ -94,7 +99,8 @@ def without(modules: tuple[str, ...], *arguments: str) -> subprocess.CompletedPr
     ],
 )
 def test_what_lacks_an_extra_names_it(sh: Shell, module: str, arguments: list[str], sentence: str) -> None:
-    Path("any.json").write_text("true", encoding="utf-8")
+    for name in ("any.json", "any.h5"):
+        Path(name).write_text("true", encoding="utf-8")
     Path("any.parquet").touch()
     done = without((module,), *arguments)
     assert (done.returncode, done.stdout) == (2, "")

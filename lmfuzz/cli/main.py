@@ -19,6 +19,7 @@ COMMANDS = {  # name -> the module that has it, which is loaded when the command
     "export": ("reporting", "Write the findings in DIRECTORY for other programs, or for people."),
     "fuzz": ("searching", "Search for prompts on which MODEL misbehaves."),
     "image": ("searching", "Search for images on which a classifier misbehaves."),
+    "import": ("reporting", "Make a folder that can be tested of the checkpoint in FILE."),
     "list": ("listing", "List the plug-ins to choose from, with their parameters."),
     "replay": ("looking", "Run the findings in DIRECTORY, or a single FINDING, again."),
     "report": ("reporting", "Write a report of the campaign in DIRECTORY as one HTML file."),
@@ -43,7 +44,7 @@ class _Commands(click.Group):
                 return None
             raise UsageError(f"there is no command {cmd_name}{nearest(cmd_name, COMMANDS)}")
         module = import_module(f"lmfuzz.cli.{COMMANDS[cmd_name][0]}")
-        return getattr(module, "list_" if cmd_name == "list" else cmd_name)
+        return getattr(module, f"{cmd_name}_" if cmd_name in ("import", "list") else cmd_name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

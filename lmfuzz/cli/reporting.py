@@ -1,4 +1,4 @@
-"""Commands that write campaigns down: as HTML for people, or in the forms that other programs read."""
+"""Commands that write things in other forms: campaigns for people and programs, checkpoints as folders."""
 
 from pathlib import Path
 
@@ -8,8 +8,10 @@ from lmfuzz import files
 from lmfuzz.cli import options
 from lmfuzz.cli.console import say
 from lmfuzz.errors import UsageError, printable
-from lmfuzz.text import escape, plural
+from lmfuzz.text import escape, plural, shell_quote
 
+_ALPHABET = """The characters, in the order of their numbers: a file (text, a JSON list or object, nanoGPT's
+meta.pkl), a text, or printable, which is Python's string.printable. [default: the checkpoint's own]"""
 _FORMATS = "The format to write: jsonl, csv, pytest, junit, sarif or markdown."
 
 
@@ -57,3 +59,24 @@ def export(directory: Path, name: str, output: Path | None) -> None:
         say(f"{plural(len(found.cases), 'finding')} of {directory}: {output}")
     if found.empty:
         click.echo(f"lmfuzz: {printable(found.empty)}", err=True)
+
+
+@options.command("import")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@options.option("-o/--output FOLDER", "The folder to make.", required=True, type=options.PATH)
+@options.option("--alphabet FILE|TEXT", _ALPHABET, default="", type=click.Path())
+@options.option("--allow-pickle", "Read an alphabet that is a pickle; only plain data in it are read.")
+def import_(file: Path, output: Path, alphabet: str, allow_pickle: bool) -> None:
+    """Make a folder that can be tested of the checkpoint in FILE.
+
+    FILE is a state_dict or training checkpoint of torch (.pt, .pth, .bin, .ckpt, .safetensors) of a character
+    LSTM, GRU or RNN, whatever its tensors are called; a character model of nanoGPT's; or a recurrent network
+    of Keras (.h5, .keras). No code that is in it runs.
+    """
+    from lmfuzz.targets.importing.folder import make
+
+    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+        raise UsageError(f"{output} is there already; give a new folder")
+    made = make(file, output, alphabet, allow_pickle)
+    say(f"{escape(str(output))} holds a model: {made}")
+    say(f"test it with: lmfuzz fuzz {shell_quote(output)}")

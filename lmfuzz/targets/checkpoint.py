@@ -1,19 +1,18 @@
 """Checkpoint folders of lmfuzz's own networks: ``config.json`` beside ``model.safetensors``."""
 
 import json
-import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from lmfuzz.errors import TargetError, nearest
 from lmfuzz.plugins.coerce import complaint
 from lmfuzz.targets.classifiers import Classifier, ClassifierConfig
+from lmfuzz.targets.importing.state_dict import read, require_fit, tensors_in, without_prefix
 from lmfuzz.targets.rnn.model import CharRNN, CharRNNConfig
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -50,7 +49,10 @@ def load(folder: Path, *, allow_pickle: bool = False) -> Network:
     network = _NETWORKS[type(config)]
     with torch.device("meta"):  # a wrong size in the config must not fill the memory
         wanted = network(config).state_dict()
-    _check(tensors, {name: tuple(tensor.shape) for name, tensor in wanted.items()}, folder)
+    if not tensors.keys() & wanted.keys():  # all are prefixed, or are another model's
+        names = dict(zip(without_prefix(wanted), wanted, strict=True))
+        tensors = {names.get(name, name): tensor for name, tensor in without_prefix(tensors).items()}
+    require_fit(tensors, wanted, f"the checkpoint in {folder}", f"its {CONFIG}")
     model: Network = network(config)
     model.load_state_dict(tensors)
     return model.eval()
@@ -89,25 +91,9 @@ def _config(path: Path) -> Config:
 
 def _tensors(folder: Path, allow_pickle: bool) -> dict[str, Tensor]:
     path = folder / WEIGHTS
-    if path.exists():
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise TargetError(f"{path} is not a sound safetensors file: {error}") from None
-    path = find_pickle(folder, allow_pickle)
-    try:
-        with warnings.catch_warnings(action="ignore"):  # about protocols
-            tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # of many kinds; torch's own message advises to trust the file
-        raise TargetError(
-            f"{path} holds more than tensors or is damaged ({type(error).__name__}); save the model's "
-            f"state_dict alone, as {WEIGHTS}"
-        ) from None
-    if not isinstance(tensors, dict) or not all(
-        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in tensors.items()
-    ):
-        raise TargetError(f"{path} is not a dictionary of tensors (a state_dict)")
-    return tensors
+    if not path.exists():
+        path = find_pickle(folder, allow_pickle)
+    return tensors_in(read(path), path)
 
 
 def find_pickle(folder: Path, allow_pickle: bool) -> Path:
@@ -125,17 +111,3 @@ def find_pickle(folder: Path, allow_pickle: bool) -> Path:
             " --allow-pickle to read only its tensors"
         )
     return pickles[0]
-
-
-def _check(tensors: dict[str, Tensor], wanted: dict[str, tuple[int, ...]], folder: Path) -> None:
-    for word, names in (("lacks", wanted.keys() - tensors), ("has unknown", tensors.keys() - wanted)):
-        if names:
-            raise TargetError(f"the checkpoint in {folder} {word} tensors: {', '.join(sorted(names))}")
-    for name, tensor in tensors.items():
-        shape, right = tuple(tensor.shape), wanted[name]
-        if shape != right:
-            raise TargetError(f"tensor {name} in {folder} has shape {shape}; its {CONFIG} asks for {right}")
-        if tensor.is_meta or tensor.layout != torch.strided or not tensor.is_floating_point():
-            raise TargetError(f"tensor {name} in {folder} does not hold plain floating-point numbers")
-        if not tensor.float().isfinite().all():
-            raise TargetError(f"tensor {name} in {folder} holds NaN or infinite weights")

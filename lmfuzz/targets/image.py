@@ -17,6 +17,7 @@ from lmfuzz.inputs.spaces import BoxSpace
 from lmfuzz.protocols import Gradients, TargetInfo
 from lmfuzz.targets.hooks import Peaks, per_row, submodules, watching
 from lmfuzz.targets.validate import answers, examples, fingerprint, frozen, inputs
+from lmfuzz.text import import_command
 from lmfuzz.types import Array, Batch, FloatArray, IntArray, Trace
 
 CHANNELS = frozenset({
@@ -260,10 +261,11 @@ def load_file(path: Path) -> nn.Module:
     script = any(name.startswith("code/") for name in inside)
     program = any(name.startswith(("models/", "serialized_exported_program")) for name in inside)
     if not (script or program):
+        checkpoint = ", but a checkpoint, weights without what runs them" if "data.pkl" in inside else ""
         raise TargetError(
-            f"{path} is neither TorchScript nor an exported program, and pickles are not read, since they can"
-            " run code; save the model with torch.export.save, or name a function that makes it:"
-            " model.py:factory"
+            f"{path} is neither TorchScript nor an exported program{checkpoint}; make a folder of a language"
+            f" model's checkpoint with {import_command(path)}, save another model with torch.export.save, or"
+            " name a function that makes it: model.py:factory"
         )
     with explaining(f"{path} cannot be loaded"):
         if program:

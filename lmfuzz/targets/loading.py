@@ -16,10 +16,12 @@ from lmfuzz.spec import NO_OBJECTS, PYTHON, Own, Spec, own_object
 from lmfuzz.targets import TARGETS
 from lmfuzz.targets.kinds import as_target, given, hugging_face, is_function, is_module
 from lmfuzz.targets.twins.recipes import RECIPES, is_recipe
+from lmfuzz.text import import_command
 
 BUNDLED = f"{MODELS}shakespeare"
 _HUB = re.compile(r"[\w-][\w.-]*/[\w.-]+")  # OWNER/NAME
 FILES = (".pt", ".pth", ".pt2", ".ts")  # TorchScript and exported programs
+CHECKPOINTS = (".bin", ".ckpt", ".safetensors", ".h5", ".hdf5", ".keras")
 
 
 def load_target(spec: Spec, own: Own = NO_OBJECTS) -> Target:
@@ -75,6 +77,11 @@ def _load(model: str, spec: Spec, own: Own) -> Target:
         from lmfuzz.targets.image import load_file
 
         return as_target(load_file(path), model, spec)
+    if path.is_file() and path.suffix in CHECKPOINTS:
+        raise TargetError(
+            f"{model} is a checkpoint, weights without what runs them; make a folder of it with:"
+            f" {import_command(path)}"
+        )
     if path.is_file() and path.suffix != ".py":
         raise TargetError(f"{model} is not a model; give a checkpoint folder, or a function as model.py:make")
     if _HUB.fullmatch(model) and not path.exists():

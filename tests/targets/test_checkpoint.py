@@ -209,7 +209,7 @@ def test_a_config_without_an_alphabet_names_it(folder):
 
 def test_missing_tensors_are_named(folder):
     with_tensors(folder, lambda tensors: [tensors.pop(name) for name in ("output.bias", "rnn.bias_hh_l1")])
-    refused(folder, "lacks", "output.bias, rnn.bias_hh_l1")
+    refused(folder, "lacks", "output.bias (13,), rnn.bias_hh_l1 (24,)")
 
 
 def test_extra_tensors_are_named(folder):
@@ -295,7 +295,7 @@ def test_a_pickled_module_is_refused(folder):
 
 
 @pytest.mark.parametrize(
-    "content", [[1], {"model": {"output.bias": torch.zeros(3)}}, {3: torch.zeros(2)}, None]
+    "content", [[1], {"model": {"epoch": 3}}, {3: torch.zeros(2)}, {"optimizer": {"x": torch.zeros(3)}}, None]
 )
 def test_a_pickle_of_something_else_is_refused(folder, content):
     refused(as_pickle(folder, content), "state_dict", allow_pickle=True)

@@ -1,0 +1,1 @@
+"""Checkpoints that people have, made into folders that can be tested."""
