@@ -35,7 +35,7 @@ def states(campaign: Campaign, rows: int, rng: np.random.Generator) -> FloatArra
         prompts = np.where(changed, rng.integers(len(campaign.space.symbols), size=prompts.shape), prompts)
         hidden, cell = stepper.start(256)
         for place, symbols in enumerate(torch.from_numpy(prompts.T.astype(np.int64)).contiguous(), start=1):
-            stepper.step(symbols, hidden, cell)
+            stepper.step(symbols, (hidden, cell))
             if place >= 16 and place % EVERY == 0:
                 points.append(campaign.feature({"hidden_last": torch.cat([hidden, cell], dim=1).numpy()}))
     return rng.permutation(np.concatenate(points))

@@ -43,7 +43,7 @@ def bare(target: RNNTarget, batches: list[Batch]) -> float:
     """Wall seconds of decoding ``batches`` in place, with nothing around it and nothing shown."""
     started = time.perf_counter()
     for batch in batches:
-        target._write(*target._read(batch), target.decoding.max_new, target.sampler.choose)
+        target._write(target._read(batch), target.decoding.max_new, target.sampler.choose)
     return time.perf_counter() - started
 
 
@@ -226,9 +226,9 @@ def measure_decoding(keys: list[str], options: Options) -> dict[str, Measured]:
     _, (hidden, cell) = target.module(symbols)
     ratios, times = [], []
     for turn in range(4 if options.quick else 60):
-        flat = [torch.cat(list(state), dim=1) for state in (hidden, cell)]
+        flat = torch.cat(list(hidden), dim=1), torch.cat(list(cell), dim=1)
         started = time.perf_counter()
-        ours, _, _ = target._write(flat[0], flat[1], target.decoding.max_new, target.sampler.choose)
+        ours, *_ = target._write(flat, target.decoding.max_new, target.sampler.choose)
         between = time.perf_counter()
         theirs = naive(target, hidden, cell)
         ended = time.perf_counter()
