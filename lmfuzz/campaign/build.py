@@ -72,6 +72,7 @@ def build(spec: Spec, own: Own = NO_OBJECTS, record: CampaignRecord | None = Non
     space, notes = choose.restrict(target.space, spec), list(target.info.notes)
     corpus = Corpus(space)
     if record is None:
+        spec = spec.model_copy(update={"clock": spec.clock or target.info.clock})
         found = choose.seeds(spec, space, target.info.seeds)
         start, notes = found.batch, [*notes, *found.notes]
     else:  # the files may have changed since
