@@ -102,22 +102,24 @@ class Tokens:
     def reads(self, character: str) -> bool:
         """Return whether the tokenizer gives a character back, or what its normalizer makes of it.
 
-        It may for example be made lower case, or lose its accent. Blanks that split words need no tokens.
+        It may for example be made lower case, or lose its accent. A blank need only split words.
         """
         if "\ud800" <= character <= "\udfff":  # half of a character
             return False
-        for before, after in _AROUND:
-            text = before + character + after
-            ids = self.tokenizer.encode(text, add_special_tokens=False).ids
-            back = self.tokenizer.decode(ids, skip_special_tokens=True)
-            if back == text or self._normal(back) == self._normal(text):
-                return True
-        return False
+        return any(self._reads(before, character, after) for before, after in _AROUND)
+
+    def _reads(self, before: str, character: str, after: str) -> bool:
+        text = before + character + after
+        ids, bare = (self.tokenizer.encode(t, add_special_tokens=False).ids for t in (text, before + after))
+        back = self.tokenizer.decode(ids, skip_special_tokens=True)
+        made, again, without = map(self._normal, (text, back, before + after))
+        same = "".join(again.split()) == "".join(made.split()) and self._unknown not in ids
+        return back == text or (same and (ids != bare or made == without))
 
     def _normal(self, text: str) -> str:
-        """The text as the normalizer leaves it, without blanks."""
+        """The text as the normalizer leaves it."""
         normalizer = self.tokenizer.normalizer
-        return "".join((normalizer.normalize_str(text) if normalizer else text).split())
+        return str(normalizer.normalize_str(text)) if normalizer else text
 
     @cached_property
     def _unknown(self) -> int | None:

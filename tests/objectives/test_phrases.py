@@ -141,7 +141,7 @@ def test_folding_holds_for_the_prompt_too():
 
 def test_a_phrase_in_the_prompt_spoils_only_its_own_column_and_row():
     objective = Phrases(["murder", "death"])
-    got = margins(objective, "murder death", "murder death", prompts=["murder", "death"])
+    got = margins(objective, "murder death", "murder death", prompts=["murder ", "death "])
     np.testing.assert_array_equal(got > 0, [[False, True], [True, False]])
 
 
@@ -165,7 +165,7 @@ def test_with_the_phrase_in_the_prompt_a_row_gets_no_nearer_than_1():
     got = margins(
         objective,
         *["zounds"] * 4,
-        prompts=["zounds", "Zoundsed", "zound", "zounds"],
+        prompts=["zounds", "Zoundsed", "zound ", "zounds"],
         zounds=[0, -0.5, -0.5, -4],
     )
     np.testing.assert_allclose(got[:, 0], [-1, -1, 1, -4])

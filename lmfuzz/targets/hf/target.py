@@ -198,8 +198,8 @@ class CausalLM:
         written = self._decode(prompts, frozenset(), choose, steps).tokens.T.cpu().numpy()
         rows = [row[(row != PAD) & ~np.isin(row, self._ends)] for row in written]
         if self.space.tokens is None:
-            texts = self._texts(prompts, rows)
-            rows = [self.space.encode("".join(c for c in text if self.space.knows(c))) for text in texts]
+            texts, known = self._texts(prompts, rows), frozenset(self.space.symbols)
+            rows = [self.space.encode("".join(c for c in text if c in known)) for text in texts]
         fill = self.space.draw(rng, (len(rows), new))
         whole = [np.concatenate([row, rest])[:new] for row, rest in zip(rows, fill, strict=True)]
         return np.array(whole, np.int32)

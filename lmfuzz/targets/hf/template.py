@@ -12,7 +12,7 @@ from lmfuzz.inputs.tokenizer import Tokens, common
 from lmfuzz.targets.hf.options import HFOptions
 
 _MARKS = ("lmfuzz's place", "a prompt")  # that begin and end differently, in whatever case
-_BLANK = "  lmfuzz's  place  "
+_BLANK = "  a  prompt  "
 _TWICE = 8  # times that the same prompts must become the same
 
 
@@ -80,4 +80,5 @@ def in_template(json: str, tokenizer: Any, name: str, how: HFOptions) -> Tokens:
     if whole[0] == whole[1] or (how.system and how.system.strip() not in before + behind):
         lost = "prompt" if whole[0] == whole[1] else "system prompt"
         raise TargetError(f"the chat template of {name} leaves out the {lost}; use --template raw")
-    return Tokens(json, before, behind, special=False, strips=_BLANK not in spaced, template=template)
+    strips = spaced == f"{before}{_BLANK.strip()}{behind}"
+    return Tokens(json, before, behind, special=False, strips=strips, template=template)
