@@ -28,12 +28,14 @@ class TargetInfo:
         seeds: the bundled prompts that suit it; None for the usual ones.
         sparing: whether each row costs much, so that a campaign calibrates with few.
         told: what the model is told with every prompt; None if that is not known.
+        clock: the time that it is told, in ISO 8601; '' if it is told none.
     """
 
     notes: tuple[str, ...] = ()
     seeds: str | None = None
     sparing: bool = False
     told: str | None = None
+    clock: str = ""
 
 
 class PlainTarget(Protocol):

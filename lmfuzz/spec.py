@@ -3,6 +3,7 @@
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -94,6 +95,8 @@ class Spec(BaseModel):
     """The system prompt that the model is given before every prompt."""
     template: Literal["auto", "chat", "raw"] = _setting("auto", TEST, rows="text")
     """Whether to put prompts into the tokenizer's chat template; auto does so if the tokenizer has one."""
+    clock: str = _setting("", TEST, "TIME", unset="when the campaign begins", rows="text")
+    """The time that a chat template shows if it asks for one, such as 2024-07-26T12:00:00."""
     shape: list[int] = _setting([], TEST, "H W C", unset="declared by the model", rows="box")
     """The height, width and channels of images, for a model that does not declare them."""
     resolution: Literal["byte", "float"] = _setting("byte", TEST, rows="box")
@@ -172,6 +175,14 @@ class Spec(BaseModel):
         if twice := [str(call) for i, call in enumerate(calls) if call in calls[:i]]:
             raise ValueError(f"must not name {twice[0]} twice")
         return texts
+
+    @field_validator("clock")
+    @classmethod
+    def _time(cls, text: str) -> str:
+        try:
+            return datetime.fromisoformat(text).isoformat() if text else text
+        except ValueError:
+            raise ValueError("must be a time such as 2024-07-26T12:00:00") from None
 
     @model_validator(mode="after")
     def _whole(self) -> "Spec":

@@ -21,7 +21,7 @@ SEED = -1  # parent and operator of a row that no operator made
 PAD = -1  # fills the channel `tokens` after the end of an output
 
 CRASH = "crash"  # channel (B,) of str: what the target raised on this row, '' if it raised nothing
-OWN = frozenset({"prompt", "origin"})  # channels that lmfuzz itself provides
+OWN = frozenset({"prompt", "lead", "origin"})  # channels that lmfuzz itself provides
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,6 +73,7 @@ def build(spec: Spec, own: Own = NO_OBJECTS, record: CampaignRecord | None = Non
     corpus = Corpus(space)
     if record is None:
         check_decoding(target, spec)
+        spec = spec.model_copy(update={"clock": spec.clock or target.info.clock})
         found = choose.seeds(spec, target, space)
         start, notes = found.batch, [*notes, *found.notes]
     else:  # the files may have changed since

@@ -15,7 +15,9 @@ Result = TypeVar("Result")
 
 
 class LocalExecutor:
-    """Run one target in this process, and add the channels ``prompt`` (the rows' texts) and ``origin``.
+    """Run one target in this process, and add the channels ``prompt``, ``lead`` and ``origin``.
+
+    These are the rows' texts, the last character before each output, and the seeds that they descend from.
 
     A batch on which the target raises is split in halves until the failing rows stand alone. Their channel
     ``crash`` holds what was raised; their other channels hold values that cannot be scored (NaN, PAD or '',
@@ -43,6 +45,8 @@ class LocalExecutor:
             trace[name] = np.full(len(batch), np.nan, np.float32)  # a new member of a family of channels
         if "prompt" in wants:
             trace["prompt"] = np.array(self.target.space.texts(batch), dtype=object)
+        if "lead" in wants and isinstance(self.target.space, TextSpace):
+            trace["lead"] = np.array(self.target.space.leads(batch), dtype=object)
         if "origin" in wants:
             trace["origin"] = batch.origin
         return {name: read_only(array) for name, array in trace.items()}

@@ -1,7 +1,8 @@
 """Spaces of legal rows: texts of known symbols, or numbers in a box."""
 
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from math import prod
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from lmfuzz.inputs.tokenizer import Tokens
 from lmfuzz.types import PAD, Array, Batch, BoolArray, FloatArray, IntArray, per_row
 
 Spans = list[tuple[IntArray, IntArray]]  # per axis: start and stop (B,)
+OTHERS = 2**24  # + the code point: a character that is not among the symbols of a space with readers
 Rows = Literal["text", "tokens", "box", "image"]  # tokens are also texts, and images are also boxes
 
 
@@ -26,6 +28,8 @@ class TextSpace:
         max_length: the symbols of the longest row.
         drawn: the symbols that random choices are made from; () is all of them.
         tokens: the tokenizer, if the symbols are its tokens.
+        readers: the tokenizers that read the texts, if the symbols are characters: any other character that
+            all of them can read may be in a row, too.
     """
 
     symbols: tuple[str, ...]
@@ -33,6 +37,7 @@ class TextSpace:
     max_length: int = 64
     drawn: tuple[int, ...] = ()
     tokens: Tokens | None = None
+    readers: tuple[Tokens, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def rows(self) -> frozenset[Rows]:
@@ -80,14 +85,19 @@ class TextSpace:
         """Return the symbols int32 (N,) of ``text``; raise UsageError for a character that is not one."""
         if self.tokens is not None:
             return self.tokens.encode(text)
-        try:
-            return np.fromiter((self._ids[c] for c in text), np.int32, len(text))
-        except KeyError as error:
-            raise UsageError(f"character {error.args[0]!r} is not in the model's alphabet") from None
+        if odd := [c for c in text if not self._has(c)]:
+            raise UsageError(f"character {odd[0]!r} is not in the model's alphabet")
+        return np.fromiter((self._ids[c] for c in text), np.int32, len(text))
+
+    def _has(self, character: str) -> bool:
+        """Return whether a character is a symbol; one that all readers read becomes one."""
+        if character not in self._ids and self.readers and all(r.reads(character) for r in self.readers):
+            self._ids[character] = OTHERS + ord(character)
+        return character in self._ids
 
     def knows(self, text: str) -> bool:
         """Return whether every character of ``text`` is a symbol, or has tokens."""
-        return self.tokens.knows(text) if self.tokens else all(c in self._ids for c in text)
+        return self.tokens.knows(text) if self.tokens else all(map(self._has, text))
 
     def decode(self, symbols: IntArray) -> str:
         """Return the text of symbols (N,) up to the first PAD."""
@@ -117,9 +127,16 @@ class TextSpace:
         if self._letters is None:
             return ["".join(self.symbols[i] for i in row.tolist()) for row in rows]
         inside = np.where(np.arange(data.shape[1]) < lengths[:, None], data, 0)
-        codes = self._letters[inside].astype("<u4")  # all rows at once, which is 10 times as fast
+        letters = self._letters.take(inside, mode="clip")  # all rows at once, which is 10 times as fast
+        codes = np.where(inside < OTHERS, letters, inside - OTHERS).astype("<u4")
         whole, width = codes.tobytes().decode("utf-32-le", "surrogatepass"), data.shape[1]
         return [whole[i * width : i * width + n] for i, n in enumerate(lengths.tolist())]
+
+    def leads(self, batch: Batch) -> list[str]:
+        """Return the last character before the output of each row: of the prompt, or of what follows it."""
+        texts, readers = self.texts(batch), [self.tokens, *self.readers]
+        first = next((reader for reader in readers if reader is not None), None)
+        return [text[-1:] for text in (first.placed(texts) if first else texts)]
 
     def name(self, row: IntArray, origin: int, distance: float) -> str:
         """Return what a person calls a row: its text."""
@@ -140,8 +157,7 @@ class TextSpace:
     def unpack(self, data: bytes) -> IntArray:
         """Return what ``pack`` was given; raise ValueError for symbols that do not exist."""
         row = np.frombuffer(data, "<i4").astype(np.int32)
-        known = len(self.symbols)  # 0 if a damaged campaign does not say which there are
-        if known and not ((row >= 0) & (row < known)).all():
+        if self.symbols and not self._exist(row).all():  # a damaged campaign does not say which there are
             raise ValueError("a row holds symbols that do not exist")
         return row
 
@@ -155,8 +171,12 @@ class TextSpace:
         """Return which rows (B,) are inside the space."""
         fits = (batch.lengths >= self.min_length) & (batch.lengths <= self.max_length)
         valid = np.arange(batch.data.shape[1]) < batch.lengths[:, None]
-        known = (batch.data >= 0) & (batch.data < len(self.symbols))
-        return np.asarray(fits & (known | ~valid).all(axis=1))
+        return np.asarray(fits & (self._exist(batch.data) | ~valid).all(axis=1))
+
+    def _exist(self, symbols: IntArray) -> BoolArray:
+        """Return which of the symbols there are."""
+        other = (symbols >= OTHERS) & (symbols <= OTHERS + sys.maxunicode)
+        return (symbols >= 0) & (symbols < len(self.symbols)) | (other & (self.tokens is None))
 
 
 @dataclass(frozen=True)

@@ -3,22 +3,26 @@
 import base64
 import json
 import zlib
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import takewhile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from lmfuzz.errors import UsageError
+from lmfuzz.errors import UsageError, explaining
 from lmfuzz.types import IntArray
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+Item = TypeVar("Item")
+
 _PROBES = ("a", "Z", "7", " x", "\nq", "~", "(", "\u00e9", "the")  # begin and end in many ways
+_PACKED = ("before", "behind", "special", "strips")  # and the JSON
 _CONTEXT = 32  # tokens before an output that are decoded with it, since a character may have several
+_AROUND = (("", ""), ("a", "a"))  # what a character is tried between
 _CHARACTERS = (range(0x09, 0xD800), range(0xF900, 0xFFFE), range(0x1F300, 0x1FB00))  # BMP and emoji
 
 
@@ -33,6 +37,8 @@ class Tokens:
         special: whether the tokenizer adds its special tokens, such as a beginning of text. Chat templates
             have their own.
         strips: whether the template takes white space off both ends of a prompt.
+        template: what makes whole prompts of texts, if more is done to them than ``placed`` does; it is not
+            stored with a campaign, whose rows need no more than the texts around them.
     """
 
     json: str
@@ -40,6 +46,7 @@ class Tokens:
     behind: str = ""
     special: bool = True
     strips: bool = False
+    template: Callable[[Sequence[str]], list[str]] | None = field(default=None, compare=False, repr=False)
 
     @cached_property
     def tokenizer(self) -> "Tokenizer":
@@ -70,13 +77,13 @@ class Tokens:
     @cached_property
     def prefix(self) -> tuple[int, ...]:
         """Return the tokens with which every prompt begins, whatever its text."""
-        return _common(self._probes)
+        return common(self._probes)
 
     @cached_property
     def suffix(self) -> tuple[int, ...]:
         """Return the tokens with which every prompt ends, whatever its text."""
         rest = [ids[len(self.prefix) :][::-1] for ids in self._probes]
-        return _common(rest)[::-1]
+        return common(rest)[::-1]
 
     @property
     def needed(self) -> frozenset[int | None]:
@@ -87,11 +94,22 @@ class Tokens:
     def _probes(self) -> list[list[int]]:
         return self.prompts(_PROBES)
 
-    def prompts(self, texts: Iterable[str]) -> list[list[int]]:
-        """Return the tokens of whole prompts, with the text around them."""
-        whole = [f"{self.before}{text.strip() if self.strips else text}{self.behind}" for text in texts]
+    def prompts(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the tokens of whole prompts; raise UsageError as ``wholes`` does."""
+        whole = self.wholes(texts)
         found = self.tokenizer.encode_batch_fast(whole, add_special_tokens=self.special)
         return [encoding.ids for encoding in found]
+
+    def wholes(self, texts: Sequence[str]) -> list[str]:
+        """Return whole prompts as the template makes them; raise UsageError if it cannot take one."""
+        if self.template is None:
+            return self.placed(texts)
+        with explaining("the chat template cannot take the prompt", UsageError):
+            return self.template(texts)
+
+    def placed(self, texts: Sequence[str]) -> list[str]:
+        """Return texts with what stands around them."""
+        return [f"{self.before}{text.strip() if self.strips else text}{self.behind}" for text in texts]
 
     def knows(self, text: str) -> bool:
         """Return whether ``text`` has tokens, none of them the unknown token; half a surrogate has none."""
@@ -102,14 +120,42 @@ class Tokens:
         (ids,) = self.prompts([text])
         return self._unknown not in ids
 
+    def reads(self, character: str) -> bool:
+        """Return whether the tokenizer gives a character back, or what its normalizer makes of it.
+
+        It may for example be made lower case, or lose its accent. A blank need only split words.
+        """
+        if "\ud800" <= character <= "\udfff":  # half of a character
+            return False
+        return any(self._reads(before, character, after) for before, after in _AROUND)
+
+    def _reads(self, before: str, character: str, after: str) -> bool:
+        text = before + character + after
+        ids, bare = (self.tokenizer.encode(t, add_special_tokens=False).ids for t in (text, before + after))
+        back = self.tokenizer.decode(ids, skip_special_tokens=True)
+        made, again, without = map(self._normal, (text, back, before + after))
+        same = "".join(again.split()) == "".join(made.split()) and self._unknown not in ids
+        return back == text or (same and (ids != bare or made == without))
+
+    def _normal(self, text: str) -> str:
+        """The text as the normalizer leaves it."""
+        normalizer = self.tokenizer.normalizer
+        return str(normalizer.normalize_str(text)) if normalizer else text
+
     @cached_property
     def _unknown(self) -> int | None:
         """The id of the unknown token, if there is one."""
         token = getattr(self.tokenizer.model, "unk_token", None)
         return None if token is None else self.tokenizer.token_to_id(token)
 
-    def around(self, rows: Iterable[IntArray]) -> list[list[int]]:
-        """Return the tokens of whole prompts: ``rows`` between the prefix and the suffix."""
+    def around(self, rows: Sequence[IntArray]) -> list[list[int]]:
+        """Return the tokens of whole prompts: ``rows`` between the prefix and the suffix.
+
+        Raises:
+            UsageError: The template would change the text of one.
+        """
+        if self.template is not None and self.wholes(texts := self.texts(rows)) != self.placed(texts):
+            raise UsageError("the chat template changes the prompt: its text does not become these tokens")
         return [[*self.prefix, *row.tolist(), *self.suffix] for row in rows]
 
     def encode(self, text: str) -> IntArray:
@@ -166,7 +212,7 @@ class Tokens:
     def pack(self) -> dict[str, Any]:
         """Return plain data for ``unpack``, with the JSON compressed, since it can have megabytes."""
         packed = base64.b64encode(zlib.compress(self.json.encode("utf-8", "surrogatepass"))).decode("ascii")
-        return {**asdict(self), "json": packed}
+        return {**{name: getattr(self, name) for name in _PACKED}, "json": packed}
 
     @classmethod
     def unpack(cls, data: dict[str, Any]) -> "Tokens":
@@ -175,7 +221,7 @@ class Tokens:
         return cls(**{**data, "json": text})
 
 
-def _common(rows: Sequence[Sequence[int]]) -> tuple[int, ...]:
+def common(rows: Sequence[Sequence[Item]]) -> tuple[Item, ...]:
     """Return the beginning that all ``rows`` share."""
     columns = takewhile(lambda column: len(set(column)) == 1, zip(*rows, strict=False))
     return tuple(column[0] for column in columns)

@@ -27,7 +27,7 @@ class Phrases(ForTexts):
         words: the phrases.
         file: a file of further phrases, one per line; it may begin with ``corpora:``.
         fold: whether case is ignored.
-        whole: whether only whole words count.
+        whole: whether only whole words count; a word that begins in the prompt is not whole.
         echo: whether a phrase counts that is in the prompt as well, even as a part of a longer word.
     """
 
@@ -44,7 +44,7 @@ class Phrases(ForTexts):
         self.fold, self.echo, self._phrases = fold, echo, distinct
         flags = "f" * fold + "w" * whole
         self._channels = [f"phrase_gap/{flags}/{phrase}" for phrase in distinct]
-        self.needs = frozenset({"text"} if echo else {"text", "prompt"})
+        self.needs = frozenset({"text", *([] if echo else ["prompt"]), *(["lead"] if whole else [])})
         self.grades = tuple(frozenset({channel}) for channel in self._channels)
         edge = (r"(?<!\w)", r"(?!\w)") if whole else ("", "")
         case = re.IGNORECASE if fold else 0
@@ -62,9 +62,15 @@ class Phrases(ForTexts):
             margins[rows, column] = np.minimum(margins[rows, column], _ECHO)
         for column, rows in written.items():
             for row in rows:
-                if row not in echoed.get(column, ()) and self._patterns[column].search(trace["text"][row]):
+                if row not in echoed.get(column, ()) and self._place(trace, row, column):
                     margins[row, column] = 1.0
         return margins
+
+    def _place(self, trace: Trace, row: int, column: int) -> tuple[int, int] | None:
+        """Return where the phrase is in the output, if it is there."""
+        lead = trace["lead"][row] if "lead" in self.needs else ""
+        match = self._patterns[column].search(lead + trace["text"][row], len(lead))
+        return match and (match.start() - len(lead), match.end() - len(lead))
 
     def _holding(self, texts: Iterable[str], columns: Iterable[int]) -> dict[int, list[int]]:
         """Return which of the columns' phrases are in some text, even inside words, and in which rows.
@@ -82,9 +88,9 @@ class Phrases(ForTexts):
     def evidence(self, batch: Batch, trace: Trace, row: int, column: int) -> Evidence:
         """Return the phrase as it is in the output."""
         phrase = self.targets[column].removeprefix("phrases/")
-        match = self._patterns[column].search(trace["text"][row])
-        assert match is not None, "evidence is only for rows with a margin above 0"
-        return Evidence(phrase, f"the output holds '{match.group()}'", match.span())
+        span = self._place(trace, row, column)
+        assert span is not None, "evidence is only for rows with a margin above 0"
+        return Evidence(phrase, f"the output holds '{trace['text'][row][slice(*span)]}'", span)
 
 
 def _read(path: Path) -> list[str]:

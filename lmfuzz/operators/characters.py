@@ -128,7 +128,8 @@ class Case(ForTexts):
 
     def __call__(self, rows: Batch, context: MutationContext) -> Batch:
         """Return changed copies of ``rows``; one without letters of two cases stays as it is."""
-        others = self._others(context.text).take(rows.data, mode="clip")
+        known = self._others(context.text)
+        others = np.where(rows.data < len(known), known.take(rows.data, mode="clip"), rows.data)
         letters = (others != rows.data) & (np.arange(rows.data.shape[1]) < rows.lengths[:, None])
         rank = letters.cumsum(axis=1)  # 1 for the first letter of a row
         first, size = spans(rank[:, -1], self.longest, context.rng)

@@ -29,7 +29,7 @@ def as_target(found: Any, model: str, spec: Spec) -> Target:
         UsageError: The spec has options for Hugging Face models, and this is another.
     """
     for name in HFOptions.of(spec).given:
-        if (name, spec.threads) != ("threads", 1):
+        if name != "clock" and (name, spec.threads) != ("threads", 1):  # the model may be another's twin
             raise UsageError(f"--{name.replace('_', '-')} is for Hugging Face models, which {model} is not")
     lacks = [name for name in _REQUIRED if not hasattr(found, name)]
     if not lacks:
@@ -113,7 +113,7 @@ def lent(own: Own) -> Iterator[None]:
 def with_info(found: Any, spec: Spec) -> Target:
     """Return a target of the user's own as it is, or with an ``info`` if it has none.
 
-    The info is made of the object's notes, seeds, sparing and told, if it has them. If it has a
+    The info is made of the object's notes, seeds, sparing, told and clock, if it has them. If it has a
     ``module`` or a ``model``, a recipe can make a twin of that, which is then run as any module is.
     """
     if isinstance(getattr(found, "info", None), TargetInfo):

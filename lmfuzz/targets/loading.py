@@ -52,7 +52,8 @@ def load_target(spec: Spec, own: Own = NO_OBJECTS) -> Target:
     if not (":" in spec.twin or _HUB.fullmatch(spec.twin) or Path(spec.twin).expanduser().exists()):
         known = nearest(spec.twin, RECIPES.table) or f"; recipes are {', '.join(RECIPES.table)}"
         raise TargetError(f"there is neither a model nor a recipe {spec.twin}{known}")
-    return pair(base, _load(spec.twin, spec, own))
+    same = spec.model_copy(update={"clock": spec.clock or base.info.clock})
+    return pair(base, _load(spec.twin, same, own))
 
 
 def _load(model: str, spec: Spec, own: Own) -> Target:

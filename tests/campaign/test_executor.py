@@ -1,8 +1,11 @@
 """A target that raises spoils the rows to blame and no others."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from helpers import small_lms
 from lmfuzz.campaign.executor import LocalExecutor
 from lmfuzz.errors import TargetError, UsageError
 from lmfuzz.inputs.spaces import TextSpace
@@ -81,6 +84,22 @@ def test_what_a_crashed_row_shows_cannot_be_mistaken_for_a_result():
     assert np.isnan(trace["hidden"][5]).all()
     assert (trace["tokens"][5] == PAD).all()
     assert not trace["hit"][5]
+
+
+def test_what_stands_before_an_output_is_the_end_of_the_prompt_or_of_its_template():
+    def leads(space, texts):
+        target = Fragile()
+        target.space = space
+        batch = space.batch([space.encode(text) for text in texts])
+        return LocalExecutor(target).run(batch, frozenset({"text", "lead"}))["lead"].tolist()
+
+    letters = tuple("abc ")
+    assert leads(TextSpace(letters), ["ab", "c "]) == ["b", " "]
+    plain, chat = small_lms.tokens(), small_lms.tokens(chat=True)
+    assert leads(TextSpace(letters, readers=(plain,)), ["ab", "c "]) == ["b", " "]
+    assert leads(TextSpace(letters, readers=(chat,)), ["ab", "c "]) == ["\n", "\n"]
+    trimmed = replace(plain, strips=True)
+    assert leads(TextSpace(letters, readers=(trimmed,)), ["ab", "c "]) == ["b", "c"]
 
 
 def test_a_clean_run_is_one_call_without_crashes():

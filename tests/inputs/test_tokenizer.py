@@ -1,16 +1,18 @@
 """Texts as tokens and back, for tokenizers of both great families, with and without surroundings."""
 
+import json
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, normalizers, processors
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from helpers import small_lms
 from lmfuzz.errors import UsageError
-from lmfuzz.inputs.spaces import TextSpace
+from lmfuzz.inputs.spaces import TextSpace, describe, described
 from lmfuzz.inputs.tokenizer import Tokens
 
 examples = settings(max_examples=60, deadline=None, derandomize=True, database=None)
@@ -134,6 +136,64 @@ def test_characters_are_those_that_the_tokenizer_can_spell():
     few.add_special_tokens(["<unk>"])
     few.decoder = decoders.Fuse()
     assert Tokens(few.to_str()).characters == ("a", "b")
+
+
+@pytest.mark.parametrize("text", ["\U0001f1e9\U0001f1ea", "\U000e0062", "\U0001d4d7", "\U00020bb7", "\ue000"])
+def test_a_character_of_several_tokens_may_be_in_a_row_beside_the_symbols(text):
+    tokens = small_lms.tokens()
+    space = TextSpace(("a", "b"), readers=(tokens,))
+    row = space.encode(f"a{text}b")
+    assert space.knows(text)
+    assert space.decode(row) == f"a{text}b"
+    assert space.legal(space.batch([row])).all()
+    again = described(json.loads(json.dumps(describe(space))))
+    assert again.decode(again.unpack(space.pack(row))) == f"a{text}b"
+    assert again.legal(again.batch([row])).all()
+    drawn = replace(space, drawn=(0,)).drawing(row)
+    assert set(text) <= set(drawn.decode(drawn.draw(np.random.default_rng(0), (99,))))
+    with pytest.raises(UsageError, match="is not in the model's alphabet"):
+        TextSpace(("a", "b")).encode(text)
+
+
+@pytest.mark.parametrize(
+    ("normalizer", "read", "unread"),
+    [
+        (normalizers.Lowercase(), "aB", "\u00e9C"),
+        (normalizers.Sequence([normalizers.NFD(), normalizers.StripAccents()]), "a\u00e4\u0301", "AC\u00e9"),
+        (normalizers.NFKC(), "\uff41\u24d1", "A\uff23"),
+        (None, "ab", "AB\u00e4"),
+    ],
+)
+@pytest.mark.parametrize("unknown", ["<unk>", None])
+def test_a_character_is_read_if_the_normalizer_makes_a_known_one_of_it(normalizer, read, unread, unknown):
+    few = Tokenizer(models.BPE({"<unk>": 0, "a": 1, "b": 2}, [], unk_token=unknown))
+    few.decoder = decoders.Fuse()
+    if normalizer:
+        few.normalizer = normalizer
+    tokens = Tokens(few.to_str())
+    assert all(map(tokens.reads, read))
+    assert not any(map(tokens.reads, unread + " \u2603\U0001f600\ud800"))
+
+
+def test_several_readers_must_all_read_a_character():
+    few = Tokens(Tokenizer(models.BPE({"<unk>": 0, "a": 1, "b": 2}, [], unk_token="<unk>")).to_str())
+    assert TextSpace(("a",), readers=(small_lms.tokens(), few)).knows("ab")
+    assert not TextSpace(("a",), readers=(small_lms.tokens(), few)).knows("c")
+    assert TextSpace(("a",), readers=(small_lms.tokens(),)).knows("c")
+
+
+def test_what_is_spelled_in_bytes_is_read():
+    assert all(map(Tokens(pieces()).reads, "aA \n\u00e9\u2603\u2581\U0001f1e9\U000e0062"))
+    assert not Tokens(pieces()).reads("\udc00")
+
+
+def test_a_blank_that_splits_words_is_read():
+    few = Tokenizer(models.WordPiece({"[UNK]": 0, "a": 1, "b": 2, "##a": 3}, unk_token="[UNK]"))
+    few.normalizer, few.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    few.decoder = decoders.WordPiece()
+    tokens = Tokens(few.to_str())
+    assert all(map(tokens.reads, "aAB \n\u0301"))
+    assert not any(map(tokens.reads, "cC.\u2603"))
 
 
 def test_what_no_token_spells_is_not_known():

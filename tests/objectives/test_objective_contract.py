@@ -28,6 +28,7 @@ def shown(hit="no", miss="yes", **channels):
     written = steps != PAD
     return {
         "text": np.array(texts, object), "prompt": np.array(["", ""], object), "tokens": steps,
+        "lead": np.array(["", ""], object),
         "token_ends": np.where(written, steps + 1, PAD), "ended": np.array([False, True]),
         "entropy": np.where(written, 1.0, np.nan).astype(np.float32),
         "end_logprob": np.where(written, -9.0, np.nan).astype(np.float32),

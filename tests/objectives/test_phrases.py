@@ -13,7 +13,9 @@ NONE = -np.inf
 def margins(objective, *texts, prompts=None, **gaps):
     """Margins (B, N) for these outputs; gaps by phrase."""
     batch = Batch.of([np.zeros(1, np.int32)] * len(texts))
-    trace = {"text": np.array(texts, object), "prompt": np.array(prompts or [""] * len(texts), object)}
+    prompts = prompts or [""] * len(texts)
+    trace = {name: np.array(values, object) for name, values in {"text": texts, "prompt": prompts}.items()}
+    trace["lead"] = np.array([prompt[-1:] for prompt in prompts], object)
     flags = "f" * objective.fold + "w" * ("w/" in str(objective.grades))
     for phrase, values in gaps.items():
         trace[f"phrase_gap/{flags}/{phrase}"] = np.array(values, np.float32)
@@ -50,6 +52,24 @@ def hits(objective, text, prompt=""):
 def test_a_whole_word_has_no_letter_digit_or_underscore_beside_it(text, hit):
     assert hits(Phrases(["murder"]), text) == [hit]
     assert hits(Phrases(["murder"], whole=False), text) == ["murder" in text]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "text", "hit"),
+    [
+        ("pre", "cious, fie", False),
+        ("pre", "cious cious", True),
+        ("pre ", "cious", True),
+        ("pre-", "cious", True),
+        ("4", "cious", False),
+        ("pre", " cious", True),
+        ("", "cious", True),
+    ],
+)
+def test_a_word_that_begins_in_the_prompt_is_not_whole(prompt, text, hit):
+    assert hits(Phrases(["cious"]), text, prompt) == [hit]
+    assert hits(Phrases(["cious"], echo=True), text, prompt) == [hit]
+    assert hits(Phrases(["cious"], whole=False), text, prompt) == [True]
 
 
 def test_a_phrase_may_begin_and_end_with_other_signs():
@@ -121,7 +141,7 @@ def test_folding_holds_for_the_prompt_too():
 
 def test_a_phrase_in_the_prompt_spoils_only_its_own_column_and_row():
     objective = Phrases(["murder", "death"])
-    got = margins(objective, "murder death", "murder death", prompts=["murder", "death"])
+    got = margins(objective, "murder death", "murder death", prompts=["murder ", "death "])
     np.testing.assert_array_equal(got > 0, [[False, True], [True, False]])
 
 
@@ -145,7 +165,7 @@ def test_with_the_phrase_in_the_prompt_a_row_gets_no_nearer_than_1():
     got = margins(
         objective,
         *["zounds"] * 4,
-        prompts=["zounds", "Zoundsed", "zound", "zounds"],
+        prompts=["zounds", "Zoundsed", "zound ", "zounds"],
         zounds=[0, -0.5, -0.5, -4],
     )
     np.testing.assert_allclose(got[:, 0], [-1, -1, 1, -4])
@@ -159,15 +179,16 @@ def test_a_gap_that_could_not_be_scored_stays_unscored_unless_the_phrase_stands_
 
 def test_what_it_needs_is_said():
     objective = Phrases(["fie", "ha"])
-    assert objective.needs == {"text", "prompt"}
+    assert objective.needs == {"text", "prompt", "lead"}
     assert objective.grades == (frozenset({"phrase_gap/fw/fie"}), frozenset({"phrase_gap/fw/ha"}))
-    assert Phrases(["fie"], echo=True).needs == {"text"}
+    assert Phrases(["fie"], echo=True, whole=False).needs == {"text"}
     assert Phrases(["Fie"], fold=False, whole=False).grades == (frozenset({"phrase_gap//Fie"}),)
 
 
 def test_evidence_shows_the_phrase_as_it_stands():
     objective = Phrases(["murder", "fie"])
     batch, trace = Batch.of([np.zeros(1, np.int32)]), {"text": np.array(["murders? MurDer, fie"], object)}
+    trace["lead"] = np.array(["x"], object)
     found = objective.evidence(batch, trace, 0, 0)
     assert (found.signature, found.span) == ("murder", (9, 15))
     assert "MurDer" in found.words

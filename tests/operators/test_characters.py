@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 
+from helpers import small_lms
 from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.operators.characters import Case, Copy, Delete, Erase, Insert, Repeat, Shift, Substitute, Swap
 from lmfuzz.protocols import MutationContext
@@ -120,6 +121,11 @@ def test_case_knows_symbols_of_several_characters():
     rows = Batch.of([np.array([0, 2, 1])] * 50)
     changed = Case(longest=1)(rows, MutationContext(space, rows, np.random.default_rng(0)))
     assert {tuple(row) for row in changed.data.tolist()} == {(1, 2, 1), (0, 2, 0)}
+
+
+def test_case_leaves_characters_that_only_the_tokenizer_knows():
+    space = TextSpace(tuple("aA"), readers=(small_lms.tokens(),))
+    assert set(change(Case(), "\U0001d4d7a\U00020bb7", space)) == {"\U0001d4d7A\U00020bb7"}
 
 
 def test_case_follows_the_space():

@@ -1,11 +1,15 @@
 """How far a causal language model was from a phrase, against adding up plain passes for every spelling."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
 
 from helpers import small_lms
+from lmfuzz.campaign.executor import LocalExecutor
 from lmfuzz.errors import UsageError
+from lmfuzz.objectives.phrases import Phrases
 from lmfuzz.targets.hf.phrase_gap import FIRST, spellings
 from lmfuzz.targets.rnn.phrase_gap import LATER, Phrase
 
@@ -96,6 +100,26 @@ def test_what_greedy_decoding_writes_has_no_gap():
         found += 1
         assert trace[f"phrase_gap//{word}"][0] <= 1e-4
     assert found
+
+
+@pytest.mark.parametrize("more", [{}, {"chat": True}, {"level": "token"}])
+def test_gaps_and_hits_agree_on_what_begins_in_the_prompt(more):
+    target = small_lms.target("llama", ends=(), model_seed=1, **more)
+    executor, told, seen = LocalExecutor(target), ["king", "king ", "king-", "caf\u00e9", "\u4e16"], set()
+    batch = target.space.batch([target.space.encode(prompt) for prompt in told])
+    for i, text in enumerate(executor.run(batch, frozenset({"text"}))["text"]):
+        if (first := re.match(r"\w+(?!\w)", text)) and first.end() < len(text):
+            judge, one = Phrases([first.group()], fold=False, echo=True), batch[i : i + 1]
+            try:
+                trace = executor.run(one, judge.needs.union(*judge.grades))
+            except UsageError:  # the tokenizer cannot spell it
+                continue
+            hit = judge(one, trace)[0, 0] > 0
+            again = re.search(rf"(?<!\w){first.group()}(?!\w)", text[first.end() :])
+            assert hit == ("chat" in more or not letter(told[i][-1]) or again is not None)
+            assert hit or trace[f"phrase_gap/w/{first.group()}"][0] < -1e-3
+            seen.add(hit)
+    assert seen
 
 
 def test_spellings_have_blanks_and_cases():

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from helpers import small_lms
 from lmfuzz.errors import TargetError, UsageError
+from lmfuzz.inputs.seeds import read as seeds_of
 from lmfuzz.inputs.tokenizer import Tokens
 from lmfuzz.spec import Spec
 from lmfuzz.targets.hf.loader import load
@@ -85,6 +86,17 @@ def test_templates_and_system_prompts(tmp_path: Path) -> None:
     expected = wrapped.apply_chat_template(turns, tokenize=True, add_generation_prompt=True)["input_ids"]
     assert chat.prompts(["What is it?"]) == [expected]
     assert load_target(Spec(model=str(folder), **SHORT)).info.seeds == "corpora:chat"
+
+
+@pytest.mark.parametrize("level", ["char", "token"])
+def test_an_uncased_tokenizer_reads_capitals(folder: Path, tmp_path: Path, level: str) -> None:
+    edit(folder, "tokenizer.json", normalizer={"type": "Lowercase"})
+    target = load_target(Spec(model=str(folder), level=level, **SHORT))
+    (seeds := tmp_path / "seeds.txt").write_text("Who Goes There\nwho goes there\n")
+    read = seeds_of([str(seeds)], target.space).batch
+    upper, lower = target._prompts(read)
+    assert upper == lower
+    assert target.space.texts(read)[0] == ("Who Goes There" if level == "char" else "who goes there")
 
 
 def test_a_template_that_strips_prompts_does_so(tmp_path: Path) -> None:
@@ -337,6 +349,13 @@ def test_a_twin_in_another_folder(folder: Path, tmp_path: Path) -> None:
     assert isinstance(pair, TextPair)
     with pytest.raises(TargetError, match="the same weights"):
         load_target(Spec(model=str(folder), twin=str(folder), **SHORT))
+
+
+def test_a_pair_takes_the_characters_that_both_tokenizers_read(folder: Path, tmp_path: Path) -> None:
+    other = small_lms.save(tmp_path / "gpt2", "gpt2")
+    pair = load_target(Spec(model=str(folder), twin=str(other), **SHORT))
+    assert pair.space.knows("\U0001f1e9")
+    assert len(pair.space.readers) == 2
 
 
 def test_a_twin_with_another_tokenizer_is_compared_by_its_texts_alone(folder: Path, tmp_path: Path) -> None:

@@ -11,15 +11,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from lmfuzz.errors import TargetError, UsageError, explaining, one_line
+from lmfuzz.errors import TargetError, UsageError, one_line
 from lmfuzz.inputs.tokenizer import Tokens
 from lmfuzz.targets.hf.contents import Adapter, require_files, require_texts, require_weights
 from lmfuzz.targets.hf.options import HFOptions
+from lmfuzz.targets.hf.template import Template, in_template
 from lmfuzz.targets.twins.kernels import quiet
 from lmfuzz.text import WIDTH, cut, escape
 
 LARGE = 50_000_000  # parameters from which on several threads are worth it
-_MARK, _BLANK = "lmfuzz's place", "  lmfuzz's  place  "
 _LEAST_SHARE = 0.5  # of the model's embeddings that its tokenizer uses: makers pad them by a few per cent
 _SIGNS = {  # what libraries raise -> what is wrong and what would be right
     "MemoryError": "there is not enough memory for {name}; --dtype bfloat16 needs half as much as float32",
@@ -34,12 +34,16 @@ _SIGNS = {  # what libraries raise -> what is wrong and what would be right
 
 @dataclass(frozen=True)
 class CausalFolder:
-    """Hold a causal language model, its tokens, the ids that end a text, and notes for a person."""
+    """Hold a causal language model, its tokens, the ids that end a text, and notes for a person.
+
+    The ``clock`` is the time that its chat template is told, '' if that does not ask for it.
+    """
 
     model: nn.Module
     tokens: Tokens
     ends: tuple[int, ...]
     notes: tuple[str, ...] = ()
+    clock: str = ""
 
 
 def load(name: str, how: HFOptions, allow_pickle: bool = False) -> CausalFolder:
@@ -156,7 +160,10 @@ def _folder(name: str, model: Any, tokens: Tokens, tokenizer: Any) -> CausalFold
         notes.append("the model has no end of text: every output goes on to --max-new")
     if tokenizer.pad_token_id is None:
         notes.append("the tokenizer has no padding token; none is needed, padding is masked")
-    return CausalFolder(model, tokens, tuple(ends), tuple(notes))
+    clock = tokens.template.clock if isinstance(tokens.template, Template) else ""
+    if clock:
+        notes.append(f"the chat template shows the time, which stands still at {clock}")
+    return CausalFolder(model, tokens, tuple(ends), tuple(notes), clock)
 
 
 def _hub_answers() -> bool:
@@ -229,22 +236,7 @@ def _tokens(name: str, tokenizer: Any, how: HFOptions) -> Tokens:
         )
     if how.template == "raw" or (how.template == "auto" and not tokenizer.chat_template):
         return Tokens(backend.to_str(), how.system)
-    if not tokenizer.chat_template:
-        raise UsageError(f"the tokenizer of {name} has no chat template; use --template raw")
-    turns = [{"role": "system", "content": how.system}] if how.system else []
-
-    def render(prompt: str) -> str:
-        chat = [*turns, {"role": "user", "content": prompt}]
-        return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
-
-    remedy = "leave out --system, or use --template raw" if how.system else "use --template raw"
-    with explaining(f"the chat template of {name} cannot be used ({remedy})"):
-        whole, spaced = render(_MARK), render(_BLANK)
-    before, mark, after = whole.partition(_MARK)
-    if not mark or (how.system and how.system.strip() not in before + after):
-        lost = "prompt" if not mark else "system prompt"
-        raise TargetError(f"the chat template of {name} leaves out the {lost}; use --template raw")
-    return Tokens(backend.to_str(), before, after, special=False, strips=_BLANK not in spaced)
+    return in_template(backend.to_str(), tokenizer, name, how)
 
 
 def _with_fast_gelu(model: nn.Module) -> nn.Module:

@@ -13,6 +13,7 @@ class HFOptions:
         level: What a symbol of a prompt is, "char" or "token".
         system: The system prompt.
         template: "chat", "raw", or "auto": the tokenizer's own template if it has one.
+        clock: The time that a chat template is told, in ISO 8601; '' is now.
         layer: The block whose states are shown; 0 for what the output head reads.
         device: "cpu", "cuda" or "auto".
         dtype: "float32", "float16", "bfloat16", or "auto": the checkpoint's on a GPU, else float32.
@@ -24,6 +25,7 @@ class HFOptions:
     level: str = "char"
     system: str = ""
     template: str = "auto"
+    clock: str = ""
     layer: int = 0
     device: str = "cpu"
     dtype: str = "auto"

@@ -110,19 +110,19 @@ class CausalGaps:
         phrases: The phrases in tokens.
         reader: What reads the tokens.
         sampler: What the model decodes with.
-        prompts_end: The last token (B,) of each prompt.
+        leads: The last character before each output (B,).
 
     Attributes:
         gaps: float32 (W, B), complete for the prompts that have left their batch.
     """
 
     def __init__(
-        self, phrases: TokenizedPhrases, reader: Reader, sampler: TokenSampler, prompts_end: Tensor
+        self, phrases: TokenizedPhrases, reader: Reader, sampler: TokenSampler, leads: Sequence[str]
     ) -> None:
         self.phrases, self._reader, self._sampler = phrases, reader, sampler
         device = reader.device
-        self._before = prompts_end.to(device).clone()  # the token (B,) that stands before the next place
-        rows = len(prompts_end)
+        self._inside = torch.tensor([*map(_in_word, leads)], device=device)  # whether a word goes on (B,)
+        rows = len(leads)
         shape = (rows, len(phrases.tokens) + 1)  # the last column stands for tokenizations that do not exist
         self._start = torch.full(shape, -torch.inf, device=device)  # gap of the first token after the prompt
         self._later = torch.full(shape, -torch.inf, device=device)  # and at the best later place
@@ -134,8 +134,7 @@ class CausalGaps:
         phrases = self.phrases
         scores = self._sampler.scores(logits, step)
         gap = scores[:, phrases.tokens[:, 0]] - scores.amax(dim=1, keepdim=True)  # (b, S)
-        inside = phrases.ends_word[self._before[rows]]
-        gap = gap.masked_fill(inside[:, None] & phrases.joined, -torch.inf)
+        gap = gap.masked_fill(self._inside[rows, None] & phrases.joined, -torch.inf)
         gap = gap.masked_fill((tokens == PAD)[:, None], -torch.inf)
         if step == 0:
             self._start[rows, :-1] = gap
@@ -146,7 +145,7 @@ class CausalGaps:
             better = gap > before
             self._later[rows, :-1] = torch.where(better, gap, before)
             self._place[rows, :-1] = torch.where(better, step, self._place[rows, :-1])
-        self._before[rows] = tokens.clamp(min=0)
+        self._inside[rows] = phrases.ends_word[tokens.clamp(min=0)]
 
     def leave(self, rows: Tensor, places: Tensor, batch: OpenBatch) -> None:
         """Compute the gaps of rows (b,) that stand at ``places`` (b,) of a batch's cache."""

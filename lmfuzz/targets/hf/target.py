@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lmfuzz.errors import TargetError, Unfit
+from lmfuzz.errors import TargetError, Unfit, UsageError
 from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.protocols import TargetInfo
 from lmfuzz.targets.capabilities import Written
@@ -91,7 +91,9 @@ class CausalLM:
         around = tokens.before, tokens.behind, tokens.special
         notes = found.notes if reader.padded else (*found.notes, _ONE_LENGTH)
         seeds = None if tokens.special else "corpora:chat"
-        self.info = TargetInfo(notes, seeds, sparing=True, told=tokens.before + tokens.behind)
+        self.info = TargetInfo(
+            notes, seeds, sparing=True, told=tokens.before + tokens.behind, clock=found.clock
+        )
         self._check_window(max_length)
         self.space = self._made_space(min_length, max_length)
         self.sampler = TokenSampler(decoding, reader.size, reader.device, stepwise=True)
@@ -113,7 +115,8 @@ class CausalLM:
     @torch.inference_mode()
     def decode(self, batch: Batch, wants: frozenset[str]) -> Decoded:
         """Read the prompts and write, and keep what ``wants`` will need; with "logits" all of them."""
-        return self._decode(self._prompts(batch), wants, self.sampler.choose)
+        leads = self.space.leads(batch) if phrases(wants) else ()
+        return self._decode(self._prompts(batch), wants, self.sampler.choose, leads=leads)
 
     @torch.inference_mode()
     def follow(self, batch: Batch, tokens: Tensor, prompt: list[list[int]] | None = None) -> Tensor:
@@ -195,8 +198,8 @@ class CausalLM:
         written = self._decode(prompts, frozenset(), choose, steps).tokens.T.cpu().numpy()
         rows = [row[(row != PAD) & ~np.isin(row, self._ends)] for row in written]
         if self.space.tokens is None:
-            texts = self._texts(prompts, rows)
-            rows = [self.space.encode("".join(c for c in text if self.space.knows(c))) for text in texts]
+            texts, known = self._texts(prompts, rows), frozenset(self.space.symbols)
+            rows = [self.space.encode("".join(c for c in text if c in known)) for text in texts]
         fill = self.space.draw(rng, (len(rows), new))
         whole = [np.concatenate([row, rest])[:new] for row, rest in zip(rows, fill, strict=True)]
         return np.array(whole, np.int32)
@@ -217,7 +220,8 @@ class CausalLM:
             self._letters_per_token = max(1, round(float(np.mean(lengths)) / 2))
         symbols = tokens.characters
         drawn = tuple(i for i, character in enumerate(symbols) if ord(character) in _TYPED)
-        return TextSpace(symbols, min_length, max_length, drawn or tuple(range(len(symbols))), None)
+        every = drawn or tuple(range(len(symbols)))
+        return TextSpace(symbols, min_length, max_length, every, readers=(tokens,))
 
     def _check_window(self, most: int) -> None:
         around, new, window = self._around, self.decoding.max_new, self.reader.window
@@ -229,11 +233,18 @@ class CausalLM:
             )
 
     def _prompts(self, batch: Batch) -> list[list[int]]:
-        """Return the tokens of the whole prompts; raise Unfit if one is too long for the window."""
-        if self.space.tokens is not None:
-            prompts = self._tokens.around([batch.row(i) for i in range(len(batch))])
-        else:
-            prompts = self._tokens.prompts(self.space.texts(batch))
+        """Return the tokens of the whole prompts.
+
+        Raises:
+            Unfit: One is too long for the window, or the chat template does not take it as it is.
+        """
+        try:
+            if self.space.tokens is not None:
+                prompts = self._tokens.around([batch.row(i) for i in range(len(batch))])
+            else:
+                prompts = self._tokens.prompts(self.space.texts(batch))
+        except UsageError as error:
+            raise Unfit(str(error)) from error
         longest, window = max(map(len, prompts)), self.reader.window
         if window is not None and longest + self.decoding.max_new > window:
             raise Unfit(f"the prompt has {longest} tokens, too many for the window of {window}")
@@ -256,13 +267,17 @@ class CausalLM:
     # -- decoding --
 
     def _decode(
-        self, prompts: list[list[int]], wants: frozenset[str], choose: Choose, steps: int | None = None
+        self,
+        prompts: list[list[int]],
+        wants: frozenset[str],
+        choose: Choose,
+        steps: int | None = None,
+        leads: Sequence[str] = (),
     ) -> Decoded:
         steps = self.decoding.max_new if steps is None else steps
         record = Record(self.reader, self._writer.ends, steps, len(prompts), wants)
         if wanted := phrases(wants):
-            last = torch.tensor([prompt[-1] for prompt in prompts])
-            record.gaps = CausalGaps(self._phrases(wanted), self.reader, self.sampler, last)
+            record.gaps = CausalGaps(self._phrases(wanted), self.reader, self.sampler, leads)
         stopped = partial(self._stopped, prompts) if self.decoding.stop else None
         self._writer.write(prompts, choose, record, stopped)
         return Decoded(record.tokens, record.logits, prompts, record)

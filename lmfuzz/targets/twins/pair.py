@@ -44,8 +44,12 @@ class Pair:
         if classes[0] != classes[1]:
             raise TargetError(f"the twin has {classes[1]} classes, its base {classes[0]}; they must be equal")
         self.base, self.twin, self.space = base, twin, base.space
+        if isinstance(base.space, TextSpace) and isinstance(twin.space, TextSpace):
+            each = base.space.readers, twin.space.readers
+            self.space = replace(base.space, readers=sum(each, ()) if all(each) else ())
         made = (f"the twin: {words}",) if words else ()
-        self.info = replace(base.info, notes=(*base.info.notes, *made))
+        clock = base.info.clock or twin.info.clock
+        self.info = replace(base.info, notes=(*base.info.notes, *made), clock=clock)
         self.channels = twin.channels | {BASE + n for n in base.channels} | {TWIN + n for n in twin.channels}
         self.identity = hashlib.sha256(f"{base.identity} {twin.identity}".encode()).hexdigest()[:16]
         self._labels = all({"label", "text"} <= model.channels for model in (base, twin))
@@ -200,7 +204,7 @@ def _require_equal(base: Any, twin: Any) -> None:
         raise TargetError(f"the twin reads {kinds[0]}, its base {kinds[1]}; a pair needs the same in both")
     for field in fields(base):
         name, one, other = field.name, getattr(base, field.name), getattr(twin, field.name)
-        if one == other:
+        if one == other or not field.compare:
             continue
         if name == "tokens":
             raise TargetError(
