@@ -5,7 +5,7 @@ a class can do it, the class does not define the method: each object has it as a
 ``isinstance`` takes as not having it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
@@ -68,10 +68,9 @@ class Target(PlainTarget, Protocol):
 
 @runtime_checkable
 class Decodes(Protocol):
-    """Write as the campaign's decoding options say, such as max_new and temperature.
+    """Write as the decoding options say. A target of one's own has ``set_decoding`` instead.
 
-    A target of one's own that can do this has a method ``set_decoding``, which is called once with max_new,
-    temperature, seed, stop, top_k and top_p by name. Its ``identity`` must depend on them.
+    That is called once with max_new, temperature, seed, stop, top_k and top_p, by name, before anything else.
     """
 
     @property
@@ -129,7 +128,13 @@ class Differentiable(Protocol):
     """Say which change of a row would change its label."""
 
     def margin_gradients(self, batch: Batch, labels: IntArray) -> tuple[FloatArray, FloatArray]:
-        """Return what ``Gradients`` returns."""
+        """Return log p[label] - the largest other log p (B,) and its gradient (B, *shape).
+
+        For a pair, both are sums over the two models.
+        """
+
+
+Gradients = Callable[[Batch, IntArray], tuple[FloatArray, FloatArray]]  # such a method
 
 
 @dataclass(frozen=True)
@@ -226,10 +231,7 @@ class Feature(Protocol):
         """Learn from what the seeds showed (means, centroids ...); this is called once, first."""
 
     def __call__(self, trace: Trace) -> FloatArray:
-        """Return points float32 (B, D); a row that is not finite gets a point that is not finite.
-
-        The trace cannot be written into: others read it, too.
-        """
+        """Return points float32 (B, D), not finite for a row that is not; the trace cannot be changed."""
 
 
 @runtime_checkable
@@ -294,16 +296,6 @@ class LooksForTokens(Protocol):
     tokens: int
 
 
-class Gradients(Protocol):
-    """Say how sure a classifier is of a label, and which change of its input changes that most."""
-
-    def __call__(self, batch: Batch, labels: IntArray) -> tuple[FloatArray, FloatArray]:
-        """Return log p[label] - the largest other log p (B,) and its gradient (B, *shape).
-
-        For a pair, both are sums over the two models.
-        """
-
-
 class Bound(Protocol):
     """Keep rows near the seeds that they descend from."""
 
@@ -340,7 +332,7 @@ class SearchContext:
     bound: Bound | None = None
     pool: Batch | None = None
     queries: int | None = None
-    gradients: "Gradients | None" = None
+    gradients: Gradients | None = None
     lexicon: Lexicon | None = None
 
 

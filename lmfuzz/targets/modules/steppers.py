@@ -1,6 +1,6 @@
 """What advances a module of the user's own: by its state, or by reading the text again."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,10 +11,11 @@ from torch.utils import _pytree as pytree
 
 from lmfuzz.targets.hooks import watching
 from lmfuzz.targets.modules.calling import State
-from lmfuzz.targets.modules.examine import Conduct, exact
+from lmfuzz.targets.modules.examine import Conduct
 from lmfuzz.targets.stepping import KeepsAll, States
-from lmfuzz.types import Batch
+from lmfuzz.types import Batch, IntArray
 
+CHUNK = 8  # symbols of a prompt that are read at once
 ROOM = 64  # symbols that a text can grow by before it is copied
 
 
@@ -60,29 +61,43 @@ class StateStepper(CallingStepper):
 
     def __init__(self, module: nn.Module, conduct: Conduct) -> None:
         super().__init__(module, conduct)
-        self._axes, self._whole = conduct.axes, exact(module) and not conduct.caller.single
+        self._axes, self._at_once = conduct.axes, 1 if conduct.caller.single else CHUNK
         self._form: Any = None
 
     def read(self, batch: Batch) -> States:
-        """Return the states after each prompt."""
-        order = np.argsort(-batch.lengths, kind="stable")
-        lengths = batch.lengths[order]
-        text = torch.from_numpy(batch.data[order, : lengths[0]].astype(np.int64))
-        read = int(lengths[-1]) if self._whole else 1
-        states = self._call(text[:, :read], None)
-        done: list[States] = []
-        for column in range(read, text.shape[1]):
-            rows = int((lengths > column).sum())  # the longest come first, so the others drop off the end
+        """Return the states after each prompt: its first symbol, then eight at once, then the rest one by one.
+
+        So what is computed for a row does not depend on the lengths of the others.
+        """
+        text = torch.from_numpy(batch.data.astype(np.int64))
+        many, rest = np.divmod(batch.lengths - 1, self._at_once)
+        states = self._call(text[:, :1], None)
+        states = self._read_on(
+            states, many, lambda rows, n: text[rows, 1 + n * self._at_once :][:, : self._at_once]
+        )
+        return self._read_on(
+            states, rest, lambda rows, n: text[rows, (batch.lengths - rest)[rows] + n][:, None]
+        )
+
+    def _read_on(self, states: States, times: IntArray, part: Callable[[IntArray, int], Tensor]) -> States:
+        """Read ``part`` of some rows, as often as ``times`` (B,) says."""
+        order = np.argsort(-times, kind="stable")
+        states, done = tuple(state[order] for state in states), list[States]()
+        for n in range(int(times.max())):
+            rows = int((times > n).sum())  # the others drop off the end
             if rows < len(states[0]):
                 done.append(tuple(state[rows:] for state in states))
-            states = self.step(text[:rows, column], tuple(state[:rows] for state in states))
+            states = self._go_on(part(order[:rows], n), tuple(state[:rows] for state in states))
         back = torch.from_numpy(np.argsort(order))
         return tuple(torch.cat(parts)[back] for parts in zip(states, *done[::-1], strict=True))
 
     def step(self, symbols: Tensor, states: States) -> States:
         """Return the states after ``symbols`` (B,), too."""
+        return self._go_on(symbols[:, None], states)
+
+    def _go_on(self, text: Tensor, states: States) -> States:
         leaves = [leaf.movedim(0, axis) for leaf, axis in zip(states[2:], self._axes, strict=True)]
-        return self._call(symbols[:, None], pytree.tree_unflatten([*leaves], self._form))
+        return self._call(text, pytree.tree_unflatten([*leaves], self._form))
 
     def carried(self, states: States) -> Tensor:
         """Return all numbers of the state, (B, N)."""
