@@ -65,7 +65,7 @@ class StateStepper(CallingStepper):
         self._form: Any = None
 
     def read(self, batch: Batch) -> States:
-        """Return the states after each prompt: its first symbol, then eight at once, then the rest one by one.
+        """Return the states after each prompt: its first symbol is read, then eight at once, then one by one.
 
         So what is computed for a row does not depend on the lengths of the others.
         """
