@@ -304,6 +304,23 @@ def test_a_module_and_its_twin_are_compared_step_by_step(kind: str) -> None:
     assert agree == (shown["parting"] < 0).tolist()
 
 
+class Cropped(Small):
+    """Reads the last 20 symbols only, which no short text shows."""
+
+    def forward(self, symbols: Tensor) -> Tensor:
+        before = symbols.shape[1] - 20
+        if before <= 0:
+            return super().forward(symbols)
+        return torch.cat([torch.zeros(len(symbols), before, V), super().forward(symbols[:, -20:])], dim=1)
+
+
+def test_what_only_long_texts_show_is_seen() -> None:
+    mine = target(Cropped())
+    batch = Batch.of([np.arange(n, dtype=np.int32) % V for n in (30, 4)])
+    tokens = mine.run(batch, frozenset({"tokens"}))["tokens"].tolist()
+    assert tokens == [written(mine, batch.row(i)) for i in range(2)]
+
+
 @pytest.mark.parametrize("kind", ["a causal transformer", "attention of its own"])
 def test_gaps_from_caches_are_those_from_whole_texts(kind: str) -> None:
     mine = target(KINDS[kind][0](), SAMPLED)

@@ -80,7 +80,7 @@ def _examine(caller: Caller, module: nn.Module, name: str, size: int, longest: i
             f"{name}: the module reads one symbol at a time, but gives no state that it can go on from"
         )
     _require_lengths(caller, name, size, longest)
-    if first.shape[1] == STEPS and _causal(caller, symbols, first, tight):
+    if first.shape[1] == STEPS and _causal(caller, symbols, first, longest, tight):
         return Conduct(caller, "causal", (), layer, tuple(notes))
     why = (
         "gives logits for the last place only"
@@ -167,12 +167,13 @@ def _output_layer(module: nn.Module, caller: Caller, symbols: Tensor, size: int)
     return ran[-1] if ran else ""
 
 
-def _causal(caller: Caller, symbols: Tensor, logits: Tensor, tight: float) -> bool:
+def _causal(caller: Caller, symbols: Tensor, logits: Tensor, longest: int, tight: float) -> bool:
     """Return whether the logits of a place depend on no later symbol, and not on how many there are."""
     half = STEPS // 2
-    other = torch.cat([symbols[:, :half], symbols[:, half:].flip(0)], dim=1)
-    before = logits[:, :half]
-    return max(distance(before, caller.whole(x)[:, :half]) for x in (other, symbols[:, :half])) <= tight
+    before, start = logits[:, :half], symbols[:, :half]
+    other = torch.cat([start, symbols[:, half:].flip(0)], dim=1)
+    much = torch.cat([start, symbols[:, half:].repeat(1, 1 + longest // (STEPS - half))], dim=1)[:, :longest]
+    return max(distance(before, caller.whole(x)[:, :half]) for x in (start, other, much)) <= tight
 
 
 def _require_lengths(caller: Caller, name: str, size: int, longest: int) -> None:

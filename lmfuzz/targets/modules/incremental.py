@@ -321,7 +321,7 @@ def cached(module: nn.Module, caller: Caller, size: int, longest: int) -> Cached
     rng = np.random.Generator(np.random.PCG64(0))
     try:
         stepper = CachedStepper(module, caller, longest)
-        for lengths in ((5, 1, 7), (4,)):
+        for lengths in ((5, 1, 7), (4,), (max(1, longest - 4), 2)):
             text = torch.from_numpy(rng.integers(size, size=(len(lengths), max(lengths) + 3)))
             own = [row[:n].numpy().astype(np.int32) for row, n in zip(text, lengths, strict=True)]
             states = stepper.read(Batch.of(own))

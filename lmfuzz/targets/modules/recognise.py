@@ -10,7 +10,7 @@ from lmfuzz.targets.rnn.step import RNNStepper
 from lmfuzz.types import Batch
 
 CLOSE = 1e-3  # standard deviations of the logits
-LENGTHS = (9, 1, 4, 9, 12)
+LENGTHS = (9, 1, 4, 9, 70)
 
 
 @torch.inference_mode()

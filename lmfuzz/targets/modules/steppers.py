@@ -159,9 +159,11 @@ class TextStepper(CallingStepper):
 
 
 def at_place(values: Tensor, shape: torch.Size, at: Tensor | int) -> Tensor:
-    """Return float32 values (B, D) at a place of each text, of values (B, T, D), (B x T, D) or (B, D)."""
-    rows, steps = shape
-    whole = values.reshape(rows, steps if values.numel() == rows * steps * values.shape[-1] else 1, -1)
-    if isinstance(at, int) or whole.shape[1] == 1:
-        return whole[:, -1].float()
-    return whole[torch.arange(rows), at].float()
+    """Return float32 values (B, D) at a place of each text, of values (B, T, D) or (B x T, D).
+
+    Of values for fewer places than T, such as (B, D), the last are returned.
+    """
+    whole = values.reshape(shape[0], -1, values.shape[-1]).float()
+    if isinstance(at, int) or whole.shape[1] != shape[1]:
+        return whole[:, -1]
+    return whole[torch.arange(shape[0]), at]
