@@ -66,7 +66,9 @@ class Recorded:
     def pack(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """Return the campaign, with a few of its seeds, and its findings, as plain JSON."""
         campaign = {
-            "spec": self.spec.model_dump(exclude_defaults=True), "identity": self.identity,
+            # without its states, a spec is one of before there were any
+            "spec": {**self.spec.model_dump(exclude_defaults=True), "states": self.spec.states},
+            "identity": self.identity,
             "spelling": self.spelling, "noise": dict(self.noise),
             "seeds": [[_numbers(row), text] for row, text in self.seeds[:FEW]],
         }  # fmt: skip

@@ -148,9 +148,7 @@ def test_the_model_writes_seeds_if_the_bundled_ones_surprise_it():
     target = RNNTarget(model)
     texts, notes = seeds(target)
     assert len(texts) == 64
-    assert notes[0].startswith(
-        "seeds: 64 written by the model, because it expects the bundled ones less than"
-    )
+    assert notes[0].startswith("seeds: 64 written by the model, because it expects the bundled ones less")
     loss = target.loss(Batch.of([target.space.encode(text) for text in ("To be", "T")]))
     symbols = torch.from_numpy(target.space.encode("To be")).long()
     logs = model(symbols[None, :-1])[0][0].log_softmax(dim=1)
