@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from helpers.plain import ALPHABET, char_rnn, rows
 from lmfuzz.errors import TargetError
+from lmfuzz.spec import Spec, stored
 from lmfuzz.targets.modules.characters import CharacterTarget
 from lmfuzz.targets.modules.examine import examine
 from lmfuzz.targets.modules.incremental import CachedStepper
@@ -457,3 +458,14 @@ def test_special_symbols_are_in_no_prompt_but_begin_and_end_texts() -> None:
         assert got["token_ends"][i, :stop].tolist() == sizes.tolist()
     assert got["ended"].any()
     assert take(got, [0])["text"][0] == got["text"][0]
+
+
+def test_campaigns_of_earlier_versions_see_logits() -> None:
+    assert stored({}, "a campaign").states == "logits"
+    assert stored(Spec().model_dump(), "a campaign").states == "hidden"
+    batch, wants = rows(LENGTHS), frozenset({"hidden_last"})
+    before = target(Stateful(), logits_only=True)
+    with torch.inference_mode():
+        wanted = before.module(torch.from_numpy(batch.row(2)).long()[None])[0][0, -1]
+    np.testing.assert_allclose(before.run(batch, wants)["hidden_last"][2], wanted, atol=1e-5)
+    assert before.identity == target(Stateful()).identity
