@@ -22,6 +22,10 @@ class DiskError(Exception):
         self.findings = findings
 
 
+class GoneError(DiskError):
+    """The campaign's directory was removed or replaced (exit code 4); ``findings`` are all of them."""
+
+
 class Unfit(Exception):  # noqa: N818  # the row is unfit; nothing went wrong
     """Report a row that the target cannot take, such as one longer than its window: unscored, not a crash."""
 

@@ -17,7 +17,7 @@ from lmfuzz.campaign.checks import check_same
 from lmfuzz.coverage.archive import Archive
 from lmfuzz.coverage.calibrate import Calibration, Progress, measure
 from lmfuzz.coverage.per_seed import Apart, Archives
-from lmfuzz.errors import DiskError, UsageError, forbidding_writes
+from lmfuzz.errors import DiskError, GoneError, UsageError, forbidding_writes
 from lmfuzz.files import CAMPAIGN, PICTURES
 from lmfuzz.inputs.corpus import Corpus
 from lmfuzz.inputs.spaces import BoxSpace, describe
@@ -154,6 +154,7 @@ class Campaign:
 
         Raises:
             DiskError: the disk is full; the store holds the last commit.
+            GoneError: the directory was removed or replaced; the error holds all findings.
         """
         self.reason = ""
         with closing(self.steps()) as steps:
@@ -184,7 +185,12 @@ class Campaign:
         self._interrupted = True
 
     def _commit(self, store: Store, observer: Observer) -> None:
-        for number, finding in store.commit(self.state(), self.corpus, self.operators):
+        try:
+            numbered = store.commit(self.state(), self.corpus, self.operators)
+        except GoneError as error:  # those of earlier commits went with the directory
+            error.findings = self.kept
+            raise
+        for number, finding in numbered:
             self._picture(store.directory, number, finding)
             observer.found(number, finding)
 

@@ -19,7 +19,7 @@ Exit codes:
   1    findings (replay: something still fails or could not be judged; tokens: some are under-trained)
   2    wrong usage, or nothing was found and an objective never scored a row
   3    the model could not be loaded
-  4    the disk is full; findings that could not be written are on stderr
+  4    the disk is full, or the directory is gone; findings that could not be written are on stderr
   70   a bug in lmfuzz; its traceback is on stderr
   130  interrupted
 """
