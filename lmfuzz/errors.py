@@ -39,7 +39,7 @@ EXTRAS = {
     "peft": "the model has an adapter (adapter_config.json), which needs peft",
     "torchao": "the recipe torchao needs the package torchao",
 }
-INTERRUPTS = (KeyboardInterrupt, GeneratorExit)  # these end a campaign; what else a plug-in raises does not
+INTERRUPTS = (KeyboardInterrupt,)  # ends a campaign; what else a target or detector raises does not
 
 
 @contextmanager
@@ -61,9 +61,9 @@ def explaining(start: str, kind: type[Exception] = TargetError) -> Iterator[None
     """Turn what a model or library raises within the block into one line that begins with ``start``."""
     try:
         yield
-    except (TargetError, UsageError):
+    except (TargetError, UsageError, *INTERRUPTS):
         raise
-    except Exception as error:
+    except BaseException as error:
         raise kind(f"{start}: {one_line(error)}") from error
 
 

@@ -21,6 +21,7 @@ SEED = -1  # parent and operator of a row that no operator made
 PAD = -1  # fills the channel `tokens` after the end of an output
 
 CRASH = "crash"  # channel (B,) of str: what the target raised on this row, '' if it raised nothing
+STEPS = frozenset({"tokens", "entropy", "logprob", "hidden_steps"})  # channels (B, T, ...) of T steps
 OWN = frozenset({"prompt", "lead", "origin"})  # channels that lmfuzz itself provides
 
 
@@ -105,6 +106,21 @@ def join(batches: Sequence[Batch]) -> Batch:
 def take(trace: Trace, rows: IntArray | BoolArray | slice | list[int]) -> Trace:
     """Return the same channels for some of the rows."""
     return {name: array[rows] for name, array in trace.items()}
+
+
+def blank(array: Array, *shape: int) -> Array:
+    """Return an array of this shape, and of the dtype of ``array``, that holds nothing: NaN, PAD or ''."""
+    fill = {"f": np.nan, "i": PAD, "O": "", "U": "", "b": False}[array.dtype.kind]
+    return np.full(shape, fill, dtype=array.dtype)
+
+
+def stack(arrays: Sequence[Array]) -> Array:
+    """Return the rows of all arrays of one channel; outputs of fewer steps (axis 1) are padded."""
+    if arrays[0].ndim > 1:
+        steps = max(a.shape[1] for a in arrays)
+        short = [(a, (len(a), steps - a.shape[1], *a.shape[2:])) for a in arrays]
+        arrays = [np.concatenate([a, blank(a, *rest)], axis=1) if rest[1] else a for a, rest in short]
+    return np.concatenate(arrays)
 
 
 def per_row(values: Array, dimensions: int) -> Array:

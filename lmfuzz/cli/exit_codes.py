@@ -27,7 +27,7 @@ Exit codes:
 _FULL = {"SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE", "SQLITE_IOERR_TRUNCATE"}
 
 
-def sentence(error: Exception) -> tuple[str, int]:
+def sentence(error: BaseException) -> tuple[str, int]:
     """Return what to print about an error, and the exit code."""
     match error:
         case click.ClickException():

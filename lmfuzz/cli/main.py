@@ -12,6 +12,7 @@ import lmfuzz
 from lmfuzz.cli.console import add_verbosity, verbosity
 from lmfuzz.cli.exit_codes import BUG, EXITS, INTERRUPTED, NOTHING, discard, fail, sentence
 from lmfuzz.errors import UsageError, nearest
+from lmfuzz.plugins.modules import raised_by_user
 
 COMMANDS = {  # name -> the module that has it, which is loaded when the command runs, and its help
     "diff": ("searching", "Search for prompts that MODEL and its TWIN answer differently."),
@@ -63,9 +64,13 @@ class _Commands(click.Group):
         except BrokenPipeError:  # click would exit with 1, which says that something was found
             discard()
             sys.exit(NOTHING if ctx.invoked_subcommand in ("list", "show") else INTERRUPTED)
-        except Exception as error:
-            if verbosity() > 0 and sentence(error)[1] != BUG:  # of a bug, the traceback is printed anyway
+        except BaseException as error:  # a file of a user may call sys.exit()
+            code = sentence(error)[1]
+            why = raised_by_user(error) if code == BUG else ""
+            if verbosity() > 0 and (why or code != BUG):  # of a bug, the traceback is printed anyway
                 traceback.print_exc()
+            if why:
+                raise UsageError(f"{why}; what is on disk is kept") from error
             raise
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from helpers.shell import Shell
+from helpers.shell import Shell, forget_files
 from lmfuzz.text import plural
 
-MODELS = '''
+MODELS = """
 import shutil
 from pathlib import Path
 import numpy as np
@@ -43,7 +43,44 @@ def replaces():
             shutil.copytree("old", "c")
         return shown
     return model(odd)
-'''
+
+
+def narrow():
+    return model(lambda shown: {**shown, "hidden_last": shown["hidden_last"][:, :5]})
+
+
+def stops():
+    def odd(shown):
+        raise GeneratorExit
+    return model(odd)
+
+
+def quits():
+    raise GeneratorExit("no model")
+"""
+OWN = """
+class Made:
+    def __init__(self):
+        raise EOFError("nothing to read")
+
+
+def judge(batch, trace):
+    raise GeneratorExit("enough")
+
+
+def change(rows, near):
+    raise ERROR
+
+
+class Feature:
+    needs = frozenset({"text"})
+
+    def fit(self, trace):
+        pass
+
+    def __call__(self, trace):
+        raise ERROR
+"""
 
 
 @pytest.fixture
@@ -64,3 +101,43 @@ def test_a_directory_that_goes_away_is_4_and_all_findings_are_on_stderr(odd: She
     buckets = {json.loads(row)["bucket"] for row in rows}
     assert buckets and all(bucket.startswith("repetition") for bucket in buckets)
     assert "the campaign is in" not in result.out
+
+
+@pytest.mark.parametrize(
+    ("model", "raised"),
+    [
+        ("narrow", "ValueError: the channel hidden_last holds numbers of shape (B, 5)"),
+        ("stops", "GeneratorExit"),
+    ],
+)
+def test_what_a_target_does_wrong_later_is_a_crash_finding(odd: Shell, model: str, raised: str) -> None:
+    result = odd.fuzz("-o", "c", model=f"odd.py:{model}", budget="4000x")
+    assert (result.code, result.err) == (1, "")
+    shown = odd("show", "c", "--json").out
+    assert any(bucket.startswith(f"crash: {raised.replace('5', 'N')}") for bucket in _buckets(shown))
+
+
+def _buckets(shown: str) -> list[str]:
+    return [bucket for of in json.loads(shown)["findings"].values() for bucket in of]
+
+
+def test_a_factory_that_stops_is_3_and_a_detector_that_stops_is_2(odd: Shell) -> None:
+    Path("mine.py").write_text(OWN)
+    said = odd.refused("fuzz", "odd.py:quits", "--seeds", "seeds.txt", code=3)
+    assert "odd.py:quits raised GeneratorExit: no model (" in said
+    base = "fuzz", "odd.py:removes", "--seeds", "seeds.txt", "--budget", "2000x"
+    said = odd.refused(*base, "--objective", "mine.py:Made")
+    assert "mine.py:Made cannot be made: EOFError: nothing to read (" in said
+
+
+@pytest.mark.parametrize("error", ["SystemExit(0)", "EOFError()", "GeneratorExit()", "ValueError('odd')"])
+@pytest.mark.parametrize("option", ["--operator mine.py:change", "--feature mine.py:Feature"])
+def test_an_operator_or_feature_that_raises_is_2_with_its_file(odd: Shell, error: str, option: str) -> None:
+    Path("mine.py").write_text(OWN.replace("ERROR", error))
+    forget_files()
+    result = odd.fuzz(*option.split(), "-o", "c")
+    kind = error.partition("(")[0]
+    assert result.code == 2
+    assert result.err.startswith(f"lmfuzz: mine.py raised {kind}")
+    assert "mine.py, line" in result.err
+    assert result.err.count("\n") == 1
