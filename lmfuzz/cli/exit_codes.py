@@ -65,3 +65,16 @@ def fail(words: str, code: int, *more: str) -> NoReturn:
 def discard() -> None:
     """Discard what is left for stdout: flushing it at exit would fail again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def replace_closed_streams() -> None:
+    """Read nothing from, and discard what is written to, a standard stream that the caller closed.
+
+    A file that is opened later would get its number, and what is printed would be written into that file.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r+", encoding="utf-8"))  # noqa: SIM115  # until the end

@@ -10,7 +10,16 @@ import click
 
 import lmfuzz
 from lmfuzz.cli.console import add_verbosity, verbosity
-from lmfuzz.cli.exit_codes import BUG, EXITS, INTERRUPTED, NOTHING, discard, fail, sentence
+from lmfuzz.cli.exit_codes import (
+    BUG,
+    EXITS,
+    INTERRUPTED,
+    NOTHING,
+    discard,
+    fail,
+    replace_closed_streams,
+    sentence,
+)
 from lmfuzz.errors import UsageError, nearest
 from lmfuzz.plugins.modules import raised_by_user
 
@@ -85,6 +94,7 @@ add_verbosity(cli)
 
 def main() -> NoReturn:
     """Run the command line; an error that a user can cause becomes one sentence and an exit code."""
+    replace_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # the terminal's encoding may lack a character

@@ -99,7 +99,8 @@ def test_a_directory_that_goes_away_is_4_and_all_findings_are_on_stderr(odd: She
         f"{plural(len(rows), 'finding')} could not be written, see above"
     )
     buckets = {json.loads(row)["bucket"] for row in rows}
-    assert buckets and all(bucket.startswith("repetition") for bucket in buckets)
+    assert buckets
+    assert all(bucket.startswith("repetition") for bucket in buckets)
     assert "the campaign is in" not in result.out
 
 
