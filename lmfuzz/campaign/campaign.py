@@ -221,16 +221,25 @@ class Campaign:
 
     @property
     def unjudged(self) -> str:
-        """Why it means nothing that nothing was found: no row was searched, or none was scored; else ''."""
+        """Why it means nothing that nothing was found: too few rows were searched or scored; else ''."""
         if not self.tally.rows and self.reason == "seconds":
             return (
                 f"nothing was searched: calibration took {plural(self.budget.calibration, 'execution')} and "
                 "the whole budget; resume with a larger budget, or begin with fewer seeds (count)"
             )
-        if self.kept or not (blind := self.objectives.blind):
+        if self.kept:
             return ""
+        if not (blind := self.objectives.blind):
+            accept = "fix it and run again, or accept it with --allow-unscored"
+            return f"nothing was found, but {self.unscored}: {accept}" if self.unscored else ""
         never = " and ".join(f"{name} never scored a row ({why})" for name, why in blind.items())
         return f"nothing was found, but {never}: fix it and run again"
+
+    @property
+    def unscored(self) -> str:
+        """Which objectives left too many inputs unscored, and why; '' if none did, or if that is allowed."""
+        failing = {} if self.spec.allow_unscored else self.objectives.failing
+        return " and ".join(f"{name} left {how}" for name, how in failing.items())
 
 
 def _mutants(parts: Parts) -> Batch:

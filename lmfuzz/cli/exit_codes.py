@@ -3,6 +3,7 @@
 import errno
 import os
 import sys
+from pathlib import Path
 from sqlite3 import DatabaseError
 from typing import NoReturn
 
@@ -17,7 +18,7 @@ EXITS = """
 Exit codes:
   0    nothing was found (replay: everything is fixed; tokens: none is under-trained; sweep: all ran)
   1    findings (replay: something still fails or could not be judged; tokens: some are under-trained)
-  2    wrong usage, or nothing was found and an objective never scored a row
+  2    wrong usage, or nothing was found and an objective could not score enough inputs
   3    the model could not be loaded
   4    the disk is full, or the directory is gone; findings that could not be written are on stderr
   70   a bug in lmfuzz; its traceback is on stderr
@@ -77,4 +78,4 @@ def replace_closed_streams() -> None:
     os.close(number)
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "r+", encoding="utf-8"))  # noqa: SIM115  # until the end
+            setattr(sys, name, Path(os.devnull).open("r+", encoding="utf-8"))  # noqa: SIM115  # until the end

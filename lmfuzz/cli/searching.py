@@ -193,6 +193,8 @@ def _finish(directory: Path, run: "Callable[[Note, View], Campaign]", as_json: b
         sys.exit(INTERRUPTED)
     if campaign and campaign.unjudged:
         fail(campaign.unjudged, USAGE)
+    if campaign and campaign.unscored:
+        fail(campaign.unscored, FOUND)
     sys.exit(FOUND if campaign and campaign.kept else NOTHING)
 
 

@@ -13,6 +13,7 @@ from lmfuzz.objectives.detectors import Detector, as_detector, distinct
 from lmfuzz.protocols import ForTexts, LooksForSecret, LooksForTokens
 from lmfuzz.types import CRASH, Array, Batch, Evidence, FloatArray, State, Trace, take, unknown
 
+TOLERATED = 0.1  # the share of the rows that an objective may leave unscored
 DISTINCT = 3  # tracebacks kept per objective
 OTHERS = "(other errors)"
 _UNFIT = f"{Unfit.__name__}: "  # the executor's error for a row that the target cannot take begins with it
@@ -149,6 +150,8 @@ class ObjectiveSet:
         self.errors: dict[str, dict[str, int]] = {}
         self.unscored: dict[str, int] = {part.name: 0 for part, _ in self._parts}
         self._scored = np.zeros(len(self.targets), np.int64)
+        self._judged = 0  # rows that ran, which objectives have seen
+        self._lost = dict(self.unscored)  # objective's name -> those that it did not score
         self._raised: dict[str, str] = {}  # objective's name -> what its last call raised
 
     def __call__(self, batch: Batch, trace: Trace) -> FloatArray:
@@ -164,6 +167,8 @@ class ObjectiveSet:
         self._scored += scored.sum(axis=0)
         for part, columns in self._parts:
             self.unscored[part.name] += len(scored) - int(scored[:, columns].all(axis=1).sum())
+            self._lost[part.name] += len(batch) - int(scored[rows, columns].all(axis=1).sum())
+        self._judged += len(batch)
         return margins
 
     def why(self, column: int) -> str:
@@ -177,6 +182,20 @@ class ObjectiveSet:
             part.name: self.why(columns.start)
             for part, columns in self._parts
             if self.unscored[part.name] and not self._scored[columns].all()
+        }
+
+    @property
+    def failing(self) -> dict[str, str]:
+        """The objectives that left more than TOLERATED of the rows that ran unscored: how many, and why.
+
+        Rows that crashed, or that the target cannot take, are not theirs to score.
+        """
+        shares = {name: lost / max(1, self._judged) for name, lost in self._lost.items()}
+        raised = {name: next(iter(kept)).rstrip().rpartition("\n")[2] for name, kept in self.errors.items()}
+        return {
+            name: f"{share:.0%} of the inputs unscored ({raised.get(name, 'NaN')[:200]})"
+            for name, share in shares.items()
+            if share > TOLERATED
         }
 
     def evidence(self, batch: Batch, trace: Trace, row: int, column: int) -> Evidence:
@@ -264,7 +283,8 @@ class ObjectiveSet:
         """Return counts, noise floors and errors, for ``restore``."""
         return {
             "noise": self.noise,
-            "unscored": dict(self.unscored), "scored": self._scored.tolist(), "raised": dict(self._raised),
+            "unscored": dict(self.unscored), "judged": self._judged, "lost": dict(self._lost),
+            "scored": self._scored.tolist(), "raised": dict(self._raised),
             "errors": {name: dict(e) for name, e in self.errors.items()},
         }  # fmt: skip
 
@@ -273,6 +293,7 @@ class ObjectiveSet:
         self.noise = state["noise"]
         self.unscored, self._raised = dict(state["unscored"]), dict(state["raised"])
         self._scored = np.array(state["scored"], np.int64)
+        self._judged, self._lost = state.get("judged", 0), {**self._lost, **state.get("lost", {})}
         self.errors = {name: dict(e) for name, e in state["errors"].items()}
 
     def _part(self, column: int) -> tuple[Detector, slice]:

@@ -1,6 +1,7 @@
 """A run that cannot go on says so in a sentence, with the exit code that is meant for it."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ MODELS = """
 import shutil
 from pathlib import Path
 import numpy as np
+from lmfuzz.errors import Unfit
 from lmfuzz.targets.toy import Toy
 
 ROWS = 1000  # that run as they should
@@ -47,6 +49,12 @@ def replaces():
 
 def narrow():
     return model(lambda shown: {**shown, "hidden_last": shown["hidden_last"][:, :5]})
+
+
+def picky():
+    def odd(shown):
+        raise Unfit("too long")
+    return model(odd)
 
 
 def stops():
@@ -142,3 +150,59 @@ def test_an_operator_or_feature_that_raises_is_2_with_its_file(odd: Shell, error
     assert result.err.startswith(f"lmfuzz: mine.py raised {kind}")
     assert "mine.py, line" in result.err
     assert result.err.count("\n") == 1
+
+
+RATHER = """
+class Rather:
+    'Scores only some batches.'
+    calls = 0
+
+    def __call__(self, batch, trace):
+        self.calls += 1
+        if self.calls % 20 > LAST:
+            raise ValueError("not today")
+        return [FOUND] * len(batch)
+"""
+
+
+def _rather(sh: Shell, last: int, found: float, *more: str, model: str = "model.py:easy") -> tuple[int, str]:
+    Path("rather.py").write_text(RATHER.replace("LAST", str(last)).replace("FOUND", str(found)))
+    forget_files()
+    result = sh.fuzz(
+        "--objective", "rather.py:Rather", "-o", f"c{last}{found}{len(more)}", *more, model=model
+    )
+    return result.code, result.err
+
+
+def test_many_unscored_inputs_are_2_unless_that_is_allowed(sh: Shell) -> None:
+    code, err = _rather(sh, 1, -1.0)
+    assert code == 2
+    assert re.fullmatch(
+        r"lmfuzz: nothing was found, but Rather left \d\d% of the inputs unscored \(ValueError: not today\):"
+        r" fix it and run again, or accept it with --allow-unscored\n",
+        err,
+    )
+    assert _rather(sh, 1, -1.0, "--allow-unscored") == (0, "")
+    assert _rather(sh, 18, -1.0) == (0, ""), "a twentieth is tolerated"
+
+
+def test_many_unscored_inputs_are_said_beside_findings(sh: Shell) -> None:
+    code, err = _rather(sh, 1, 1.0)
+    assert code == 1
+    assert re.fullmatch(r"lmfuzz: Rather left \d\d% of the inputs unscored \(ValueError: not today\)\n", err)
+    assert _rather(sh, 1, 1.0, "--allow-unscored") == (1, "")
+
+
+def test_inputs_that_the_target_cannot_take_are_not_the_objectives(odd: Shell) -> None:
+    code, err = _rather(odd, 20, -1.0, model="odd.py:picky")
+    assert (code, err) == (0, "")
+    assert "not scored by Rather: " in odd("show", "c20-1.00").out
+
+
+def test_a_resumed_campaign_still_knows_what_was_not_scored(sh: Shell) -> None:
+    _rather(sh, 1, -1.0)
+    forget_files()
+    Path("rather.py").write_text(RATHER.replace("LAST", "20").replace("FOUND", "-1.0"))
+    result = sh("resume", "c1-1.00", "--budget", "3500x")
+    assert result.code == 2
+    assert "of the inputs unscored" in result.err
