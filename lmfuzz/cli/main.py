@@ -73,6 +73,8 @@ class _Commands(click.Group):
         except BrokenPipeError:  # click would exit with 1, which says that something was found
             discard()
             sys.exit(NOTHING if ctx.invoked_subcommand in ("list", "show") else INTERRUPTED)
+        except click.exceptions.NoArgsIsHelpError:
+            raise
         except BaseException as error:  # a file of a user may call sys.exit()
             code = sentence(error)[1]
             why = raised_by_user(error) if code == BUG else ""
@@ -98,12 +100,13 @@ def main() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # the terminal's encoding may lack a character
-    if sys.argv[1:] in ([], ["image"]):
-        sys.argv.append("--help")
     try:
         sys.exit(cli.main(standalone_mode=False) or 0)
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
+    except click.exceptions.NoArgsIsHelpError as bare:
+        click.echo(bare.format_message())
+        sys.exit(NOTHING)
     except (click.Abort, KeyboardInterrupt):
         fail("interrupted", INTERRUPTED)
     except Exception as error:

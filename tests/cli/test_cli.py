@@ -415,4 +415,7 @@ def test_version_and_help(sh: Shell) -> None:
         "repetition", "corpora:words/blacklist.txt", "default: directed", "including re-runs",
     ):  # fmt: skip
         assert name in " ".join(text.split())
-    assert sh().code in (0, 2)
+    for words in ([], ["image"], ["-v", "image"]):
+        bare = sh(*words)
+        assert (bare.code, bare.err) == (0, "")
+        assert "Commands:\n" in bare.out
