@@ -10,6 +10,7 @@ import numpy as np
 from lmfuzz.errors import INTERRUPTS, Unfit, UsageError, one_line
 from lmfuzz.inputs.spaces import BoxSpace, Space
 from lmfuzz.objectives.detectors import Detector, as_detector, distinct
+from lmfuzz.plugins.modules import blame
 from lmfuzz.protocols import ForTexts, LooksForSecret, LooksForTokens
 from lmfuzz.types import CRASH, Array, Batch, Evidence, FloatArray, State, Trace, take, unknown
 
@@ -212,16 +213,23 @@ class ObjectiveSet:
     def check(self, batch: Batch, trace: Trace) -> None:
         """Try every objective on a few rows, and on the first of them alone, before a campaign.
 
-        Anything else that an objective raises is noted in ``errors``: it may still score other rows.
+        What it raises on some of them is noted in ``errors``: it may still score other rows.
 
         Raises:
-            UsageError: an objective returns a wrong shape, or no numbers.
+            UsageError: an objective returns a wrong shape, or no numbers, or raises on each of the rows.
         """
         _, batch, trace = _ran(batch, trace)
-        for rows in (slice(None), slice(0, 1)):
-            for part, _ in self._parts if len(batch) else ():
-                with self._noting(part, (UsageError, *INTERRUPTS)):
-                    part(batch[rows], take(trace, rows))
+        alone = [slice(row, row + 1) for row in range(len(batch))]
+        for part, _ in self._parts if len(batch) else ():
+            raised: list[BaseException] = []
+            for tried, rows in enumerate([slice(None), *alone]):
+                if tried < 2 or len(raised) == tried:  # the other rows only if it has scored none
+                    with self._noting(part, (UsageError, *INTERRUPTS)) as errors:
+                        part(batch[rows], take(trace, rows))
+                    raised += errors
+            if len(raised) > len(batch):
+                why = f"the objective {part.name} raises on every input: {blame(raised[-1])}"
+                raise UsageError(why) from raised[-1]
 
     def must_fit(self, space: Space, told: str | None, steps: int) -> None:
         """Check that every objective can hit.
@@ -300,13 +308,20 @@ class ObjectiveSet:
         return next(found for found in self._parts if found[1].start <= column < found[1].stop)
 
     @contextmanager
-    def _noting(self, part: Detector, passed: tuple[type[BaseException], ...] = INTERRUPTS) -> Iterator[None]:
-        """Note what a part raises and go on, but let errors of the types ``passed`` through."""
+    def _noting(
+        self, part: Detector, passed: tuple[type[BaseException], ...] = INTERRUPTS
+    ) -> Iterator[list[BaseException]]:
+        """Note what a part raises and go on, but let errors of the types ``passed`` through.
+
+        Yields a list that holds the error afterwards.
+        """
+        raised: list[BaseException] = []
         try:
-            yield
+            yield raised
         except passed:
             raise
         except BaseException as error:  # SystemExit, too, is the detector's own affair
+            raised.append(error)
             self._raised[part.name] = one_line(error)
             kept = self.errors.setdefault(part.name, {})
             inside = error.__traceback__

@@ -67,20 +67,23 @@ def _module_from(path: Path) -> ModuleType:
 
 def raised_by_user(error: BaseException) -> str:
     """Return what a file that a user named raised, and where; '' if no such file took part in it."""
-    modules = [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)]
+    file = "" if isinstance(error, INTERRUPTS) else _users_file(error)
+    return file and f"{Path(file).name} raised {blame(error)}"
+
+
+def _users_file(error: BaseException) -> str:
+    """Return the last file of a user that an error came through; '' if there is none."""
+    modules = (str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__))
     named = [name for name in modules if name.startswith(_FILE)]
-    if not named or isinstance(error, INTERRUPTS):
-        return ""
-    file = str(sys.modules[named[-1]].__file__)
-    return f"{Path(file).name} raised {blame(error, file)}"
+    return str(sys.modules[named[-1]].__file__) if named else ""
 
 
 def blame(error: BaseException, file: str = "") -> str:
-    """Return what was raised and where: the last line in ``file`` if there is one, or else the last line."""
+    """Return what was raised and where: the last line in ``file``, or in a user's file, or of all."""
     said = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
     if isinstance(error, SyntaxError) and error.filename:
         return f"{type(error).__name__}: {error.msg} ({error.filename}, line {error.lineno})"
     frames = traceback.extract_tb(error.__traceback__)
     outer = [frame for frame in frames if not frame.filename.startswith("<frozen")] or frames
-    own = [frame for frame in outer if frame.filename == file] or outer
+    own = [frame for frame in outer if frame.filename == (file or _users_file(error))] or outer
     return f"{said} ({own[-1].filename}, line {own[-1].lineno})"

@@ -206,3 +206,26 @@ def test_a_resumed_campaign_still_knows_what_was_not_scored(sh: Shell) -> None:
     result = sh("resume", "c1-1.00", "--budget", "3500x")
     assert result.code == 2
     assert "of the inputs unscored" in result.err
+
+
+def test_a_detector_that_raises_on_every_input_is_refused_at_once(sh: Shell) -> None:
+    Path("raises.py").write_text("import numpy as np\ndef raises(text):\n    return np.reshape(0, (7, 7))\n")
+    forget_files()
+    said = sh.refused("fuzz", "model.py:easy", "--seeds", "seeds.txt", "--objective", "raises.py:raises")
+    assert said.startswith("the objective raises raises on every input: ValueError: cannot reshape")
+    assert said.endswith("raises.py, line 3)")
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_a_model_is_loaded(
+    sh: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fails = "fuzz", "model.py:fails", "-o"
+    said = sh.refused(*fails, "seeds.txt/a/c")
+    assert said.endswith("seeds.txt is a file; choose another with --output")
+    monkeypatch.setattr("os.access", lambda *_: False)
+    assert "cannot create a/c: " in (said := sh.refused(*fails, "a/c"))
+    assert said.endswith(" cannot be written to; choose another with --output")
+
+
+def test_crash_need_not_be_named(sh: Shell) -> None:
+    assert "always looked for" in sh.refused("fuzz", "model.py:fails", "--objective", "crash")

@@ -94,8 +94,19 @@ def test_nothing_found_is_0_and_enough_found_ends_it(sh: Shell) -> None:
     assert "has reached 1 finding; resume it with a larger stop_after" in sh("resume", "one").err
 
 
+RAISES = """
+calls = []
+
+def raises(batch, trace):
+    calls.append(len(batch))
+    if len(calls) > 2:  # the campaign tries it twice before it begins
+        raise ValueError('no luck')
+    return [float("nan")] * len(batch)
+"""
+
+
 def test_a_detector_that_never_scored_a_row_is_2(sh: Shell) -> None:
-    Path("raises.py").write_text("def raises(batch, trace):\n    raise ValueError('no luck')\n")
+    Path("raises.py").write_text(RAISES)
     result = sh.fuzz("--objective", "raises.py:raises", "-o", "c", budget="100x")
     assert result.code == 2
     assert result.err == (
