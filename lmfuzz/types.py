@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from lmfuzz.errors import NAME
+
 Array = npt.NDArray[Any]
 IntArray = npt.NDArray[np.integer[Any]]
 FloatArray = npt.NDArray[np.floating[Any]]
@@ -178,7 +180,7 @@ class Evidence:
     """Say why a row is a finding.
 
     Attributes:
-        signature: names the behaviour, the same for all findings that show it.
+        signature: names the behaviour, the same for all findings that show it; cut at NAME characters.
         words: the sentence that a person reads.
         span: start and end of the bad part in the output text, if it is there.
     """
@@ -186,6 +188,10 @@ class Evidence:
     signature: str
     words: str
     span: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.signature, str):  # whoever asks for the evidence of a detector checks that
+            object.__setattr__(self, "signature", self.signature[:NAME])
 
 
 @dataclass(frozen=True, slots=True)

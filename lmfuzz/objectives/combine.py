@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from lmfuzz.errors import INTERRUPTS, Unfit, UsageError, one_line
+from lmfuzz.errors import INTERRUPTS, NAME, Unfit, UsageError, one_line
 from lmfuzz.inputs.spaces import BoxSpace, Space
 from lmfuzz.objectives.detectors import Detector, as_detector, distinct
 from lmfuzz.plugins.modules import blame
@@ -194,7 +194,7 @@ class ObjectiveSet:
         shares = {name: lost / max(1, self._judged) for name, lost in self._lost.items()}
         raised = {name: next(iter(kept)).rstrip().rpartition("\n")[2] for name, kept in self.errors.items()}
         return {
-            name: f"{share:.0%} of the inputs unscored ({raised.get(name, 'NaN')[:200]})"
+            name: f"{share:.0%} of the inputs unscored ({raised.get(name, 'NaN')[:NAME]})"
             for name, share in shares.items()
             if share > TOLERATED
         }

@@ -191,7 +191,8 @@ def test_an_objective_of_a_wrong_shape_is_refused_and_one_that_raises_is_not(
     spec: Spec, tmp_path: Path
 ) -> None:
     (tmp_path / "odd.py").write_text(
-        "def flat(batch, trace):\n    return [1.0, 2.0, 3.0]\ndef raises(batch, trace):\n    return [1 / (len(batch) == 1) - 2] * len(batch)\n"
+        "def flat(batch, trace):\n    return [1.0, 2.0, 3.0]\n"
+        "def raises(batch, trace):\n    return [1 / (len(batch) == 1) - 2] * len(batch)\n"
     )
     assert "returned shape (3,)" in said(spec.model_copy(update={"objectives": [f"{tmp_path}/odd.py:flat"]}))
     frail = spec.model_copy(update={"objectives": [f"{tmp_path}/odd.py:raises", *OBJECTIVES]})

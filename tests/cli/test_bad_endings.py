@@ -229,3 +229,26 @@ def test_an_output_that_cannot_be_written_is_refused_before_a_model_is_loaded(
 
 def test_crash_need_not_be_named(sh: Shell) -> None:
     assert "always looked for" in sh.refused("fuzz", "model.py:fails", "--objective", "crash")
+
+
+LONG = """
+from lmfuzz.types import Evidence
+
+class Long:
+    'A long name.'
+    def __call__(self, batch, trace):
+        return [1.0] * len(batch)
+
+    def evidence(self, batch, trace, row, column):
+        return Evidence("\\n" * 150 + trace["text"][row] * 100, "words")
+"""
+
+
+def test_the_name_of_a_behaviour_is_cut(sh: Shell) -> None:
+    Path("long.py").write_text(LONG)
+    result = sh.fuzz("--objective", "long.py:Long", "-o", "c", "--keep", "1", budget="200x")
+    assert max(map(len, result.out.splitlines())) < 500
+    shown = sh("show", "c", "--json").out
+    assert {len(bucket) for bucket in _buckets(shown)} == {len("Long: ") + 200}
+    assert sh("replay", "c").code == 1
+    assert sh("shrink", "c", "1").code == 0
