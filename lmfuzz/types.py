@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
+from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
@@ -190,8 +191,12 @@ class Evidence:
     span: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.signature, str):  # whoever asks for the evidence of a detector checks that
-            object.__setattr__(self, "signature", self.signature[:NAME])
+        name = self.signature
+        if isinstance(name, str) and len(name) > NAME:  # who asks a detector for its evidence checks the type
+            digest = (
+                f"...#{crc32(name.encode('utf-8', 'surrogatepass')):08x}"  # tells apart what begins alike
+            )
+            object.__setattr__(self, "signature", name[: NAME - len(digest)] + digest)
 
 
 @dataclass(frozen=True, slots=True)

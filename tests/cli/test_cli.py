@@ -38,7 +38,8 @@ def test_findings_are_shown_and_summed_up(sh: Shell) -> None:
     assert "look at one with: lmfuzz show c 1" in lines
     summary = json.loads(lines[-1])
     assert list(summary) == [
-        "executions", "seconds", "executions_per_second", "time_in_target", "corpus_size", "archive_size",
+        "executions", "calibration_executions", "seconds", "executions_per_second",
+        "time_in_target", "corpus_size", "archive_size",
         "novelty_rate", "stability", "findings", "trials", "unwritten", "unscored", "errors", "exit_reason",
         "directory",
     ]  # fmt: skip
