@@ -144,6 +144,8 @@ class Campaign:
         made_with = {"lmfuzz": lmfuzz.__version__, "numpy": np.__version__}
         try:
             specs.write(self.spec, directory / CAMPAIGN, made_with, {"identity": self.target.identity})
+            if self.spec.system:
+                (directory / CAMPAIGN).chmod(0o600)
         except OSError as error:
             raise DiskError(directory / CAMPAIGN, str(error)) from error
 

@@ -66,6 +66,9 @@ class Store:
             directory.mkdir(parents=True, exist_ok=True)
             held = lock(directory)
             db = connect(directory / DATABASE, "rwc")
+            if meta["spec"]["system"]:  # what the model is told may be a secret
+                directory.chmod(0o700)
+                (directory / DATABASE).chmod(0o600)
         except (OSError, sqlite3.Error) as error:
             if isinstance(error, OSError) and error.errno != errno.ENOSPC:
                 raise UsageError(f"cannot create {directory}: {error.strerror}") from None
