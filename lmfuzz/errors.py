@@ -22,6 +22,10 @@ class DiskError(Exception):
         self.findings = findings
 
 
+class GoneError(DiskError):
+    """The campaign's directory was removed or replaced (exit code 4); ``findings`` are all of them."""
+
+
 class Unfit(Exception):  # noqa: N818  # the row is unfit; nothing went wrong
     """Report a row that the target cannot take, such as one longer than its window: unscored, not a crash."""
 
@@ -35,7 +39,8 @@ EXTRAS = {
     "peft": "the model has an adapter (adapter_config.json), which needs peft",
     "torchao": "the recipe torchao needs the package torchao",
 }
-INTERRUPTS = (KeyboardInterrupt, GeneratorExit)  # these end a campaign; what else a plug-in raises does not
+NAME = 200  # characters at most of an error on one line, and of the name of a behaviour
+INTERRUPTS = (KeyboardInterrupt,)  # ends a campaign; what else a target or detector raises does not
 
 
 @contextmanager
@@ -48,8 +53,8 @@ def extra(name: str, kind: type[Exception] = UsageError) -> Iterator[None]:
 
 
 def one_line(error: BaseException) -> str:
-    """Return the type of an error and the first line of its message, at most 200 characters."""
-    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
+    """Return the type of an error and the first line of its message, at most NAME characters."""
+    return f"{type(error).__name__}: {error}".splitlines()[0][:NAME]
 
 
 @contextmanager
@@ -57,9 +62,9 @@ def explaining(start: str, kind: type[Exception] = TargetError) -> Iterator[None
     """Turn what a model or library raises within the block into one line that begins with ``start``."""
     try:
         yield
-    except (TargetError, UsageError):
+    except (TargetError, UsageError, *INTERRUPTS):
         raise
-    except Exception as error:
+    except BaseException as error:
         raise kind(f"{start}: {one_line(error)}") from error
 
 

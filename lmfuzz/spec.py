@@ -115,6 +115,8 @@ class Spec(BaseModel):
     """The maximum number of findings to keep in each bucket, that is, of the same behaviour."""
     shrink: bool = _setting(False, FIND)
     """Shrink every finding to a minimal input as soon as it is found."""
+    allow_unscored: bool = _setting(False, FIND)
+    """Accept that an objective cannot score more than a tenth of the inputs."""
     search: str = _setting("directed", SEARCH, "NAME")
     """The search strategy; `lmfuzz list searches` shows them all."""
     operators: list[str] = _setting([], SEARCH, "NAME", unset="all that fit the model", option="--operator")

@@ -10,7 +10,7 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmfuzz.errors import printable
+from lmfuzz.errors import NAME, printable
 
 if TYPE_CHECKING:
     from lmfuzz.types import Finding
@@ -142,12 +142,12 @@ def import_command(file: Path) -> str:
 
 
 def bucket_title(bucket: str) -> str:
-    """Return a bucket's name, escaped; ``regex/a|b: a|b`` is shortened to ``regex/a|b``."""
+    """Return a bucket's name, escaped and cut; ``regex/a|b: a|b`` is shortened to ``regex/a|b``."""
     for colon in re.finditer(": ", bucket):
         objective, signature = bucket[: colon.start()], bucket[colon.end() :]
         if objective == signature or objective.endswith(f"/{signature}"):
-            return escape(objective)
-    return escape(bucket)
+            return cut(escape(objective), NAME)
+    return cut(escape(bucket), NAME)
 
 
 def mark(finding: "Finding") -> tuple[str, str, str]:

@@ -4,9 +4,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
+from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
+
+from lmfuzz.errors import NAME
 
 Array = npt.NDArray[Any]
 IntArray = npt.NDArray[np.integer[Any]]
@@ -21,6 +24,7 @@ SEED = -1  # parent and operator of a row that no operator made
 PAD = -1  # fills the channel `tokens` after the end of an output
 
 CRASH = "crash"  # channel (B,) of str: what the target raised on this row, '' if it raised nothing
+STEPS = frozenset({"tokens", "entropy", "logprob", "hidden_steps"})  # channels (B, T, ...) of T steps
 OWN = frozenset({"prompt", "lead", "origin"})  # channels that lmfuzz itself provides
 
 
@@ -107,6 +111,21 @@ def take(trace: Trace, rows: IntArray | BoolArray | slice | list[int]) -> Trace:
     return {name: array[rows] for name, array in trace.items()}
 
 
+def blank(array: Array, *shape: int) -> Array:
+    """Return an array of this shape, and of the dtype of ``array``, that holds nothing: NaN, PAD or ''."""
+    fill = {"f": np.nan, "i": PAD, "O": "", "U": "", "b": False}[array.dtype.kind]
+    return np.full(shape, fill, dtype=array.dtype)
+
+
+def stack(arrays: Sequence[Array]) -> Array:
+    """Return the rows of all arrays of one channel; outputs of fewer steps (axis 1) are padded."""
+    if arrays[0].ndim > 1:
+        steps = max(a.shape[1] for a in arrays)
+        short = [(a, (len(a), steps - a.shape[1], *a.shape[2:])) for a in arrays]
+        arrays = [np.concatenate([a, blank(a, *rest)], axis=1) if rest[1] else a for a, rest in short]
+    return np.concatenate(arrays)
+
+
 def per_row(values: Array, dimensions: int) -> Array:
     """Return one value per row (B,) as (B, 1, ..., 1), to be combined with arrays of ``dimensions`` axes."""
     return values.reshape(-1, *[1] * (dimensions - 1))
@@ -162,7 +181,7 @@ class Evidence:
     """Say why a row is a finding.
 
     Attributes:
-        signature: names the behaviour, the same for all findings that show it.
+        signature: names the behaviour, the same for all findings that show it; cut at NAME characters.
         words: the sentence that a person reads.
         span: start and end of the bad part in the output text, if it is there.
     """
@@ -170,6 +189,14 @@ class Evidence:
     signature: str
     words: str
     span: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        name = self.signature
+        if isinstance(name, str) and len(name) > NAME:  # who asks a detector for its evidence checks the type
+            digest = (
+                f"...#{crc32(name.encode('utf-8', 'surrogatepass')):08x}"  # tells apart what begins alike
+            )
+            object.__setattr__(self, "signature", name[: NAME - len(digest)] + digest)
 
 
 @dataclass(frozen=True, slots=True)

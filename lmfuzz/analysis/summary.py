@@ -61,6 +61,7 @@ def summary(record: CampaignRecord, unwritten: Sequence[Finding] = ()) -> dict[s
     seconds = record.seconds
     return {
         "executions": record.executions,
+        "calibration_executions": record.calibration_executions,
         "seconds": round(seconds, 3),
         "executions_per_second": round(record.executions / seconds, 1) if seconds else 0.0,
         "time_in_target": round(record.time_in_target, 3),
@@ -81,8 +82,10 @@ def summary(record: CampaignRecord, unwritten: Sequence[Finding] = ()) -> dict[s
 def summary_lines(numbers: dict[str, Any], buckets: bool = True) -> Iterator[str]:
     """Yield the summary in words, with a table of the buckets unless that is not wanted."""
     seconds, inside = numbers["seconds"], numbers["time_in_target"]
+    before = numbers["calibration_executions"]
     yield (
-        f"{plural(numbers['executions'], 'execution')} in {format_duration(seconds)} "
+        f"{plural(before, 'execution')} of calibration and {numbers['executions'] - before} of search in "
+        f"{format_duration(seconds)} "
         f"({numbers['executions_per_second']:.0f}/s, {inside / seconds if seconds else 0:.0%} of the time in "
         f"the target); corpus {numbers['corpus_size']}, archive {numbers['archive_size']}, "
         f"novel {numbers['novelty_rate']:.1%}, "

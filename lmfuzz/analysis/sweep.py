@@ -124,6 +124,8 @@ def cells(plan: Plan, file: str) -> list[Cell]:
     Raises:
         UsageError: something in the plan is wrong.
     """
+    if not plan.model_fields_set:
+        raise UsageError(f"{file} is empty, so there is nothing to compare; put settings below [grid]")
     axes = {name: _points(name, axis, file) for name, axis in plan.grid.items()}
     if "seed" in plan.campaign or (plan.trials and "seed" in axes):
         right = "write either trials = 20 for the seeds 0 to 19, or seed in [grid]"

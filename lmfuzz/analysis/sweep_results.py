@@ -107,11 +107,15 @@ def _found(ours: Sequence[Trial], theirs: Sequence[Trial]) -> list[Any]:
 
 def _soon(bucket: str | None, ours: Sequence[Trial], theirs: Sequence[Trial]) -> list[Any]:
     """How many trials found a bucket, or any; medians until then; whether that is sooner than theirs."""
-    row: list[Any] = [sum(_first(bucket, one) is not None for one in ours), len(ours)]
+    found, many = sum(_first(bucket, one) is not None for one in ours), len(ours)
+    row: list[Any] = [found, many]
     for unit in range(len(_UNITS)):
         own, other = _times(bucket, unit, ours), _times(bucket, unit, theirs)
         sooner = (stats.gehan(own, other)[0], stats.logrank(own, other)) if theirs else (None, None)
-        row += [*stats.survival(*own), *sooner]
+        median, low, high = stats.survival(*own)
+        if 2 * found < many:  # if trials end early, the curve crosses 1/2 on the word of a few
+            median, high = None, None
+        row += [median, low, high, *sooner]
     return row
 
 
@@ -153,4 +157,5 @@ def _notes(sweep: Sweep, plan: Plan, arms: Arms, chosen: Mapping[str, str]) -> I
     if any(cell.spec.stop_after for cell in sweep.cells):
         yield Note("stop_after ends a campaign at that many findings, flaky or not; the rest is censored")
     yield Note("medians have 95 % intervals: by bootstrap for buckets, by Kaplan and Meier for times")
+    yield Note("a time is the median only where half of the trials, or more, found it")
     yield Note("a trial that found nothing may have found it later; executions count after the calibration")

@@ -19,6 +19,7 @@ from lmfuzz.search.seed_outcomes import outcomes_of
 from lmfuzz.spec import NO_OBJECTS, Own, Spec
 from lmfuzz.storage.record import CampaignRecord
 from lmfuzz.targets.loading import load_target
+from lmfuzz.types import STEPS
 
 FEW = 8  # rows that a target and its objectives are tried on
 
@@ -85,6 +86,7 @@ def build(spec: Spec, own: Own = NO_OBJECTS, record: CampaignRecord | None = Non
         for operator in operators.values():
             notes += operator.notes(space) if isinstance(operator, HasNotes) else []
     evaluator, streams = Evaluator(target, judges), Streams(spec.seed)
+    evaluator.executor.fixed = feature.needs - STEPS
     bound = choose.bound(spec, space, start)
     context = SearchContext(space, start, operators, judges.targets, corpus, streams["search"], bound=bound)
     context = replace(context, queries=spec.per_seed, lexicon=choose.lexicon(target))

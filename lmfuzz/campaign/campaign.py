@@ -17,7 +17,7 @@ from lmfuzz.campaign.checks import check_same
 from lmfuzz.coverage.archive import Archive
 from lmfuzz.coverage.calibrate import Calibration, Progress, measure
 from lmfuzz.coverage.per_seed import Apart, Archives
-from lmfuzz.errors import DiskError, UsageError, forbidding_writes
+from lmfuzz.errors import DiskError, GoneError, UsageError, forbidding_writes
 from lmfuzz.files import CAMPAIGN, PICTURES
 from lmfuzz.inputs.corpus import Corpus
 from lmfuzz.inputs.spaces import BoxSpace, describe
@@ -144,6 +144,8 @@ class Campaign:
         made_with = {"lmfuzz": lmfuzz.__version__, "numpy": np.__version__}
         try:
             specs.write(self.spec, directory / CAMPAIGN, made_with, {"identity": self.target.identity})
+            if self.spec.system:
+                (directory / CAMPAIGN).chmod(0o600)
         except OSError as error:
             raise DiskError(directory / CAMPAIGN, str(error)) from error
 
@@ -154,6 +156,7 @@ class Campaign:
 
         Raises:
             DiskError: the disk is full; the store holds the last commit.
+            GoneError: the directory was removed or replaced; the error holds all findings.
         """
         self.reason = ""
         with closing(self.steps()) as steps:
@@ -184,7 +187,12 @@ class Campaign:
         self._interrupted = True
 
     def _commit(self, store: Store, observer: Observer) -> None:
-        for number, finding in store.commit(self.state(), self.corpus, self.operators):
+        try:
+            numbered = store.commit(self.state(), self.corpus, self.operators)
+        except GoneError as error:  # those of earlier commits went with the directory
+            error.findings = self.kept
+            raise
+        for number, finding in numbered:
             self._picture(store.directory, number, finding)
             observer.found(number, finding)
 
@@ -215,16 +223,25 @@ class Campaign:
 
     @property
     def unjudged(self) -> str:
-        """Why it means nothing that nothing was found: no row was searched, or none was scored; else ''."""
+        """Why it means nothing that nothing was found: too few rows were searched or scored; else ''."""
         if not self.tally.rows and self.reason == "seconds":
             return (
                 f"nothing was searched: calibration took {plural(self.budget.calibration, 'execution')} and "
                 "the whole budget; resume with a larger budget, or begin with fewer seeds (count)"
             )
-        if self.kept or not (blind := self.objectives.blind):
+        if self.kept:
             return ""
+        if not (blind := self.objectives.blind):
+            accept = "fix it and run again, or accept it with --allow-unscored"
+            return f"nothing was found, but {self.unscored}: {accept}" if self.unscored else ""
         never = " and ".join(f"{name} never scored a row ({why})" for name, why in blind.items())
         return f"nothing was found, but {never}: fix it and run again"
+
+    @property
+    def unscored(self) -> str:
+        """Which objectives left too many inputs unscored, and why; '' if none did, or if that is allowed."""
+        failing = {} if self.spec.allow_unscored else self.objectives.failing
+        return " and ".join(f"{name} left {how}" for name, how in failing.items())
 
 
 def _mutants(parts: Parts) -> Batch:

@@ -25,7 +25,7 @@ from lmfuzz.search import SEARCHES
 from lmfuzz.search.per_seed import PerSeed, traits_of
 from lmfuzz.spec import NO_OBJECTS, Own, Spec, own_object
 from lmfuzz.targets.twins import recipes
-from lmfuzz.types import Batch
+from lmfuzz.types import CRASH, Batch
 
 _TEXT_NAMES = {"disagreement": "parting"}  # objectives for labels -> those of the same name for texts
 
@@ -35,6 +35,8 @@ def check_names(spec: Spec, own: Own = NO_OBJECTS) -> None:
     SEARCHES.check(_call(spec.search))
     FEATURES.check(_call(spec.feature))
     for call in map(_call, spec.objectives):
+        if call.name == CRASH:
+            raise UsageError("crashes are always looked for; leave crash out, and name what else to look for")
         if own_object(call.name, own) is None:
             OBJECTIVES.check(_for_texts(call))  # it has the parameters of both
     for text in spec.operators:

@@ -9,7 +9,7 @@ import numpy as np
 from lmfuzz.errors import INTERRUPTS, TargetError, UsageError, one_line
 from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.protocols import Differentiable, PlainTarget, Sampler
-from lmfuzz.types import CRASH, OWN, PAD, Array, Batch, FloatArray, IntArray, Trace, read_only
+from lmfuzz.types import CRASH, OWN, Array, Batch, FloatArray, IntArray, Trace, blank, read_only, stack
 
 Result = TypeVar("Result")
 
@@ -19,7 +19,8 @@ class LocalExecutor:
 
     These are the rows' texts, the last character before each output, and the seeds that they descend from.
 
-    A batch on which the target raises is split in halves until the failing rows stand alone. Their channel
+    A batch on which the target raises, or shows a channel of another form than before, is split in halves
+    until the failing rows stand alone. Their channel
     ``crash`` holds what was raised; their other channels hold values that cannot be scored (NaN, PAD or '',
     by the kind of array). The other rows run as usual.
 
@@ -29,11 +30,13 @@ class LocalExecutor:
         target: the model under test.
         executions: how many rows were run or sampled, for whatever reason.
         seconds: the wall time spent inside the target.
+        fixed: channels (B, D) whose width never changes, because coverage is measured in them.
     """
 
     def __init__(self, target: PlainTarget) -> None:
         self.target = target
         self.executions, self.seconds = 0, 0.0
+        self.fixed: frozenset[str] = frozenset()
         self._blank: dict[str, Array] = {}  # channel -> one row that cannot be scored
 
     def run(self, batch: Batch, wants: frozenset[str]) -> Trace:
@@ -54,6 +57,8 @@ class LocalExecutor:
     def _run(self, batch: Batch, wants: frozenset[str]) -> dict[str, Array]:
         try:
             trace = self._timed(lambda: dict(self.target.run(batch.copy(), wants)), len(batch))
+            for name in wants | trace.keys():
+                self._check(name, trace.get(name), len(batch))
         except (UsageError, TargetError, *INTERRUPTS):
             raise
         except BaseException as error:  # a model that calls sys.exit() has crashed too
@@ -63,7 +68,7 @@ class LocalExecutor:
             half = len(batch) // 2
             return self._join(self._run(batch[:half], wants), self._run(batch[half:], wants))
         for name in trace.keys() - self._blank.keys():
-            self._blank[name] = _blank(trace[name])
+            self._blank[name] = blank(trace[name], 1, *trace[name].shape[1:])
         trace[CRASH] = np.full(len(batch), "", dtype=object)
         return trace
 
@@ -73,7 +78,23 @@ class LocalExecutor:
             return np.repeat(self._blank[name], len(trace[CRASH]), axis=0) if missing else trace[name]
 
         names = sorted(first.keys() | second.keys())
-        return {name: np.concatenate([part(first, name), part(second, name)]) for name in names}
+        return {name: stack([part(first, name), part(second, name)]) for name in names}
+
+    def _check(self, name: str, array: object, rows: int) -> None:
+        """Raise ValueError unless a channel is as its batches before were."""
+        if array is None and "/" in name:  # a member of a family that the target does not know
+            return
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiObU":
+            kind = f"array of {array.dtype}" if isinstance(array, np.ndarray) else type(array).__name__
+            kind = "missing" if array is None else f"a {kind}; it must be an array of numbers or texts"
+            raise ValueError(f"the channel {name} is {kind}")
+        if array.shape[:1] != (rows,):
+            raise ValueError(f"the channel {name} has shape {array.shape} for {rows} inputs")
+        if name in self._blank:
+            width = name in self.fixed
+            now, before = _described(array, width), _described(self._blank[name], width)
+            if now != before:
+                raise ValueError(f"the channel {name} holds {now}; before, it held {before}")
 
     def _timed(self, run: Callable[[], Result], rows: int) -> Result:
         """What ``run`` returns; it is counted as an execution of so many rows, and timed."""
@@ -101,6 +122,9 @@ class LocalExecutor:
         return self._timed(lambda: differentiable.margin_gradients(batch.copy(), labels), len(batch))
 
 
-def _blank(array: Array) -> Array:
-    fill = {"f": np.nan, "i": PAD, "O": "", "U": "", "b": False}[array.dtype.kind]
-    return np.full((1, *array.shape[1:]), fill, dtype=array.dtype)
+def _described(array: Array, width: bool) -> str:
+    """Return what stays the same in all arrays of a channel; its axis 1 too if ``width``."""
+    axes = ["B", *map(str, array.shape[1:])]
+    if not width and array.ndim > 1:
+        axes[1] = "any"
+    return f"{'texts' if array.dtype.kind in 'OU' else 'numbers'} of shape ({', '.join(axes)})"

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def stop_on_signal(stop: Callable[[], None]) -> Iterator[None]:
-    """Call ``stop`` at the first SIGINT, SIGTERM or SIGHUP; a second one has its usual effect.
+    """Call ``stop`` at the first SIGINT, SIGTERM or SIGHUP; a second one, of any kind, has its usual effect.
 
     Outside the main thread signals cannot be handled, and this does nothing.
     """
@@ -19,9 +19,10 @@ def stop_on_signal(stop: Callable[[], None]) -> Iterator[None]:
     before = {n: signal.getsignal(n) for n in signal.Signals if n.name in names}
     before = {n: old for n, old in before.items() if (n.name, old) != ("SIGHUP", signal.SIG_IGN)}
 
-    def first(number: int, _: object) -> None:
+    def first(*_: object) -> None:
         stop()
-        signal.signal(number, before[signal.Signals(number)])
+        for other, handler in before.items():  # the run may hang, even if the caller ignores some of them
+            signal.signal(other, signal.SIG_DFL if handler == signal.SIG_IGN else handler)
 
     for number in before:
         signal.signal(number, first)

@@ -3,6 +3,7 @@
 import errno
 import os
 import sys
+from pathlib import Path
 from sqlite3 import DatabaseError
 from typing import NoReturn
 
@@ -17,9 +18,9 @@ EXITS = """
 Exit codes:
   0    nothing was found (replay: everything is fixed; tokens: none is under-trained; sweep: all ran)
   1    findings (replay: something still fails or could not be judged; tokens: some are under-trained)
-  2    wrong usage, or nothing was found and an objective never scored a row
+  2    wrong usage, or nothing was found and an objective could not score enough inputs
   3    the model could not be loaded
-  4    the disk is full; findings that could not be written are on stderr
+  4    the disk is full, or the directory is gone; findings that could not be written are on stderr
   70   a bug in lmfuzz; its traceback is on stderr
   130  interrupted
 """
@@ -27,7 +28,7 @@ Exit codes:
 _FULL = {"SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE", "SQLITE_IOERR_TRUNCATE"}
 
 
-def sentence(error: Exception) -> tuple[str, int]:
+def sentence(error: BaseException) -> tuple[str, int]:
     """Return what to print about an error, and the exit code."""
     match error:
         case click.ClickException():
@@ -65,3 +66,16 @@ def fail(words: str, code: int, *more: str) -> NoReturn:
 def discard() -> None:
     """Discard what is left for stdout: flushing it at exit would fail again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def replace_closed_streams() -> None:
+    """Read nothing from, and discard what is written to, a standard stream that the caller closed.
+
+    A file that is opened later would get its number, and what is printed would be written into that file.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("r+", encoding="utf-8"))  # noqa: SIM115  # until the end

@@ -10,8 +10,18 @@ import click
 
 import lmfuzz
 from lmfuzz.cli.console import add_verbosity, verbosity
-from lmfuzz.cli.exit_codes import BUG, EXITS, INTERRUPTED, NOTHING, discard, fail, sentence
+from lmfuzz.cli.exit_codes import (
+    BUG,
+    EXITS,
+    INTERRUPTED,
+    NOTHING,
+    discard,
+    fail,
+    replace_closed_streams,
+    sentence,
+)
 from lmfuzz.errors import UsageError, nearest
+from lmfuzz.plugins.modules import raised_by_user
 
 COMMANDS = {  # name -> the module that has it, which is loaded when the command runs, and its help
     "diff": ("searching", "Search for prompts that MODEL and its TWIN answer differently."),
@@ -63,9 +73,15 @@ class _Commands(click.Group):
         except BrokenPipeError:  # click would exit with 1, which says that something was found
             discard()
             sys.exit(NOTHING if ctx.invoked_subcommand in ("list", "show") else INTERRUPTED)
-        except Exception as error:
-            if verbosity() > 0 and sentence(error)[1] != BUG:  # of a bug, the traceback is printed anyway
+        except click.exceptions.NoArgsIsHelpError:
+            raise
+        except BaseException as error:  # a file of a user may call sys.exit()
+            code = sentence(error)[1]
+            why = raised_by_user(error) if code == BUG else ""
+            if verbosity() > 0 and (why or code != BUG):  # of a bug, the traceback is printed anyway
                 traceback.print_exc()
+            if why:
+                raise UsageError(f"{why}; what is on disk is kept") from error
             raise
 
 
@@ -80,15 +96,17 @@ add_verbosity(cli)
 
 def main() -> NoReturn:
     """Run the command line; an error that a user can cause becomes one sentence and an exit code."""
+    replace_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # the terminal's encoding may lack a character
-    if sys.argv[1:] in ([], ["image"]):
-        sys.argv.append("--help")
     try:
         sys.exit(cli.main(standalone_mode=False) or 0)
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
+    except click.exceptions.NoArgsIsHelpError as bare:
+        click.echo(bare.format_message())
+        sys.exit(NOTHING)
     except (click.Abort, KeyboardInterrupt):
         fail("interrupted", INTERRUPTED)
     except Exception as error:

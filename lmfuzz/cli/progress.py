@@ -80,12 +80,15 @@ class CampaignView(View, Observer):
 
     def __init__(self, look: Look, console: Console) -> None:
         super().__init__(console)
-        self._look, self._marks = look, deque([look()])
+        self._look, self._marks = look, deque([before := look()])
+        self._shown, self._named = before.finding_count, set(before.kept)  # what was printed
         if not self._live:
             self._every, self._last = EVERY, time.perf_counter()
 
     def found(self, number: int, finding: Finding) -> None:
         """Print the finding on a line; in a terminal its bad part is red, or marked if without colours."""
+        self._shown = max(self._shown, number)
+        self._named.add(finding.bucket)
         if not self._live:
             self.note(finding_line(number, finding))
             return
@@ -111,7 +114,7 @@ class CampaignView(View, Observer):
             self.note(
                 f"{s.seconds:.0f} s, {s.executions} executions, {speed:.0f}/s, "
                 f"corpus {s.corpus_size}, archive {s.archive_size}, novel {novelty:.1%}, "
-                f"{plural(s.finding_count, 'finding')} in {plural(len(s.kept), 'bucket')}"
+                f"{plural(self._shown, 'finding')} in {plural(len(self._named), 'bucket')}"
             )
 
     def _now(self) -> Progress:
@@ -149,7 +152,7 @@ class CampaignView(View, Observer):
             "stability": f"{s.calibration['stability']:.0%}",
             "last new state": f"{format_duration(s.seconds - s.tally.last_novel)} ago",
             "in the target": f"{s.time_in_target / max(1e-9, s.seconds):.0%}",
-            "findings": f"{s.finding_count} in {plural(len(s.kept), 'bucket')}",
+            "findings": f"{self._shown} in {plural(len(self._named), 'bucket')}",
         }
         return _grid([(Text(name, "dim"), Text(value)) for name, value in numbers.items()])
 

@@ -14,7 +14,7 @@ from lmfuzz.analysis import summary as texts
 from lmfuzz.cli import options
 from lmfuzz.cli.console import say, tell, tell_json, verbosity
 from lmfuzz.cli.exit_codes import DISK, FOUND, INTERRUPTED, NOTHING, USAGE, fail
-from lmfuzz.errors import DiskError, UsageError, printable
+from lmfuzz.errors import DiskError, GoneError, UsageError, printable
 from lmfuzz.inputs import datasets
 from lmfuzz.inputs.spaces import BoxSpace
 from lmfuzz.storage.directory import has_commit, require_empty
@@ -167,6 +167,8 @@ def _finish(directory: Path, run: "Callable[[Note, View], Campaign]", as_json: b
     try:
         campaign = run(say, silent if verbosity() < 0 else partial(watch, out=sys.stdout))
     except (DiskError, KeyboardInterrupt) as error:
+        if isinstance(error, GoneError):
+            _report(error)
         if not has_commit(directory):
             raise
         if isinstance(error, KeyboardInterrupt):  # before the first step, or a second time
@@ -191,11 +193,13 @@ def _finish(directory: Path, run: "Callable[[Note, View], Campaign]", as_json: b
         sys.exit(INTERRUPTED)
     if campaign and campaign.unjudged:
         fail(campaign.unjudged, USAGE)
+    if campaign and campaign.unscored:
+        fail(campaign.unscored, FOUND)
     sys.exit(FOUND if campaign and campaign.kept else NOTHING)
 
 
 def _report(full: DiskError) -> NoReturn:
-    """Print that the disk is full, with the findings that would otherwise be lost."""
+    """Print why the campaign cannot be written, with the findings that would otherwise be lost."""
     for finding in full.findings:
         click.echo(strict_json(texts.finding_record(finding)), err=True)
     lost = plural(len(full.findings), "finding")

@@ -8,7 +8,7 @@ import numpy as np
 
 from lmfuzz.coverage.index import squared_distances
 from lmfuzz.protocols import Executor, Feature, FixesRadius
-from lmfuzz.types import CRASH, PAD, Array, Batch, BoolArray, FloatArray, Trace, join, take
+from lmfuzz.types import CRASH, PAD, Batch, BoolArray, FloatArray, Trace, join, stack, take
 
 Progress = Callable[[int, int], None]  # how many rows were run, and how many there are to run
 
@@ -156,18 +156,7 @@ def _sound(trace: Trace) -> BoolArray:
 
 def _joined(traces: Sequence[Trace], names: frozenset[str]) -> Trace:
     """Return the rows of all traces; the steps of batches with shorter outputs are padded."""
-    return {name: _stacked([trace[name] for trace in traces]) for name in sorted(names)}
-
-
-def _stacked(arrays: Sequence[Array]) -> Array:
-    if arrays[0].ndim > 1:
-        steps = max(a.shape[1] for a in arrays)
-        fill = np.nan if arrays[0].dtype.kind == "f" else PAD
-        arrays = [
-            np.pad(a, [(0, 0), (0, steps - a.shape[1])] + [(0, 0)] * (a.ndim - 2), constant_values=fill)
-            for a in arrays
-        ]
-    return np.concatenate(arrays)
+    return {name: stack([trace[name] for trace in traces]) for name in sorted(names)}
 
 
 def _nearest(points: FloatArray, others: FloatArray, themselves: bool = False) -> FloatArray:

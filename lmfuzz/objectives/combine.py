@@ -7,12 +7,14 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from lmfuzz.errors import INTERRUPTS, Unfit, UsageError, one_line
+from lmfuzz.errors import INTERRUPTS, NAME, Unfit, UsageError, one_line
 from lmfuzz.inputs.spaces import BoxSpace, Space
 from lmfuzz.objectives.detectors import Detector, as_detector, distinct
+from lmfuzz.plugins.modules import blame
 from lmfuzz.protocols import ForTexts, LooksForSecret, LooksForTokens
 from lmfuzz.types import CRASH, Array, Batch, Evidence, FloatArray, State, Trace, take, unknown
 
+TOLERATED = 0.1  # the share of the rows that an objective may leave unscored
 DISTINCT = 3  # tracebacks kept per objective
 OTHERS = "(other errors)"
 _UNFIT = f"{Unfit.__name__}: "  # the executor's error for a row that the target cannot take begins with it
@@ -149,6 +151,8 @@ class ObjectiveSet:
         self.errors: dict[str, dict[str, int]] = {}
         self.unscored: dict[str, int] = {part.name: 0 for part, _ in self._parts}
         self._scored = np.zeros(len(self.targets), np.int64)
+        self._judged = 0  # rows that ran, which objectives have seen
+        self._lost = dict(self.unscored)  # objective's name -> those that it did not score
         self._raised: dict[str, str] = {}  # objective's name -> what its last call raised
 
     def __call__(self, batch: Batch, trace: Trace) -> FloatArray:
@@ -164,6 +168,8 @@ class ObjectiveSet:
         self._scored += scored.sum(axis=0)
         for part, columns in self._parts:
             self.unscored[part.name] += len(scored) - int(scored[:, columns].all(axis=1).sum())
+            self._lost[part.name] += len(batch) - int(scored[rows, columns].all(axis=1).sum())
+        self._judged += len(batch)
         return margins
 
     def why(self, column: int) -> str:
@@ -177,6 +183,20 @@ class ObjectiveSet:
             part.name: self.why(columns.start)
             for part, columns in self._parts
             if self.unscored[part.name] and not self._scored[columns].all()
+        }
+
+    @property
+    def failing(self) -> dict[str, str]:
+        """The objectives that left more than TOLERATED of the rows that ran unscored: how many, and why.
+
+        Rows that crashed, or that the target cannot take, are not theirs to score.
+        """
+        shares = {name: lost / max(1, self._judged) for name, lost in self._lost.items()}
+        raised = {name: next(iter(kept)).rstrip().rpartition("\n")[2] for name, kept in self.errors.items()}
+        return {
+            name: f"{share:.0%} of the inputs unscored ({raised.get(name, 'NaN')[:NAME]})"
+            for name, share in shares.items()
+            if share > TOLERATED
         }
 
     def evidence(self, batch: Batch, trace: Trace, row: int, column: int) -> Evidence:
@@ -193,16 +213,23 @@ class ObjectiveSet:
     def check(self, batch: Batch, trace: Trace) -> None:
         """Try every objective on a few rows, and on the first of them alone, before a campaign.
 
-        Anything else that an objective raises is noted in ``errors``: it may still score other rows.
+        What it raises on some of them is noted in ``errors``: it may still score other rows.
 
         Raises:
-            UsageError: an objective returns a wrong shape, or no numbers.
+            UsageError: an objective returns a wrong shape, or no numbers, or raises on each of the rows.
         """
         _, batch, trace = _ran(batch, trace)
-        for rows in (slice(None), slice(0, 1)):
-            for part, _ in self._parts if len(batch) else ():
-                with self._noting(part, (UsageError, *INTERRUPTS)):
-                    part(batch[rows], take(trace, rows))
+        alone = [slice(row, row + 1) for row in range(len(batch))]
+        for part, _ in self._parts if len(batch) else ():
+            raised: list[BaseException] = []
+            for tried, rows in enumerate([slice(None), *alone]):
+                if tried < 2 or len(raised) == tried:  # the other rows only if it has scored none
+                    with self._noting(part, (UsageError, *INTERRUPTS)) as errors:
+                        part(batch[rows], take(trace, rows))
+                    raised += errors
+            if len(raised) > len(batch):
+                why = f"the objective {part.name} raises on every input: {blame(raised[-1])}"
+                raise UsageError(why) from raised[-1]
 
     def must_fit(self, space: Space, told: str | None, steps: int) -> None:
         """Check that every objective can hit.
@@ -264,7 +291,8 @@ class ObjectiveSet:
         """Return counts, noise floors and errors, for ``restore``."""
         return {
             "noise": self.noise,
-            "unscored": dict(self.unscored), "scored": self._scored.tolist(), "raised": dict(self._raised),
+            "unscored": dict(self.unscored), "judged": self._judged, "lost": dict(self._lost),
+            "scored": self._scored.tolist(), "raised": dict(self._raised),
             "errors": {name: dict(e) for name, e in self.errors.items()},
         }  # fmt: skip
 
@@ -273,19 +301,27 @@ class ObjectiveSet:
         self.noise = state["noise"]
         self.unscored, self._raised = dict(state["unscored"]), dict(state["raised"])
         self._scored = np.array(state["scored"], np.int64)
+        self._judged, self._lost = state.get("judged", 0), {**self._lost, **state.get("lost", {})}
         self.errors = {name: dict(e) for name, e in state["errors"].items()}
 
     def _part(self, column: int) -> tuple[Detector, slice]:
         return next(found for found in self._parts if found[1].start <= column < found[1].stop)
 
     @contextmanager
-    def _noting(self, part: Detector, passed: tuple[type[BaseException], ...] = INTERRUPTS) -> Iterator[None]:
-        """Note what a part raises and go on, but let errors of the types ``passed`` through."""
+    def _noting(
+        self, part: Detector, passed: tuple[type[BaseException], ...] = INTERRUPTS
+    ) -> Iterator[list[BaseException]]:
+        """Note what a part raises and go on, but let errors of the types ``passed`` through.
+
+        Yields a list that holds the error afterwards.
+        """
+        raised: list[BaseException] = []
         try:
-            yield
+            yield raised
         except passed:
             raise
         except BaseException as error:  # SystemExit, too, is the detector's own affair
+            raised.append(error)
             self._raised[part.name] = one_line(error)
             kept = self.errors.setdefault(part.name, {})
             inside = error.__traceback__

@@ -10,7 +10,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from lmfuzz.errors import UsageError, nearest
+from lmfuzz.errors import INTERRUPTS, UsageError, nearest
+
+_FILE = "lmfuzz_file_"  # the names of modules that are files of a user begin with it
 
 
 def resolve(text: str) -> Any:
@@ -32,7 +34,9 @@ def resolve(text: str) -> Any:
 def _module(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
-    except (Exception, SystemExit) as error:
+    except INTERRUPTS:
+        raise
+    except BaseException as error:
         if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
             raise UsageError(f"there is no module {name!r}; a file needs its .py: {name}.py:Class") from None
         raise UsageError(f"module {name} cannot be imported: {blame(error)}") from error
@@ -43,7 +47,7 @@ def _module_from(path: Path) -> ModuleType:
     if not path.is_file():
         raise UsageError(f"there is no file {path}")
     whole = str(path.resolve())
-    name = f"lmfuzz_file_{path.stem}_{zlib.crc32(whole.encode('utf-8', 'surrogateescape')):08x}"
+    name = f"{_FILE}{path.stem}_{zlib.crc32(whole.encode('utf-8', 'surrogateescape')):08x}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, whole)
@@ -55,18 +59,31 @@ def _module_from(path: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except BaseException as error:
         del sys.modules[name]
-        if isinstance(error, Exception | SystemExit):
-            raise UsageError(f"{path} cannot be imported: {blame(error, whole)}") from error
-        raise
+        if isinstance(error, INTERRUPTS):
+            raise
+        raise UsageError(f"{path} cannot be imported: {blame(error, whole)}") from error
     return module
 
 
+def raised_by_user(error: BaseException) -> str:
+    """Return what a file that a user named raised, and where; '' if no such file took part in it."""
+    file = "" if isinstance(error, INTERRUPTS) else _users_file(error)
+    return file and f"{Path(file).name} raised {blame(error)}"
+
+
+def _users_file(error: BaseException) -> str:
+    """Return the last file of a user that an error came through; '' if there is none."""
+    modules = (str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__))
+    named = [name for name in modules if name.startswith(_FILE)]
+    return str(sys.modules[named[-1]].__file__) if named else ""
+
+
 def blame(error: BaseException, file: str = "") -> str:
-    """Return what was raised and where: the last line in ``file`` if there is one, or else the last line."""
+    """Return what was raised and where: the last line in ``file``, or in a user's file, or of all."""
     said = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
     if isinstance(error, SyntaxError) and error.filename:
         return f"{type(error).__name__}: {error.msg} ({error.filename}, line {error.lineno})"
     frames = traceback.extract_tb(error.__traceback__)
     outer = [frame for frame in frames if not frame.filename.startswith("<frozen")] or frames
-    own = [frame for frame in outer if frame.filename == file] or outer
+    own = [frame for frame in outer if frame.filename == (file or _users_file(error))] or outer
     return f"{said} ({own[-1].filename}, line {own[-1].lineno})"

@@ -13,7 +13,7 @@ from functools import partial, update_wrapper
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from lmfuzz.errors import UsageError, nearest
+from lmfuzz.errors import INTERRUPTS, UsageError, nearest
 from lmfuzz.plugins.coerce import convert, words
 from lmfuzz.plugins.grammar import Call, spell
 from lmfuzz.plugins.modules import blame, resolve
@@ -221,8 +221,8 @@ def _made(name: str, make: Callable[[], Any], trusted: bool) -> Any:
         raise
     except ValueError as error:
         raise UsageError(f"{name}: {' '.join(str(error).split())}") from error
-    except Exception as error:
-        if trusted:
+    except BaseException as error:
+        if trusted or isinstance(error, INTERRUPTS):
             raise
         raise UsageError(f"{name} cannot be made: {blame(error)}") from error
 
@@ -230,7 +230,9 @@ def _made(name: str, make: Callable[[], Any], trusted: bool) -> Any:
 def _load(point: EntryPoint) -> Any:
     try:
         return point.load()
-    except (Exception, SystemExit) as error:
+    except INTERRUPTS:
+        raise
+    except BaseException as error:
         wrong = f"the plug-in {point.name} of {_source(point)} cannot be loaded"
         raise UsageError(f"{wrong}: {blame(error)}") from error
 

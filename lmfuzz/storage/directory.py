@@ -39,6 +39,7 @@ def has_commit(directory: Path) -> bool:
 
 def require_empty(directory: Path) -> None:
     """Raise UsageError unless ``directory`` is missing or empty, so that a campaign can begin in it."""
+    there = next(path for path in (directory, *directory.absolute().parents) if path.exists())
     if (directory / DATABASE).exists():
         raise UsageError(
             f"{directory} already holds a campaign; resume it with {resume_command(directory)}, or begin in "
@@ -48,6 +49,9 @@ def require_empty(directory: Path) -> None:
         raise UsageError(f"{directory} is a file; begin in a directory")
     if directory.is_dir() and {path.name for path in directory.iterdir()} - {LOCK, CAMPAIGN}:
         raise UsageError(f"{directory} is not empty and holds no campaign; begin in a new directory")
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        why = "cannot be written to" if there.is_dir() else "is a file"
+        raise UsageError(f"cannot create {directory}: {there} {why}; choose another with --output")
 
 
 def require_campaign(directory: Path) -> None:

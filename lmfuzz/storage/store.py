@@ -11,13 +11,14 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import astuple
+from os.path import samestat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from filelock import FileLock
 
-from lmfuzz.errors import DiskError, UsageError
+from lmfuzz.errors import DiskError, GoneError, UsageError
 from lmfuzz.files import DATABASE
 from lmfuzz.inputs.corpus import Corpus
 from lmfuzz.inputs.spaces import Space, described
@@ -38,6 +39,8 @@ class Store:
     def __init__(self, directory: Path, space: Space, db: sqlite3.Connection, lock: FileLock) -> None:
         self.directory, self.space = directory, space
         self._db, self._lock = db, lock
+        self._file = (directory / DATABASE).resolve()  # a target may change the working directory
+        self._opened = self._file.stat()
         self._findings: list[Finding] = []
         self._states: list[tuple[int, bytes, bytes]] = []
         self._samples: list[Sample] = []
@@ -63,6 +66,9 @@ class Store:
             directory.mkdir(parents=True, exist_ok=True)
             held = lock(directory)
             db = connect(directory / DATABASE, "rwc")
+            if meta["spec"]["system"]:  # what the model is told may be a secret
+                directory.chmod(0o700)
+                (directory / DATABASE).chmod(0o600)
         except (OSError, sqlite3.Error) as error:
             if isinstance(error, OSError) and error.errno != errno.ENOSPC:
                 raise UsageError(f"cannot create {directory}: {error.strerror}") from None
@@ -137,6 +143,7 @@ class Store:
 
         Raises:
             DiskError: the disk is full; the error holds the findings that could not be written.
+            GoneError: the directory is not there any more.
         """
         started = time.perf_counter()
         first = self._count("findings") + 1 if self._findings else 0
@@ -188,7 +195,10 @@ class Store:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        """Write all or nothing; DiskError, with the findings that were not written, if the disk is full."""
+        """Write all or nothing; DiskError, with the findings that were not written, if that fails."""
+        if not (self._file.exists() and samestat(self._file.stat(), self._opened)):
+            why = "it was removed, moved or replaced while the campaign ran"
+            raise GoneError(self.directory, why, self._findings)
         try:
             self._db.execute("BEGIN IMMEDIATE")
             yield

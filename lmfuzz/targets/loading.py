@@ -7,7 +7,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from lmfuzz.errors import TargetError, UsageError, nearest, one_line
+from lmfuzz.errors import INTERRUPTS, TargetError, UsageError, nearest, one_line
 from lmfuzz.inputs.bundled import MODELS, PREFIX, expand, resource
 from lmfuzz.plugins.grammar import parse
 from lmfuzz.plugins.modules import resolve
@@ -136,7 +136,9 @@ def _made(factory: Any, model: str) -> Any:
         return factory()
     except (UsageError, TargetError) as error:
         raise TargetError(f"{model}: {error}") from error
-    except (Exception, SystemExit) as error:
+    except INTERRUPTS:
+        raise
+    except BaseException as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         raised = one_line(error).removesuffix(": ")
         raise TargetError(f"{model} raised {raised} ({frame.filename}, line {frame.lineno})") from error

@@ -32,13 +32,14 @@ def test_wrapped_lines_fit_and_lose_nothing(text: str) -> None:
 def test_one_of_a_thing_is_singular_and_unwritten_findings_are_counted() -> None:
     bucket = {"kept": 1, "hits": 1, "labels": ["confirmed"]}
     lines = list(summary_lines({
-        "executions": 1, "seconds": 1.0, "executions_per_second": 1.0, "time_in_target": 0.5,
+        "executions": 3, "calibration_executions": 1, "seconds": 1.0, "executions_per_second": 1.0,
+        "time_in_target": 0.5,
         "corpus_size": 1, "archive_size": 1, "novelty_rate": 0.07, "stability": 1.0,
         "findings": {"Shouting": {"Shouting: Shouting": bucket}}, "unwritten": 1,
         "trials": None, "unscored": {"entropy": 1},
         "errors": {"entropy": {"Traceback": 1}}, "exit_reason": "disk full",
     }))  # fmt: skip
-    assert lines[0].startswith("1 execution in 1.0 s ")
+    assert lines[0].startswith("1 execution of calibration and 2 of search in 1.0 s ")
     assert "novel 7.0%" in lines[0]
     assert lines[1] == "1 finding in 1 bucket:"
     assert lines[3] == "     1        1  Shouting"

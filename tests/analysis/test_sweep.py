@@ -102,6 +102,7 @@ def test_a_campaign_is_known_by_its_settings(folder: Path) -> None:
         ("[grid]\nsearch = []\n", "search in [grid] of sweep.toml has no values"),
         ("[grid]\nsearch = ['walk', 'walk']\n", "search in [grid] of sweep.toml names walk twice"),
         ("[grid]\nbatch = [64, 'x']\n", "batch in sweep.toml must be a whole number, not \"x\""),
+        ("", "sweep.toml is empty, so there is nothing to compare"),
         ("trials = 0\n", "trials in sweep.toml must be greater than or equal to 1, not 0"),
         ("grid = 3\n", "grid in sweep.toml must be a table, not 3"),
         ("trials = 3\n[grid]\nseed = [1]\n", "sweep.toml gives the seeds in two ways"),

@@ -87,9 +87,19 @@ def test_a_trial_that_ended_early_is_not_taken_for_late(tmp_path: Path) -> None:
     (row,) = [row for row in rows if (row["bucket"], row["search"]) == ("b: b", "walk")]
     assert row["executions_sooner"] == 0.5
     assert any("stop_after" in note.words for note in ended.notes)
+    assert row["executions"] is None
     assert not any(
         "stop_after" in note.words for note in made(tmp_path, {"random": random, "walk": walk}).notes
     )
+
+
+def test_there_is_no_median_unless_half_of_the_trials_found_it(tmp_path: Path) -> None:
+    early = [Trial(n, n / 10, {}) for n in range(1, 13)]
+    late = [once("a: a", 50 + n) for n in range(8)]
+    for trials, median in ((early + late, None), (early[:8] + late, 53.0)):
+        table = made(tmp_path / str(median), {"random": trials, "walk": trials}).buckets
+        row = dict(zip(table.columns, table.rows[-1], strict=True))
+        assert (row["executions"], row["executions_high"] is None) == (median, median is None)
 
 
 def test_a_baseline_of_several_axes_is_one_setting(tmp_path: Path) -> None:

@@ -191,7 +191,8 @@ def test_an_objective_of_a_wrong_shape_is_refused_and_one_that_raises_is_not(
     spec: Spec, tmp_path: Path
 ) -> None:
     (tmp_path / "odd.py").write_text(
-        "def flat(batch, trace):\n    return [1.0, 2.0, 3.0]\ndef raises(batch, trace):\n    return 1 / 0\n"
+        "def flat(batch, trace):\n    return [1.0, 2.0, 3.0]\n"
+        "def raises(batch, trace):\n    return [1 / (len(batch) == 1) - 2] * len(batch)\n"
     )
     assert "returned shape (3,)" in said(spec.model_copy(update={"objectives": [f"{tmp_path}/odd.py:flat"]}))
     frail = spec.model_copy(update={"objectives": [f"{tmp_path}/odd.py:raises", *OBJECTIVES]})
@@ -207,7 +208,8 @@ def test_an_objective_of_a_wrong_shape_is_refused_and_one_that_raises_is_not(
 
 def test_nothing_found_says_nothing_where_an_objective_never_scored_a_row(spec: Spec, tmp_path: Path) -> None:
     (tmp_path / "odd.py").write_text(
-        "def raises(batch, trace):\n    raise ValueError('no')\n"
+        "calls = []\ndef raises(batch, trace):\n    calls.append(0)\n    if len(calls) > 2:\n"
+        "        raise ValueError('no')\n    return [float('nan')] * len(batch)\n"
         "def nans(batch, trace):\n    return [float('nan')] * len(batch)\n"
         "def safe(batch, trace):\n    return [-1.0] * len(batch)\n"
     )

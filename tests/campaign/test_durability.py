@@ -220,6 +220,42 @@ def test_a_signal_ends_the_campaign_cleanly(spec: Spec, tmp_path: Path, number: 
     assert record.executions == summary["executions"]
 
 
+HANGS = """
+import time
+from lmfuzz.targets.toy import Toy
+
+class Hangs(Toy):
+    def run(self, batch, wants):
+        try:
+            self.ran = getattr(self, "ran", 0) + len(batch)
+            if self.ran > 1000:
+                print("hangs", flush=True)
+                time.sleep(600)
+        except ValueError:
+            pass
+        return super().run(batch, wants)
+"""
+
+
+@pytest.mark.parametrize("numbers", ["TERM INT", "INT TERM", "INT INT", "HUP INT"])
+def test_any_second_signal_ends_a_run_that_hangs(tmp_path: Path, numbers: str) -> None:
+    (tmp_path / "hangs.py").write_text(HANGS)
+    command = "fuzz", f"{tmp_path}/hangs.py:Hangs", "--seeds", "text:abc", "-o", tmp_path / "c"
+    first, second = (signal.Signals[f"SIG{name}"] for name in numbers.split())
+    with subprocess.Popen(
+        lmfuzz(*command), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        while process.stdout.readline() != "hangs\n":
+            assert process.poll() is None
+        process.send_signal(first)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.5)
+        process.send_signal(second)
+        assert process.wait(10) == (130 if second == signal.SIGINT else -second)
+    assert CampaignRecord.read(tmp_path / "c").reason == ""
+
+
 def test_a_reader_that_goes_away_interrupts(spec: Spec, tmp_path: Path) -> None:
     directory = tmp_path / "c"
     process = subprocess.Popen(

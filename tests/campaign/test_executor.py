@@ -178,6 +178,8 @@ def test_errors_for_the_user_pass_through(error):
         (AssertionError(), "AssertionError: "),
         (ValueError("x" * 500), "ValueError: " + "x" * 188),
         (SystemExit(3), "SystemExit: 3"),
+        (GeneratorExit("over"), "GeneratorExit: over"),
+        (EOFError("no input"), "EOFError: no input"),
         (MemoryError("ä\x00"), "MemoryError: ä\x00"),
     ],
 )
@@ -213,3 +215,51 @@ def test_the_targets_time_is_counted_when_it_raises():
         executor.run(rows(2, bad=[0]), WANTS)
     assert executor.seconds > 0
     assert executor.executions == 2
+
+
+CHANGES = {
+    "hidden": lambda a: a[:, :1],
+    "tokens": lambda a: a[:, 0],
+    "hit": lambda a: a.tolist(),
+    "name": lambda a: np.ones(len(a)),
+    "text": lambda a: a[1:],
+    "gap/x": lambda a: a.astype(str),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_channel_that_changes_its_form_is_a_crash_with_its_name(name):
+    target = Fragile()
+    executor = LocalExecutor(target)
+    executor.fixed = frozenset({"hidden"})
+    executor.run(rows(4), WANTS | {"gap/x"})
+    run = target.run
+    target.run = lambda batch, wants: {**(shown := run(batch, wants)), name: CHANGES[name](shown[name])}
+    trace = executor.run(rows(5), WANTS | {"gap/x"})
+    assert all(f"the channel {name} " in said for said in trace[CRASH])
+
+
+def test_a_channel_may_have_other_steps_and_other_types_of_numbers():
+    target = Fragile()
+    executor = LocalExecutor(target)
+    executor.run(rows(4), WANTS)
+    run = target.run
+
+    def shorter(batch, wants):
+        shown = run(batch, wants)
+        return {**shown, "tokens": shown["tokens"][:, : len(batch)], "hit": shown["hit"].astype(np.float64)}
+
+    target.run = shorter
+    trace = executor.run(rows(4, bad=[0]), WANTS)
+    assert (trace[CRASH] != "").tolist() == [True, False, False, False]
+    assert trace["tokens"].shape == (4, 3)
+    assert (trace["tokens"][0] == PAD).all()
+
+
+@pytest.mark.parametrize("missing", ["text", "hidden"])
+def test_a_channel_that_is_missing_is_named(missing):
+    target = Fragile()
+    run = target.run
+    target.run = lambda batch, wants: {name: a for name, a in run(batch, wants).items() if name != missing}
+    with pytest.raises(TargetError, match=f"the channel {missing} is missing"):
+        LocalExecutor(target).run(rows(4), WANTS)

@@ -38,7 +38,8 @@ def test_findings_are_shown_and_summed_up(sh: Shell) -> None:
     assert "look at one with: lmfuzz show c 1" in lines
     summary = json.loads(lines[-1])
     assert list(summary) == [
-        "executions", "seconds", "executions_per_second", "time_in_target", "corpus_size", "archive_size",
+        "executions", "calibration_executions", "seconds", "executions_per_second",
+        "time_in_target", "corpus_size", "archive_size",
         "novelty_rate", "stability", "findings", "trials", "unwritten", "unscored", "errors", "exit_reason",
         "directory",
     ]  # fmt: skip
@@ -94,8 +95,19 @@ def test_nothing_found_is_0_and_enough_found_ends_it(sh: Shell) -> None:
     assert "has reached 1 finding; resume it with a larger stop_after" in sh("resume", "one").err
 
 
+RAISES = """
+calls = []
+
+def raises(batch, trace):
+    calls.append(len(batch))
+    if len(calls) > 2:  # the campaign tries it twice before it begins
+        raise ValueError('no luck')
+    return [float("nan")] * len(batch)
+"""
+
+
 def test_a_detector_that_never_scored_a_row_is_2(sh: Shell) -> None:
-    Path("raises.py").write_text("def raises(batch, trace):\n    raise ValueError('no luck')\n")
+    Path("raises.py").write_text(RAISES)
     result = sh.fuzz("--objective", "raises.py:raises", "-o", "c", budget="100x")
     assert result.code == 2
     assert result.err == (
@@ -415,4 +427,7 @@ def test_version_and_help(sh: Shell) -> None:
         "repetition", "corpora:words/blacklist.txt", "default: directed", "including re-runs",
     ):  # fmt: skip
         assert name in " ".join(text.split())
-    assert sh().code in (0, 2)
+    for words in ([], ["image"], ["-v", "image"]):
+        bare = sh(*words)
+        assert (bare.code, bare.err) == (0, "")
+        assert "Commands:\n" in bare.out

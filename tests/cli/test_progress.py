@@ -91,3 +91,15 @@ def test_a_step_draws() -> None:
     assert "123456" in shown(
         80, lambda s, _: (s.__enter__(), s.step(cast("Step", None)), s.__exit__(None, None, None))
     )
+
+
+def test_findings_are_counted_after_they_are_shown() -> None:
+    made, out = campaign(), StringIO()
+    view = CampaignView(partial(progress_of, made), Console(file=out, width=100))
+    view._every = 0.0
+    made.findings.kept.update(b=1)
+    view.step()
+    assert "1 finding in 1 bucket" in out.getvalue()
+    view.found(2, finding("zounds", None))
+    view.step()
+    assert "2 findings in 2 buckets" in out.getvalue()

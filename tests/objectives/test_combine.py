@@ -195,8 +195,10 @@ def test_a_detector_that_raises_costs_only_its_own_columns():
     panel = ObjectiveSet(
         {"bad": Fixed(raising, targets=("p", "q")), "good": lambda b, t: [0.5, -1, -1, -1][: len(b)]}
     )
-    panel.check(*FOUR)
-    assert sum(panel.errors["bad"].values()) == 2  # the batch, and its first row alone
+    with pytest.raises(UsageError, match=r"bad raises on every input: RuntimeError: no luck with d \(.*line"):
+        panel.check(*FOUR)
+    assert sum(panel.errors["bad"].values()) == 5  # the batch, and each row alone
+    panel.errors.clear()
     for _ in range(3):
         margins = panel(*FOUR)
         assert np.isnan(margins[:, :2]).all()
@@ -204,7 +206,7 @@ def test_a_detector_that_raises_costs_only_its_own_columns():
     assert panel.unscored == {"bad": 12, "good": 0}
     assert panel.blind == {"bad": "RuntimeError: no luck with a"}
     (text,) = panel.errors["bad"]
-    assert panel.errors["bad"][text] == 5
+    assert panel.errors["bad"][text] == 3
     assert "in raising" in text
     assert "RuntimeError: no luck with a" in text
 
@@ -366,3 +368,14 @@ def test_one_target_may_be_a_plain_string():
     assert panel.targets == ("long", "crash")
     assert panel(*shown("abc", "a"))[:, 0].tolist() == [1, -1]
     assert panel.evidence(*shown("abc"), 0, 0).words == "Outputs longer than a limit. (margin 1)"
+
+
+def test_an_objective_that_scores_some_of_the_first_rows_is_only_noted():
+    def fussy(batch, trace):
+        if trace["text"][0] != "d":
+            raise RuntimeError("not d")
+        return [0.5] * len(batch)
+
+    panel = ObjectiveSet({"fussy": fussy})
+    panel.check(*shown("a", "b", "c", "d"))
+    assert sum(panel.errors["fussy"].values()) == 4
