@@ -57,7 +57,7 @@ def explaining(start: str, kind: type[Exception] = TargetError) -> Iterator[None
     """Turn what a model or library raises within the block into one line that begins with ``start``."""
     try:
         yield
-    except (TargetError, UsageError):
+    except (TargetError, UsageError, DiskError):
         raise
     except Exception as error:
         raise kind(f"{start}: {one_line(error)}") from error

@@ -142,10 +142,7 @@ class Campaign:
     def write_spec(self, directory: Path) -> None:
         """Write campaign.toml."""
         made_with = {"lmfuzz": lmfuzz.__version__, "numpy": np.__version__}
-        try:
-            specs.write(self.spec, directory / CAMPAIGN, made_with, {"identity": self.target.identity})
-        except OSError as error:
-            raise DiskError(directory / CAMPAIGN, str(error)) from error
+        specs.write(self.spec, directory / CAMPAIGN, made_with, {"identity": self.target.identity})
 
     # -- the run ----------------------------------------------------------------------------------
 
