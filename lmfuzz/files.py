@@ -44,7 +44,7 @@ def write(content: str | bytes, file: Path) -> None:
             raise
     except OSError as error:
         if error.errno in FULL:
-            raise DiskError(file, error.strerror) from error
+            raise DiskError(file, os.strerror(error.errno)) from error
         raise UsageError(f"cannot write {file}: {error.strerror}") from error
 
 

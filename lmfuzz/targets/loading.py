@@ -77,7 +77,7 @@ def _load(model: str, spec: Spec, own: Own) -> Target:
     if path.is_file() and path.suffix in FILES:
         from lmfuzz.targets.image import load_file
 
-        return as_target(load_file(path), model, spec)
+        return as_target(load_file(path, trust=spec.trust_remote_code), model, spec)
     if path.is_file() and path.suffix in CHECKPOINTS:
         raise TargetError(
             f"{model} is a checkpoint, weights without what runs them; make a folder of it with:"
