@@ -233,7 +233,7 @@ def read(path: Path) -> dict[str, Any]:
     """
     try:
         return tomllib.loads(read_text(path, "TOML file"))
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # of too many digits, too
         raise UsageError(f"{path} is not TOML: {error}") from None
 
 

@@ -63,6 +63,8 @@ class _Commands(click.Group):
         except BrokenPipeError:  # click would exit with 1, which says that something was found
             discard()
             sys.exit(NOTHING if ctx.invoked_subcommand in ("list", "show") else INTERRUPTED)
+        except EOFError as error:  # click would take it for Ctrl-D
+            raise RuntimeError("a file ended too early") from error
         except Exception as error:
             if verbosity() > 0 and sentence(error)[1] != BUG:  # of a bug, the traceback is printed anyway
                 traceback.print_exc()

@@ -80,6 +80,8 @@ def _config(path: Path) -> Config:
         return kind.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
+        if not first["loc"]:  # a key that is not valid Unicode
+            raise TargetError(f"{path} cannot be used: {first['msg']}") from None
         key = str(first["loc"][0])
         if first["type"] == "extra_forbidden":
             raise TargetError(f"{path} has an unknown key {key!r}{nearest(key, fields)}") from None

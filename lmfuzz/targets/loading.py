@@ -96,7 +96,7 @@ def _for_transformers(folder: Path) -> bool:
         return True
     try:
         content = json.loads((folder / "config.json").read_bytes())
-    except (ValueError, OSError):
+    except (ValueError, OSError, RecursionError):
         return False  # what reads it says better what is wrong
     return isinstance(content, dict) and "model_type" in content
 
