@@ -18,7 +18,7 @@ STATES = {  # a path in the state -> a value that makes no sense
 }  # fmt: skip
 META = {
     "calibration": {"radius": "x"}, "identity": 2**40, "operators": [1], "seeds": -7, "spec": [], "space": {},
-    "calibration_executions": 10**9, "targets": "x",
+    "targets": "x",
 }  # fmt: skip
 COLUMNS = {
     "findings": {
