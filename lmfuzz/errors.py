@@ -62,7 +62,7 @@ def explaining(start: str, kind: type[Exception] = TargetError) -> Iterator[None
     """Turn what a model or library raises within the block into one line that begins with ``start``."""
     try:
         yield
-    except (TargetError, UsageError, *INTERRUPTS):
+    except (TargetError, UsageError, DiskError, *INTERRUPTS):
         raise
     except BaseException as error:
         raise kind(f"{start}: {one_line(error)}") from error

@@ -2,34 +2,50 @@
 
 import errno
 import os
+import secrets
+from contextlib import suppress
 from pathlib import Path
 
-from lmfuzz.errors import UsageError
+from lmfuzz.errors import DiskError, UsageError
 
 DATABASE, CAMPAIGN, LOCK = "campaign.db", "campaign.toml", "lock"  # in a campaign's directory
 PICTURES = "pictures"  # its folder for findings that are images
+FULL = (errno.ENOSPC, errno.EDQUOT)  # what a write fails with if the disk takes no more
 _OWN = {DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", CAMPAIGN, LOCK}
 
 
 def write(content: str | bytes, file: Path) -> None:
-    """Write a whole file, or leave the old one unchanged.
+    """Write a whole file, and the folders that it is in, or leave the old one unchanged.
 
-    A link stays a link. A pipe or a device is written to directly.
+    A link stays a link. A pipe or a device is written to directly. What is written first is a new file
+    beside the old one, with a name that nobody can guess and put a link at.
 
     Raises:
-        OSError: the file cannot be written; the error names it.
+        DiskError: the disk is full.
+        UsageError: the file cannot be written.
     """
-    place = file.resolve()
-    if place.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
-    plain = place.is_file() or not place.exists()
-    draft = place.with_name(place.name + ".part") if plain else place
+    data = content.encode() if isinstance(content, str) else content
     try:
-        draft.write_bytes(content.encode() if isinstance(content, str) else content)
-        if plain:
+        place = file.resolve()
+        if place.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if place.exists() and not place.is_file():
+            place.write_bytes(data)
+            return
+        place.parent.mkdir(parents=True, exist_ok=True)
+        draft = place.with_name(f"{secrets.token_hex(8)}.part")
+        try:
+            with draft.open("xb") as stream:
+                stream.write(data)
             draft.replace(place)
+        except BaseException:
+            with suppress(OSError):
+                draft.unlink()
+            raise
     except OSError as error:
-        raise OSError(error.errno, error.strerror, str(file)) from error
+        if error.errno in FULL:
+            raise DiskError(file, os.strerror(error.errno)) from error
+        raise UsageError(f"cannot write {file}: {error.strerror}") from error
 
 
 def check(file: Path, makes_folder: bool = False) -> None:

@@ -103,8 +103,8 @@ class Spec(BaseModel):
     """The values that a pixel can take: one of 256 (byte), or any number (float)."""
     allow_pickle: bool = _setting(False, TEST)
     """Load a checkpoint that is a pickle; only its tensors are read."""
-    trust_remote_code: bool = _setting(False, TEST, rows="text")
-    """Run the Python code that comes with a Hugging Face model."""
+    trust_remote_code: bool = _setting(False, TEST)
+    """Run the code that comes with a Hugging Face model, or is in an exported program of torch."""
     objectives: list[str] = _setting(
         _OBJECTIVES, FIND, "NAME[:ARG=VAL,...]", option="--objective", min_length=1
     )
@@ -235,7 +235,7 @@ def read(path: Path) -> dict[str, Any]:
     """
     try:
         return tomllib.loads(read_text(path, "TOML file"))
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # of too many digits, too
         raise UsageError(f"{path} is not TOML: {error}") from None
 
 

@@ -151,12 +151,17 @@ def test_wrong_options_are_named_as_options() -> None:
         ("batch = 1\nseed = = 2", "{} is not TOML: Invalid value (at line 2, column 8)"),
         ("batch = 1\r\nseeds = [\r\n", "{} is not TOML: Invalid value (at end of document)"),
         ("batch = 1\nbatch = 2", "{} is not TOML: Cannot overwrite a value (at end of document)"),
+        ("batch = " + "[" * 9999, "{} is not TOML: maximum recursion depth exceeded"),
         (b"batch = 1\nmodel = '\xff'", "{}, line 2: byte 0xff is not UTF-8; save the file as UTF-8"),
     ],
 )
 def test_wrong_files_get_a_sentence(tmp_path: Path, text: str | bytes, sentence: str) -> None:
     path = file(tmp_path, text)
     assert said(load, path) == sentence.format(path)
+
+
+def test_a_number_of_too_many_digits_is_not_toml(tmp_path: Path) -> None:
+    assert "is not TOML: Exceeds the limit" in said(load, file(tmp_path, f"batch = {'9' * 5000}"))
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from lmfuzz.search.mutation import Mutator
 from lmfuzz.search.seed_outcomes import outcomes_of
 from lmfuzz.spec import Spec
 from lmfuzz.storage.counters import Tally
+from lmfuzz.storage.directory import undamaged
 from lmfuzz.storage.record import CampaignRecord
 from lmfuzz.storage.schema import Sample
 from lmfuzz.storage.store import Store
@@ -113,13 +114,14 @@ class Campaign:
         names = {"targets": parts.objectives.targets, "operators": parts.context.operators}
         check_same(record, parts.evaluator.target, **names)
         _measure(parts, parts.context.seeds[:0], lambda done, total: None)  # fits the feature as it was
-        made = cls(parts, Calibration(**record.calibration), replace(record, spec=parts.spec).budget)
-        made.archive.restore(record.states.points.reshape(-1, made.archive.dimensions), record.visits)
-        made.kept, made.tally = record.findings, record.tally
-        made.streams.restore(record.state["streams"])
-        made.search.restore(record.state["search"])
-        made.findings.restore(record.state["findings"])
-        made.objectives.restore(record.state["panel"])
+        with undamaged(store.directory):
+            made = cls(parts, Calibration(**record.calibration), replace(record, spec=parts.spec).budget)
+            made.archive.restore(record.states.points.reshape(-1, made.archive.dimensions), record.visits)
+            made.kept, made.tally = record.findings, record.tally
+            made.streams.restore(record.state["streams"])
+            made.search.restore(record.state["search"])
+            made.findings.restore(record.state["findings"])
+            made.objectives.restore(record.state["panel"])
         made.executor.executions, made.executor.seconds = record.executions, record.time_in_target
         if spec_changed := record.spec != made.spec:
             store.describe({"spec": made.spec.model_dump()})
@@ -142,12 +144,9 @@ class Campaign:
     def write_spec(self, directory: Path) -> None:
         """Write campaign.toml."""
         made_with = {"lmfuzz": lmfuzz.__version__, "numpy": np.__version__}
-        try:
-            specs.write(self.spec, directory / CAMPAIGN, made_with, {"identity": self.target.identity})
-            if self.spec.system:
-                (directory / CAMPAIGN).chmod(0o600)
-        except OSError as error:
-            raise DiskError(directory / CAMPAIGN, str(error)) from error
+        specs.write(self.spec, directory / CAMPAIGN, made_with, {"identity": self.target.identity})
+        if self.spec.system:
+            (directory / CAMPAIGN).chmod(0o600)
 
     # -- the run ----------------------------------------------------------------------------------
 

@@ -1,6 +1,5 @@
 """How the program ends: exit codes, and one sentence for every error that a user can cause."""
 
-import errno
 import os
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import NoReturn
 import click
 
 from lmfuzz.errors import DiskError, TargetError, UsageError, printable
+from lmfuzz.files import FULL
 
 NOTHING, FOUND, USAGE, TARGET, DISK, BUG, INTERRUPTED = 0, 1, 2, 3, 4, 70, 130
 
@@ -46,7 +46,7 @@ def sentence(error: BaseException) -> tuple[str, int]:
         case OSError():
             place = f" {error.filename}" if error.filename else ""
             reason = error.strerror or str(error) or type(error).__name__
-            return f"cannot read or write{place}: {reason}", DISK if error.errno == errno.ENOSPC else USAGE
+            return f"cannot read or write{place}: {reason}", DISK if error.errno in FULL else USAGE
         case MemoryError():
             return "there is not enough memory; a smaller model, --batch or --max-new needs less", USAGE
     return "this is a bug in lmfuzz; the campaign on disk is kept", BUG

@@ -82,6 +82,8 @@ class _Commands(click.Group):
                 traceback.print_exc()
             if why:
                 raise UsageError(f"{why}; what is on disk is kept") from error
+            if isinstance(error, EOFError):  # click would take it for Ctrl-D
+                raise RuntimeError("a file ended too early") from error
             raise
 
 

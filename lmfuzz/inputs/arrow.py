@@ -47,6 +47,7 @@ def _columns(names: list[str], file: Path, field: str) -> list[str]:
 def _rows(batches: Iterable[Any], names: list[str], file: Path) -> Iterator[tuple[str, Any]]:
     number = 0
     for batch in batches:
+        batch.validate(full=True)  # what is not would be read from anywhere in the memory, or crash
         for start in range(0, len(batch), _ROWS):
             for row in batch.select(names).slice(start, _ROWS).to_pylist():
                 number += 1

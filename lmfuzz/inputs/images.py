@@ -22,6 +22,7 @@ with extra("image"):
 Bytes = npt.NDArray[np.uint8]
 
 PICTURES = (".png", ".jpg", ".jpeg")
+LARGEST = 4096 * 4096  # pixels of an image that is read, as many as a classifier takes
 RECORD = 1 + 3 * 32 * 32  # bytes of a CIFAR-10 image with its label
 
 
@@ -189,13 +190,18 @@ def _pictures(folder: Path) -> list[Path]:
 def _picture(path: Path, label: int | None = None) -> Images:
     """Return one PNG or JPEG file; an alpha channel is allowed if nothing shows through."""
     try:
-        with Image.open(path, formats=("PNG", "JPEG")) as image:
+        with Image.open(path, formats=("PNG", "JPEG")) as image:  # reads no more than the header
+            if image.width * image.height > LARGEST:
+                right = f"an image has at most {LARGEST} pixels; make it smaller"
+                raise UsageError(f"{path} is {image.height}x{image.width}: {right}")
             clear = image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255
             mode = image.mode
             if mode.startswith("I"):  # 16 bits, which Pillow would clip
                 values = np.rint(np.asarray(image) / 257).astype(np.uint8)
             else:
                 values = np.asarray(image.convert("L" if mode in ("1", "L", "LA") else "RGB"))
+    except UsageError:
+        raise
     except Exception as error:  # a broken file can make Pillow raise anything
         raise UsageError(f"{path} cannot be read as a PNG or JPEG file: {one_line(error)}") from None
     if clear:

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from lmfuzz.errors import UsageError
+from lmfuzz.errors import UsageError, explaining
 from lmfuzz.inputs.bundled import PREFIX, resource
 from lmfuzz.inputs.prompts import prompts
 from lmfuzz.inputs.spaces import BoxSpace, TextSpace
@@ -136,12 +136,11 @@ def read_box(paths: Sequence[str], space: BoxSpace, count: int | None, seed: int
 
 
 def _rows(path: str, space: BoxSpace) -> FloatArray:
-    try:
-        rows = np.load(resource(path), allow_pickle=False)
-    except FileNotFoundError:
-        raise UsageError(f"there is no file {path}") from None
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} is not an array that numpy.save wrote: {error}") from None
+    file = resource(path)
+    if not file.exists():
+        raise UsageError(f"there is no file {path}")
+    with explaining(f"{path} is not an array that numpy.save wrote", UsageError):
+        rows = np.lib.format.open_memmap(file, mode="r")  # which compares the header with the file's size
     if rows.shape[1:] != space.shape or not len(rows) or rows.dtype.kind not in "fiu":
         found, right = f"{rows.dtype} {rows.shape}", f"numbers {('N', *space.shape)}"
         raise UsageError(f"{path} holds {found}; seeds must be {right}")

@@ -14,7 +14,6 @@ import numpy as np
 
 import lmfuzz
 from lmfuzz import files
-from lmfuzz.errors import UsageError
 from lmfuzz.report import charts, comparison
 from lmfuzz.report.campaign_view import Account
 from lmfuzz.report.findings_view import FILTERS, MOST
@@ -29,12 +28,7 @@ FOLDER = Path(__file__).parent
 
 def write(directories: Sequence[Path], file: Path) -> None:
     """Write the report of ``directories``; UsageError if one is not a campaign, or it cannot be written."""
-    text = render(directories)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        files.write(text, file)
-    except OSError as error:
-        raise UsageError(f"cannot write {file}: {error.strerror}") from None
+    files.write(render(directories), file)
 
 
 def render(directories: Sequence[Path]) -> str:

@@ -22,7 +22,9 @@ READ = (4, FORMAT)  # formats that can be read; resume converts a campaign to FO
 LOOK = 1.0  # seconds to wait for the lock: a process that only tests it holds it for a moment
 PATIENCE = 600.0  # seconds without a commit after which a campaign is taken to be abandoned
 _NO_DAMAGE = ("BUSY", "LOCKED", "CANTOPEN", "PERM", "READONLY", "NOMEM", "FULL", "IOERR")
-_DAMAGE = (sqlite3.Error, ValueError, LookupError, TypeError, AttributeError)  # raised by damaged content
+_DAMAGE = (  # raised by damaged content
+    sqlite3.Error, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError,
+)  # fmt: skip
 
 
 def has_commit(directory: Path) -> bool:

@@ -19,8 +19,10 @@ from lmfuzz.storage.counters import Tally
 from lmfuzz.storage.directory import reading
 from lmfuzz.storage.schema import Sample, ancestors, found, minimal
 from lmfuzz.storage.serialize import decode
+from lmfuzz.storage.sound import sound
 from lmfuzz.types import SEED, Array, Batch, BoolArray, Finding, FloatArray, IntArray, State
 
+_MEASURED = {"radius", "stability"}  # by coverage/calibrate.py; what is shown needs no more
 _GOES_ON = ("", "interrupted")  # reasons of campaigns that did not end; '' if it was killed, or runs
 
 
@@ -145,13 +147,21 @@ class CampaignRecord(Progress):
                 "spec": specs.stored(meta["spec"], f"the campaign in {directory}"),
                 "space": described(meta["space"]),
                 "seed_count": meta["seeds"],
-                "tally": Tally(**state["tally"]),
-                "outcomes": Outcomes(**state["trials"]) if state["trials"] else None,
+                "tally": sound(Tally(**state["tally"])),
+                "outcomes": sound(Outcomes(**state["trials"])) if state["trials"] else None,
                 "visits": state.get("visits"),  # the first campaigns of format 4 have none
                 "state": state,
             }
             stored = {**state["panel"], **state["findings"], **state, **meta, **made}
-            return cls(**{field.name: stored[field.name] for field in fields(cls)})
+            record = sound(cls(**{field.name: stored[field.name] for field in fields(cls)}))
+            tally, seeds = record.tally, record.outcomes
+            if {len(tally.mutants), len(tally.fruitful)} != {len(record.operators)}:
+                raise ValueError("operators and what is counted of them differ in number")
+            if seeds and {len(getattr(seeds, name.name)) for name in fields(seeds)} != {record.seed_count}:
+                raise ValueError("seeds and what became of them differ in number")
+            if lacks := _MEASURED - record.calibration.keys():
+                raise ValueError(f"calibration lacks {', '.join(sorted(lacks))}")
+            return record
 
     # -- what follows from it ---------------------------------------------------------------------
 
@@ -222,7 +232,7 @@ class CampaignRecord(Progress):
     def samples(self) -> list[Sample]:
         """How the campaign stood, about once a second."""
         with reading(self.directory) as read:
-            return [Sample(*row) for row in read("SELECT * FROM steps ORDER BY executions")]
+            return [sound(Sample(*row)) for row in read("SELECT * FROM steps ORDER BY executions")]
 
     @cached_property
     def _ids(self) -> dict[str, int]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from lmfuzz.inputs.spaces import Space
+from lmfuzz.storage.sound import sound
 from lmfuzz.text import as_utf8
 from lmfuzz.types import SEED, Evidence, Finding, IntArray, Minimal
 
@@ -69,10 +70,11 @@ def found(row: tuple[Any, ...], ids: Mapping[str, int], space: Space, minimal: M
     """Return the finding in a row of the table findings; ``ids`` are the operators', by their names."""
     _, _, objective, margin, signature, words, span, content, prompt, output, parent, operator = row[:12]
     execution, failed, runs, unscored, origin, distance, by_text = row[12:]
-    return Finding(
-        objective, margin, Evidence(signature, words, _place(span)), space.unpack(content), prompt, output,
-        parent, ids[operator], execution, failed, runs, unscored, origin, distance, _maybe(by_text), minimal,
-    )  # fmt: skip
+    why = sound(Evidence(signature, words, _place(span)))
+    return sound(Finding(
+        objective, margin, why, space.unpack(content), prompt, output, parent, ids[operator], execution,
+        failed, runs, unscored, origin, distance, _maybe(by_text), minimal,
+    ))  # fmt: skip
 
 
 def minimal_row(number: int, minimal: Minimal, space: Space) -> tuple[Any, ...]:
@@ -92,7 +94,7 @@ def minimal(row: tuple[Any, ...], space: Space) -> Minimal:
     """Return the minimal input in a row of the table minimals; in format 4 its last column is missing."""
     _, content, prompt, output, span, *numbers = row
     by_text = map(_maybe, numbers[4:])
-    return Minimal(space.unpack(content), prompt, output, _place(span), *numbers[:4], *by_text)
+    return sound(Minimal(space.unpack(content), prompt, output, _place(span), *numbers[:4], *by_text))
 
 
 def ancestors(ids: Sequence[int], itself: bool = False) -> IntArray:

@@ -4,11 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from pydantic import ValidationError
-from safetensors.torch import save_file
 from torch import Tensor
 
+from lmfuzz import files
 from lmfuzz.errors import TargetError, nearest
 from lmfuzz.plugins.coerce import complaint
 from lmfuzz.targets.classifiers import Classifier, ClassifierConfig
@@ -26,11 +27,10 @@ _FORMATS: dict[str, type[Config]] = {kind.model_fields["format"].default: kind f
 
 def save(model: Network, folder: Path) -> None:
     """Write ``model`` as a checkpoint folder, which is created if it does not exist."""
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
-    save_file(tensors, folder / WEIGHTS)
+    files.write(safetensors.torch.save(tensors), folder / WEIGHTS)
     config = json.dumps(model.config.model_dump(), indent=2, ensure_ascii=True)
-    (folder / CONFIG).write_text(config + "\n", encoding="utf-8")
+    files.write(config + "\n", folder / CONFIG)
 
 
 def load(folder: Path, *, allow_pickle: bool = False) -> Network:
@@ -80,6 +80,8 @@ def _config(path: Path) -> Config:
         return kind.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
+        if not first["loc"]:  # a key that is not valid Unicode
+            raise TargetError(f"{path} cannot be used: {first['msg']}") from None
         key = str(first["loc"][0])
         if first["type"] == "extra_forbidden":
             raise TargetError(f"{path} has an unknown key {key!r}{nearest(key, fields)}") from None

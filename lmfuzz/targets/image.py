@@ -1,6 +1,7 @@
 """Any torch module that classifies images as a target, and the files that hold one."""
 
 import io
+import re
 import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,7 @@ CHANNELS = frozenset({
     "text", "logits", "probabilities", "label", "hidden_last", "magnitude", "nonfinite",
 })  # fmt: skip
 ACTIVATION = "activation/"
+_FILES = re.compile(rb"\b(save|from_file|load_tensor)\b")  # functions of TorchScript
 _EXTREMES = frozenset({"magnitude", "nonfinite"})
 
 
@@ -243,21 +245,30 @@ def _batches(program: torch.export.ExportedProgram) -> tuple[int, int]:
     return (max(1, int(reach.lower)), int(min(reach.upper, many))) if reach else (1, many)
 
 
-def load_file(path: Path) -> nn.Module:
+def load_file(path: Path, *, trust: bool = False) -> nn.Module:
     """Return the module in a TorchScript file or an exported program, whatever the file is called.
 
-    An exported program that someone has tampered with can run code, too: torch evaluates expressions in it.
+    An exported program can run any code when it is read: torch reads the pickles of its sample inputs and
+    constants, evaluates its shapes and guards as Python, and calls what it names below ``torch``. TorchScript
+    is a language of its own, which cannot call Python, and its pickles hold plain data only; it needs trust
+    only if it names one of the few functions that read or write files.
+
+    Args:
+        path: The file.
+        trust: Whether a file that can do harm may be read.
 
     Raises:
-        TargetError: It is another file, above all a pickled module, which can run code when it is read.
+        TargetError: It is a program that is not trusted, or another file, above all a pickled module, which
+            can run code when it is read.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             inside = [name.partition("/")[2] for name in archive.namelist()]
-    except zipfile.BadZipFile:
-        inside = []
+            codes = [archive.read(one) for one in archive.infolist() if "/code/" in one.filename.lower()]
     except OSError as error:
         raise TargetError(f"cannot read {path}: {error.strerror or error}") from error
+    except Exception:  # damage can make zipfile raise anything
+        inside, codes = [], []
     script = any(name.startswith("code/") for name in inside)
     program = any(name.startswith(("models/", "serialized_exported_program")) for name in inside)
     if not (script or program):
@@ -267,6 +278,10 @@ def load_file(path: Path) -> nn.Module:
             f" model's checkpoint with {import_command(path)}, save another model with torch.export.save, or"
             " name a function that makes it: model.py:factory"
         )
+    harm = "is an exported program, which can run code when it is read" if program else ""
+    harm = harm or ("is TorchScript that reads or writes files" if any(map(_FILES.search, codes)) else "")
+    if harm and not trust:
+        raise TargetError(f"{path} {harm}; if you trust its maker, pass --trust-remote-code")
     with explaining(f"{path} cannot be loaded"):
         if program:
             return Exported(torch.export.load(io.BytesIO(path.read_bytes())))

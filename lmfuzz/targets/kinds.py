@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 LARGE = 256  # prompts: on an H200 a batch of as many takes as long as one of 64
 _REQUIRED = ("space", "channels", "identity", "run")  # of a PlainTarget
+_ANY = ("clock", "trust_remote_code")  # settings that are no mistake: the other model may be of that kind
 _OPTIONAL = ("sample", "margin_gradients", "classes", "lexicon")
 
 
@@ -29,7 +30,7 @@ def as_target(found: Any, model: str, spec: Spec) -> Target:
         UsageError: The spec has options for Hugging Face models, and this is another.
     """
     for name in HFOptions.of(spec).given:
-        if name != "clock" and (name, spec.threads) != ("threads", 1):  # the model may be another's twin
+        if name not in _ANY and (name, spec.threads) != ("threads", 1):  # the model may be another's twin
             raise UsageError(f"--{name.replace('_', '-')} is for Hugging Face models, which {model} is not")
     lacks = [name for name in _REQUIRED if not hasattr(found, name)]
     if not lacks:

@@ -77,7 +77,7 @@ def _load(model: str, spec: Spec, own: Own) -> Target:
     if path.is_file() and path.suffix in FILES:
         from lmfuzz.targets.image import load_file
 
-        return as_target(load_file(path), model, spec)
+        return as_target(load_file(path, trust=spec.trust_remote_code), model, spec)
     if path.is_file() and path.suffix in CHECKPOINTS:
         raise TargetError(
             f"{model} is a checkpoint, weights without what runs them; make a folder of it with:"
@@ -96,7 +96,7 @@ def _for_transformers(folder: Path) -> bool:
         return True
     try:
         content = json.loads((folder / "config.json").read_bytes())
-    except (ValueError, OSError):
+    except (ValueError, OSError, RecursionError):
         return False  # what reads it says better what is wrong
     return isinstance(content, dict) and "model_type" in content
 

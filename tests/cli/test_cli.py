@@ -335,6 +335,16 @@ def test_no_error_of_the_machine_says_that_something_was_found(
     assert sh.refused("list", code=code) == sentence
 
 
+def test_a_file_that_ends_too_early_is_no_interruption(sh: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(kind: str) -> None:
+        raise EOFError("no more")
+
+    monkeypatch.setattr("lmfuzz.plugins.registry.Kind.describe", broken)
+    done = sh("list")
+    assert done.code == 70
+    assert "EOFError: no more" in done.err
+
+
 def test_a_bug_is_70_with_its_traceback(sh: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lmfuzz.plugins.registry.Kind.describe", lambda kind: 1 // 0)
     done = sh("list")

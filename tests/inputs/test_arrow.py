@@ -1,6 +1,7 @@
 """Prompts in Parquet files, Arrow files and saved datasets."""
 
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -92,3 +93,14 @@ def test_a_saved_dataset_is_read(tmp_path: Path) -> None:
     )
     splits.write_text("{}")
     assert said(tmp_path / "dict").startswith(f"{tmp_path}/dict is not a saved dataset: KeyError")
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+def test_offsets_that_point_out_of_the_file_are_refused_before_they_are_followed(
+    tmp_path: Path, indexed: bool
+) -> None:
+    path = write(tmp_path / "a.arrow", [{"prompt": "Who goes"}, {"prompt": "there"}], indexed)
+    content, offsets = path.read_bytes(), struct.pack("<3i", 0, 8, 13)
+    assert content.count(offsets) == 1
+    path.write_bytes(content.replace(offsets, struct.pack("<3i", 0, 8, 2**30)))
+    assert said(path).startswith(f"cannot read {path}: ArrowInvalid")

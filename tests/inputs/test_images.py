@@ -8,6 +8,7 @@ import shutil
 import struct
 import tarfile
 import threading
+import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
@@ -564,3 +565,14 @@ def test_archives_that_are_none_get_a_sentence(
     folder, base = host
     serve(folder, monkeypatch, "cifar10", **{datasets.ARCHIVE: content})
     assert refused("cifar10", data, base).startswith(f"cannot download cifar10 from {base} to {data}: ")
+
+
+def test_an_image_is_measured_before_it_is_decoded(tmp_path: Path) -> None:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">2I5B", 9000, 9000, 8, 2, 0, 0, 0))
+    path = tmp_path / "bomb.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", b"") + chunk(b"IEND", b""))
+    with pytest.raises(UsageError, match=r"bomb\.png is 9000x9000: an image has at most 16777216 pixels"):
+        read_images([str(path)])

@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmfuzz.errors import UsageError
-from lmfuzz.inputs.seeds import Seeds, Unknown, read, suit
-from lmfuzz.inputs.spaces import TextSpace
+from lmfuzz.inputs.seeds import Seeds, Unknown, read, read_box, suit
+from lmfuzz.inputs.spaces import BoxSpace, TextSpace
 from lmfuzz.types import SEED
 
 SPACE = TextSpace(tuple("abcdefghijklmnopqrstuvwxyz \\\n\r\u2028"), min_length=2, max_length=12)
@@ -173,3 +174,24 @@ def test_every_row_is_taken_over_left_out_or_repeated(
     assert SPACE.texts(seeds.batch) == list(dict.fromkeys(fits))
     assert len(seeds.batch) + seeds.repeated + seeds.left_out == len(asked)
     assert seeds.dropped == sum(map(len, asked)) - sum(map(len, kept))
+
+
+def test_damaged_arrays_are_refused(tmp_path: Path) -> None:
+    box, path = BoxSpace((3,)), tmp_path / "rows.npy"
+    np.save(path, np.zeros((5, 3), np.float32))
+    content = path.read_bytes()
+    assert len(read_box([str(path)], box, None, 0).batch) == 5
+    np.savez(archive := tmp_path / "a.npz", np.zeros((5, 3)))
+    wrong = content.replace(b"(5, 3), }  ", b"(9**9, 3), }")
+    huge = content.replace(b"(5, 3), }         ", b"(99999999999, 3),}")
+    cuts = [content[:i] for i in range(len(content))]
+    objects = pickled(np.array([[None] * 3], object), tmp_path)
+    for data in (*cuts, archive.read_bytes(), wrong, huge, objects):
+        path.write_bytes(data)
+        with pytest.raises(UsageError, match=r"rows\.npy is not an array that numpy\.save wrote: "):
+            read_box([str(path)], box, None, 0)
+
+
+def pickled(array: np.ndarray, folder: Path) -> bytes:
+    np.save(folder / "objects.npy", array, allow_pickle=True)
+    return (folder / "objects.npy").read_bytes()

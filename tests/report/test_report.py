@@ -22,7 +22,7 @@ from lmfuzz import files
 from lmfuzz.analysis.survival import Trial
 from lmfuzz.analysis.sweep import Plan, Sweep, cells
 from lmfuzz.analysis.sweep_results import results
-from lmfuzz.errors import UsageError, printable
+from lmfuzz.errors import DiskError, printable
 from lmfuzz.report import comparison, page
 from lmfuzz.report import findings_view as entries
 from lmfuzz.report.campaign_view import Account
@@ -321,17 +321,16 @@ def test_buckets_that_begin_alike_are_told_apart(campaign: Path, sh: Shell) -> N
 def test_a_report_is_written_whole_or_not_at_all(campaign: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = Path("r.html")
     file.write_text("as it was")
-    write = Path.write_bytes
 
-    def full(self: Path, content: bytes) -> int:
-        write(self, content[:9])
+    def full(self: Path, place: Path) -> Path:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", full)
-        with pytest.raises(UsageError, match=r"^cannot write r\.html: No space left on device$"):
+        patch.setattr(Path, "replace", full)
+        with pytest.raises(DiskError, match=r"^cannot write r\.html: No space left on device$"):
             page.write([campaign], file)
     assert file.read_text() == "as it was"
+    assert not list(Path().glob("*.part"))
     page.write([campaign], file)
     assert "</html>" in file.read_text(encoding="utf-8")
 

@@ -13,7 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from helpers.plain import char_rnn, rows
 from lmfuzz.errors import TargetError
+from lmfuzz.spec import Spec
 from lmfuzz.targets import checkpoint
+from lmfuzz.targets.loading import load_target
 from lmfuzz.targets.modules.target import RNNTarget
 
 torch.set_num_threads(1)
@@ -150,10 +152,20 @@ def test_weights_that_are_something_else(folder):
 # --- config ---
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"alphabet: abc", b"null", b"[]", b"7", b"\xff\xfe{}"])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"alphabet: abc", b"null", b"[]", b"7", b"\xff\xfe{}", b"[" * 99999]
+)
 def test_a_config_that_is_no_json_object(folder, content):
     (folder / "config.json").write_bytes(content)
     refused(folder, str(folder / "config.json"))
+    with pytest.raises(TargetError, match=r"config\.json"):
+        load_target(Spec(model=str(folder)))
+
+
+def test_a_key_that_is_not_unicode_is_refused(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "\ud800": 1}))
+    refused(folder, "cannot be used", "unicode")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,10 @@
 """Image classifiers as targets: channels, watching, gradients, files, and what cannot be a target."""
 
+import io
 import warnings
+import zipfile
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +16,10 @@ from lmfuzz.campaign.executor import LocalExecutor
 from lmfuzz.errors import TargetError
 from lmfuzz.inputs.spaces import BoxSpace
 from lmfuzz.protocols import Differentiable
+from lmfuzz.spec import Spec
 from lmfuzz.targets.classifiers import Classifier, ClassifierConfig
 from lmfuzz.targets.image import Exported, ImageTarget, load_file
+from lmfuzz.targets.loading import load_target
 
 GREY, COLOUR = BoxSpace((4, 5, 1), step=1 / 255), BoxSpace((4, 5, 3))
 BASE = {"text", "logits", "probabilities", "label", "hidden_last", "magnitude", "nonfinite"}
@@ -413,7 +419,7 @@ def test_torchscript_in_training_mode_is_refused(tmp_path):
 )
 def test_exported_programs_run_any_number_of_rows(tmp_path, batch, reach):
     path = exported(small(), tmp_path / "model.pt2", batch, **reach)
-    target = ImageTarget(load_file(path), GREY, "model.pt2")
+    target = ImageTarget(load_file(path, trust=True), GREY, "model.pt2")
     for count in (1, 3, 4, 11):
         given = rows(GREY, count)
         logits = seen(target, given, "logits", "magnitude")["logits"]
@@ -422,7 +428,7 @@ def test_exported_programs_run_any_number_of_rows(tmp_path, batch, reach):
     expected = ImageTarget(small(), GREY, "small").margin_gradients(rows(GREY), np.zeros(7, np.int64))
     np.testing.assert_allclose(values, expected[0], rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(gradients, expected[1], rtol=1e-4, atol=1e-6)
-    assert ImageTarget(load_file(path), GREY, "model.pt2").identity == target.identity
+    assert ImageTarget(load_file(path, trust=True), GREY, "model.pt2").identity == target.identity
 
 
 def test_a_program_of_one_size_joins_mappings_and_tuples(tmp_path):
@@ -431,7 +437,7 @@ def test_a_program_of_one_size_joins_mappings_and_tuples(tmp_path):
             z = x.flatten(1)[:, :3]
             return {"logits": z, "loss": z.sum(1), "mean": z.mean()}
 
-    module = load_file(exported(Both().eval(), tmp_path / "model.pt2", 2))
+    module = load_file(exported(Both().eval(), tmp_path / "model.pt2", 2), trust=True)
     assert isinstance(module, Exported)
     target = ImageTarget(module.eval(), GREY, "model.pt2")
     batch = rows(GREY, 5)
@@ -443,7 +449,7 @@ def test_a_program_of_one_size_joins_mappings_and_tuples(tmp_path):
 def test_dropout_that_was_exported_is_found_out(tmp_path):
     module = nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(20, 3)).train()
     with pytest.raises(TargetError, match="different logits each time"):
-        ImageTarget(load_file(exported(module, tmp_path / "model.pt2", 2)), GREY, "model.pt2")
+        ImageTarget(load_file(exported(module, tmp_path / "model.pt2", 2), trust=True), GREY, "model.pt2")
 
 
 def test_pickles_and_other_files_are_refused(tmp_path):
@@ -458,10 +464,85 @@ def test_pickles_and_other_files_are_refused(tmp_path):
 
 
 def test_a_damaged_file_is_refused(tmp_path):
-    import zipfile
-
     for name, inside in (("script.pt", "model/code/x.py"), ("program.pt2", "model/models/model.json")):
         with zipfile.ZipFile(tmp_path / name, "w") as archive:
             archive.writestr(inside, "")
         with pytest.raises(TargetError, match=f"{name} cannot be loaded"):
-            load_file(tmp_path / name)
+            load_file(tmp_path / name, trust=True)
+
+
+class Ran:
+    """What leaves a file behind when it is unpickled."""
+
+    def __init__(self, place):
+        self.place = place
+
+    def __reduce__(self):
+        return Path.touch, (self.place,)
+
+
+def with_member(path, ending, content):
+    """Replace what ends so in an archive."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    assert any(name.endswith(ending) for name in members)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, old in members.items():
+            archive.writestr(name, content(old) if name.endswith(ending) else old)
+
+
+def pickled(ran, _):
+    buffer = io.BytesIO()
+    torch.save(((ran,), {}), buffer)
+    return buffer.getvalue()
+
+
+def test_an_exported_program_that_runs_code_needs_trust(tmp_path):
+    path, sign = exported(small(), tmp_path / "model.pt2", 2, min=1, max=1024), tmp_path / "ran"
+    load_file(path, trust=True)
+    with_member(path, "sample_inputs/model.pt", partial(pickled, Ran(sign)))
+    with pytest.raises(TargetError, match=r"model\.pt2 is an exported program.* --trust-remote-code$"):
+        load_file(path)
+    with pytest.raises(TargetError, match="--trust-remote-code"):
+        load_target(Spec(model=str(path), shape=[4, 5, 1]))
+    assert not sign.exists()
+    with suppress(TargetError):
+        load_file(path, trust=True)
+    assert sign.exists()
+
+
+def test_with_trust_a_program_is_a_target(tmp_path):
+    path = exported(small(), tmp_path / "model.pt2", 2)
+    found = load_target(Spec(model=str(path), shape=[4, 5, 1], trust_remote_code=True))
+    assert isinstance(found, ImageTarget)
+
+
+class Writes(nn.Module):
+    def forward(self, x):
+        torch.save(x, "written")
+        return x.flatten(1)[:, :3]
+
+
+def test_torchscript_that_writes_files_needs_trust(tmp_path):
+    path = scripted(Writes().eval(), tmp_path / "model.pt")
+    with pytest.raises(TargetError, match=r"model\.pt is TorchScript that .* files.* --trust-remote-code$"):
+        load_file(path)
+    assert load_file(path, trust=True)
+
+
+@pytest.mark.parametrize("program", [False, True])
+def test_damage_of_any_kind_is_a_target_error(tmp_path, program):
+    path = tmp_path / "model.pt"
+    _ = exported(small(), path, 2) if program else scripted(small(), path)
+    content, damaged = path.read_bytes(), 0
+    rng = np.random.default_rng(0)
+    for i in range(40):
+        data = bytearray(content[: len(content) * i // 40]) if i % 2 else bytearray(content)
+        for at in rng.integers(len(data), size=8).tolist() if data else ():
+            data[at] ^= 1 << int(rng.integers(8))
+        path.write_bytes(data)
+        try:
+            ImageTarget(load_file(path, trust=True), GREY, "model.pt")
+        except TargetError:
+            damaged += 1
+    assert damaged >= 20

@@ -120,7 +120,7 @@ def require_texts(folder: Path) -> None:
     settings = folder / "generation_config.json"
     try:
         json.loads(settings.read_bytes() if settings.exists() else "{}")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise TargetError(f"{settings} is not JSON: {one_line(error)}") from None
 
 

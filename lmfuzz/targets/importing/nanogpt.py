@@ -3,13 +3,15 @@
 import re
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models
 from torch import Tensor
 
-from lmfuzz.errors import explaining
+from lmfuzz import files
+from lmfuzz.errors import UsageError, explaining
 from lmfuzz.targets.importing.state_dict import require_fit
 from lmfuzz.targets.twins.kernels import quiet
 from lmfuzz.text import plural
@@ -55,12 +57,16 @@ def save(tensors: dict[str, Tensor], content: Any, alphabet: str, path: Path, fo
         biases = {name: torch.zeros_like(tensor) for name, tensor in wanted.items() if name.endswith(".bias")}
         require_fit(biases | given, wanted, path, "its model_args")
         model.load_state_dict(biases | given)
-        model.save_pretrained(folder)
         # Byte pairs without a pair to merge: every character is a token, and what is unknown is left out.
         tokenizer = Tokenizer(models.BPE({character: i for i, character in enumerate(alphabet)}, []))
         tokenizer.decoder = decoders.Fuse()
-        transformers.PreTrainedTokenizerFast(
+        fast = transformers.PreTrainedTokenizerFast(
             tokenizer_object=tokenizer, clean_up_tokenization_spaces=False
-        ).save_pretrained(folder)
+        )
+        with TemporaryDirectory() as draft, explaining(f"cannot write {folder}", UsageError):
+            model.save_pretrained(draft)
+            fast.save_pretrained(draft)
+            for file in sorted(Path(draft).iterdir()):
+                files.write(file.read_bytes(), folder / file.name)
     blocks = f"{plural(config.n_layer, 'layer')} of {config.n_embd}, {plural(config.n_head, 'head')}"
     return f"gpt2, {blocks}, a window of {config.n_positions}, {len(alphabet)} characters"
