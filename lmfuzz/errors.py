@@ -39,7 +39,6 @@ EXTRAS = {
     "peft": "the model has an adapter (adapter_config.json), which needs peft",
     "torchao": "the recipe torchao needs the package torchao",
 }
-NAME = 200  # characters at most of an error on one line, and of the name of a behaviour
 INTERRUPTS = (KeyboardInterrupt,)  # ends a campaign; what else a target or detector raises does not
 
 
@@ -53,8 +52,8 @@ def extra(name: str, kind: type[Exception] = UsageError) -> Iterator[None]:
 
 
 def one_line(error: BaseException) -> str:
-    """Return the type of an error and the first line of its message, at most NAME characters."""
-    return f"{type(error).__name__}: {error}".splitlines()[0][:NAME]
+    """Return the type of an error and the first line of its message, at most 200 characters."""
+    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
 
 
 @contextmanager

@@ -9,8 +9,6 @@ from zlib import crc32
 import numpy as np
 import numpy.typing as npt
 
-from lmfuzz.errors import NAME
-
 Array = npt.NDArray[Any]
 IntArray = npt.NDArray[np.integer[Any]]
 FloatArray = npt.NDArray[np.floating[Any]]
@@ -18,6 +16,7 @@ BoolArray = npt.NDArray[np.bool_]
 
 Trace = Mapping[str, Array]  # channel -> array with B rows
 Alphabet = str | Sequence[str] | Mapping[str, int]  # symbol i is the i-th, or has the number i
+NAME = 200  # characters of the name of a behaviour at most
 State = dict[str, Any]  # arrays, numbers, strings, and lists and dictionaries of them
 
 SEED = -1  # parent and operator of a row that no operator made

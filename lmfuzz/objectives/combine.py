@@ -7,12 +7,12 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from lmfuzz.errors import INTERRUPTS, NAME, Unfit, UsageError, one_line
+from lmfuzz.errors import INTERRUPTS, Unfit, UsageError, one_line
 from lmfuzz.inputs.spaces import BoxSpace, Space
 from lmfuzz.objectives.detectors import Detector, as_detector, distinct
 from lmfuzz.plugins.modules import blame
 from lmfuzz.protocols import ForTexts, LooksForSecret, LooksForTokens
-from lmfuzz.types import CRASH, Array, Batch, Evidence, FloatArray, State, Trace, take, unknown
+from lmfuzz.types import CRASH, NAME, Array, Batch, Evidence, FloatArray, State, Trace, take, unknown
 
 TOLERATED = 0.1  # the share of the rows that an objective may leave unscored
 DISTINCT = 3  # tracebacks kept per objective
