@@ -7,10 +7,10 @@ import zlib
 from hashlib import sha256
 from http.client import HTTPException
 from pathlib import Path
+from secrets import token_hex
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
-from lmfuzz import files
 from lmfuzz.errors import UsageError, one_line
 from lmfuzz.inputs.bundled import resource
 
@@ -84,12 +84,12 @@ def download(name: str, folder: Path, base: str | None = None) -> Path:
         if name == "mnist":
             for file, right in SUMS[name].items():
                 if not ((place / file).exists() and _sum((place / file).read_bytes()) == right):
-                    files.write(_fetch(f"{base}/{file}", right), place / file)
+                    _keep(_fetch(f"{base}/{file}", right), place / file)
         elif not all((folder / file).exists() for file in CIFAR):
             archive = io.BytesIO(_fetch(f"{base}/{ARCHIVE}", SUMS[name][ARCHIVE]))
             with tarfile.open(fileobj=archive) as tar:
                 for file in CIFAR:
-                    files.write(tar.extractfile(file).read(), folder / file)  # type: ignore[union-attr]
+                    _keep(tar.extractfile(file).read(), folder / file)  # type: ignore[union-attr]
     except (OSError, HTTPException, ValueError, tarfile.TarError, EOFError, zlib.error) as error:
         why, so = one_line(error), f"put its files into {place} yourself, or take digits"
         raise UsageError(f"cannot download {name} from {base} to {folder}: {why}; {so}") from None
@@ -107,6 +107,14 @@ def _fetch(url: str, right: str) -> bytes:
     if (found := _sum(content)) != right:
         raise UsageError(f"{url} has the sha256 sum {found}, but {right} is right; it was not kept")
     return content
+
+
+def _keep(content: bytes, file: Path) -> None:
+    """Write a whole file, or leave what was there; nobody can guess the name of the draft."""
+    draft = file.with_name(f"{token_hex(8)}.part")
+    with draft.open("xb") as stream:
+        stream.write(content)
+    draft.replace(file)
 
 
 def _sum(content: bytes) -> str:
