@@ -9,8 +9,6 @@ from zlib import crc32
 import numpy as np
 import numpy.typing as npt
 
-from lmfuzz.errors import NAME
-
 Array = npt.NDArray[Any]
 IntArray = npt.NDArray[np.integer[Any]]
 FloatArray = npt.NDArray[np.floating[Any]]
@@ -20,6 +18,7 @@ Trace = Mapping[str, Array]  # channel -> array with B rows
 Alphabet = str | Sequence[str] | Mapping[str, int]  # symbol i is the i-th, or has the number i
 State = dict[str, Any]  # arrays, numbers, strings, and lists and dictionaries of them
 
+NAME = 200  # characters of the name of a behaviour, at most
 SEED = -1  # parent and operator of a row that no operator made
 PAD = -1  # fills the channel `tokens` after the end of an output
 
