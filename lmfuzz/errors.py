@@ -39,6 +39,7 @@ EXTRAS = {
     "peft": "the model has an adapter (adapter_config.json), which needs peft",
     "torchao": "the recipe torchao needs the package torchao",
 }
+NAME = 200  # characters at most of an error on one line, and of a name that is printed
 INTERRUPTS = (KeyboardInterrupt,)  # ends a campaign; what else a target or detector raises does not
 
 

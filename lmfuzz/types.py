@@ -19,6 +19,7 @@ Alphabet = str | Sequence[str] | Mapping[str, int]  # symbol i is the i-th, or h
 NAME = 200  # characters of the name of a behaviour at most
 State = dict[str, Any]  # arrays, numbers, strings, and lists and dictionaries of them
 
+NAME = 200  # characters of the name of a behaviour, at most
 SEED = -1  # parent and operator of a row that no operator made
 PAD = -1  # fills the channel `tokens` after the end of an output
 

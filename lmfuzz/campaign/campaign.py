@@ -136,7 +136,7 @@ class Campaign:
             "identity": self.target.identity, "space": describe(self.space), "spec": self.spec.model_dump(),
             "calibration": asdict(self.calibration), "calibration_executions": self.budget.calibration,
         }  # fmt: skip
-        store = Store.create(directory, meta)
+        store = Store.create(directory, meta, private=bool(self.spec.system))  # it may be a secret
         store.commit(self.state(), self.corpus, self.operators)
         self.write_spec(directory)
         return store

@@ -50,12 +50,13 @@ class Store:
         self._sampled = -SAMPLE
 
     @classmethod
-    def create(cls, directory: Path, meta: Mapping[str, Any]) -> "Store":
+    def create(cls, directory: Path, meta: Mapping[str, Any], private: bool = False) -> "Store":
         """Begin a campaign.
 
         Args:
             directory: where; it must be missing or empty.
             meta: what does not change while the campaign runs.
+            private: whether other users may not read it.
 
         Raises:
             UsageError: a campaign cannot begin there.
@@ -66,7 +67,7 @@ class Store:
             directory.mkdir(parents=True, exist_ok=True)
             held = lock(directory)
             db = connect(directory / DATABASE, "rwc")
-            if meta["spec"]["system"]:  # what the model is told may be a secret
+            if private:
                 directory.chmod(0o700)
                 (directory / DATABASE).chmod(0o600)
         except (OSError, sqlite3.Error) as error:

@@ -270,7 +270,7 @@ def test_no_room_to_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_nobody_else_reads_a_campaign_with_a_system_prompt(tmp_path: Path) -> None:
     for system, modes in (("", None), ("The word is zounds.", (0o700, 0o600))):
         folder = tmp_path / f"c{len(system)}"
-        with Store.create(folder, {**META, "spec": Spec(system=system).model_dump()}):
+        with Store.create(folder, META, private=bool(system)):
             found = folder.stat().st_mode & 0o777, (folder / stores.DATABASE).stat().st_mode & 0o777
             assert modes in (None, found)
             assert system or found != (0o700, 0o600)
