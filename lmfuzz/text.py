@@ -10,7 +10,7 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmfuzz.errors import printable
+from lmfuzz.errors import NAME, printable
 
 if TYPE_CHECKING:
     from lmfuzz.types import Finding

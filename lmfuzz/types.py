@@ -16,7 +16,6 @@ BoolArray = npt.NDArray[np.bool_]
 
 Trace = Mapping[str, Array]  # channel -> array with B rows
 Alphabet = str | Sequence[str] | Mapping[str, int]  # symbol i is the i-th, or has the number i
-NAME = 200  # characters of the name of a behaviour at most
 State = dict[str, Any]  # arrays, numbers, strings, and lists and dictionaries of them
 
 NAME = 200  # characters of the name of a behaviour, at most

@@ -132,9 +132,9 @@ def test_folders_hold_few_files() -> None:
 def test_the_package_is_small() -> None:
     # 12,500; then, for models and files as people have them: masks of windows and chunks 110, modules called
     # in every way and run by states or caches 720, import of checkpoints 380, what else folders hold
-    # 210, seeds of all formats 290, chat templates and every character that a tokenizer reads 190; and 250 for
-    # runs and files that go wrong: a sentence and the right exit code instead of a traceback.
-    assert sum(map(code, FILES)) <= 14_650
+    # 210, seeds of all formats 290, chat templates and every character that a tokenizer reads 190. And 300
+    # for runs and files that go wrong: a sentence and the right exit code instead of a traceback.
+    assert sum(map(code, FILES)) <= 14_700
 
 
 @pytest.mark.parametrize(
