@@ -32,6 +32,8 @@ def as_target(found: Any, model: str, spec: Spec) -> Target:
     for name in HFOptions.of(spec).given:
         if name not in _ANY and (name, spec.threads) != ("threads", 1):  # the model may be another's twin
             raise UsageError(f"--{name.replace('_', '-')} is for Hugging Face models, which {model} is not")
+    if isinstance(found, type):
+        raise TargetError(f"{model} gives the class {found.__name__}; it must give an instance of it")
     lacks = [name for name in _REQUIRED if not hasattr(found, name)]
     if not lacks:
         return with_info(found, spec)

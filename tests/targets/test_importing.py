@@ -385,6 +385,16 @@ class Malicious:
         return os.mkdir, (str(self.place),)
 
 
+@pytest.mark.parametrize(
+    ("name", "words"), [("nope.json", "there is no file"), ("broken.json", "is not JSON")]
+)
+def test_a_file_that_is_missing_or_broken_is_not_an_alphabet(name, words, tmp_path):
+    torch.save(original().state_dict(), tmp_path / "net.pt")
+    (tmp_path / "broken.json").write_text('{"a": 0,')
+    with pytest.raises(UsageError, match=words):
+        make(tmp_path / "net.pt", tmp_path / "out", str(tmp_path / name))
+
+
 def test_a_pickled_alphabet_runs_no_code(tmp_path):
     file = saved(original().state_dict(), tmp_path / "a.pt")
     plain = as_pickle({"itos": BACK}, tmp_path / "meta.pkl")

@@ -1,6 +1,7 @@
 """Torch modules of a user's own: every way to call them, what they show, and what is refused."""
 
 import re
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -12,11 +13,13 @@ from torch import Tensor, nn
 from helpers.plain import ALPHABET, char_rnn, rows
 from lmfuzz.errors import TargetError
 from lmfuzz.spec import Spec, stored
+from lmfuzz.targets.kinds import as_target
 from lmfuzz.targets.modules.characters import CharacterTarget
 from lmfuzz.targets.modules.examine import examine
 from lmfuzz.targets.modules.incremental import CachedStepper
 from lmfuzz.targets.modules.steppers import StateStepper, TextStepper
 from lmfuzz.targets.modules.target import ModuleTarget, RNNTarget, symbols_of
+from lmfuzz.targets.modules.wrapped import WithAlphabet
 from lmfuzz.targets.rnn.step import RNNStepper
 from lmfuzz.targets.sampling import Decoding
 from lmfuzz.targets.twins.compress import make_twin
@@ -411,6 +414,7 @@ def test_alphabets_are_texts_lists_and_dicts_either_way() -> None:
     assert symbols_of(["<s>", "a", "b"], "m") == ("<s>", "a", "b")
     assert symbols_of({"b": 1, "a": 0}, "m") == ("a", "b")
     assert symbols_of({1: "a", 2: "b"}, "m") == ("", "a", "b")
+    assert symbols_of({"0": "a", "1": "b"}, "m") == ("a", "b")
 
 
 @pytest.mark.parametrize(
@@ -458,6 +462,20 @@ def test_special_symbols_are_in_no_prompt_but_begin_and_end_texts() -> None:
         assert got["token_ends"][i, :stop].tolist() == sizes.tolist()
     assert got["ended"].any()
     assert take(got, [0])["text"][0] == got["text"][0]
+
+
+def test_wrapped_and_scripted_modules_are_run_as_what_they_wrap() -> None:
+    batch, wants = rows(LENGTHS), frozenset({"tokens"})
+    wanted = target(Convolved()).run(batch, wants)["tokens"].tolist()
+    with warnings.catch_warnings(action="ignore"):  # torch.jit is deprecated, but still in use
+        scripted = WithAlphabet(torch.jit.script(Convolved()), ALPHABET)
+    for module in (nn.DataParallel(Convolved()), scripted):
+        assert target(module).run(batch, wants)["tokens"].tolist() == wanted
+
+
+def test_a_class_is_not_a_module() -> None:
+    with pytest.raises(TargetError, match="m gives the class Small; it must give an instance of it"):
+        as_target(Small, "m", Spec())
 
 
 def test_campaigns_of_earlier_versions_see_logits() -> None:

@@ -7,7 +7,6 @@ import pickle
 import re
 import string
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,6 +15,7 @@ from lmfuzz.targets.importing.state_dict import DEPTH
 from lmfuzz.text import plural
 
 PRINTABLE = "printable"
+_FILE = re.compile(r"[^\n]+\.(txt|json|pkl|pickle)")
 _KEYS = re.compile(
     r"(all_?)?(alphabet|char(acter)?s?|vocab(ulary)?|tokens|symbols|stoi|itos|char_indices|indices_char"
     r"|(char|token|idx|index|int|ix|id|i|c)(2|_?to_?)\w+)",
@@ -69,6 +69,8 @@ class _Plain(pickle.Unpickler):
 
 def _given(given: str, allow_pickle: bool, size: int) -> list[list[str]]:
     """Return what can be an alphabet in a file, or in the text itself."""
+    if _FILE.fullmatch(given) and not os.path.exists(given):  # noqa: PTH110
+        raise UsageError(f"there is no file {given} to read the alphabet from")
     if given == PRINTABLE or not os.path.isfile(given):  # noqa: PTH113  # Path's raises for a long text
         return [list(string.printable if given == PRINTABLE else given)]
     data = Path(given).read_bytes()
@@ -79,9 +81,14 @@ def _given(given: str, allow_pickle: bool, size: int) -> list[list[str]]:
             return list(_inside({"alphabet": _Plain(io.BytesIO(data)).load()}))
     with explaining(f"{given} is not UTF-8 text", UsageError):
         text = data.decode("utf-8")
-    with suppress(ValueError, RecursionError):
-        if isinstance(content := json.loads(text), list | dict):
-            return list(_inside({"alphabet": content}))
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        if given.endswith(".json"):
+            raise UsageError(f"{given} is not JSON: {error}") from None
+        content = None
+    if isinstance(content, list | dict):
+        return list(_inside({"alphabet": content}))
     return [list(text.removesuffix("\n") if len(text) == size + 1 else text)]  # an editor ends files so
 
 

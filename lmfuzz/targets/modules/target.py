@@ -77,7 +77,8 @@ class ModuleTarget(CharacterTarget):
         max_length: int = 64,
         logits_only: bool = False,
     ) -> None:
-        module.eval().requires_grad_(False)
+        for weights in module.eval().parameters():  # TorchScript has no module.requires_grad_
+            weights.requires_grad_(False)
         alphabet = _declared(module, "alphabet")
         if alphabet is None:
             raise TargetError(f"{name}: the module has no alphabet; set .alphabet, or pass alphabet='abc'")
@@ -127,6 +128,8 @@ def symbols_of(alphabet: Any, name: str) -> tuple[str, ...]:
         pairs = list(alphabet.items())
         if pairs and all(isinstance(value, int) for value in alphabet.values()):
             pairs = [(number, symbol) for symbol, number in pairs]
+        elif all(str(key).isdecimal() for key in alphabet):  # JSON's keys are texts
+            pairs = [(int(key), symbol) for key, symbol in pairs]
         symbols = [""] * (1 + max((n for n, _ in pairs if isinstance(n, int)), default=0))
         if not all(isinstance(n, int) and n >= 0 for n, _ in pairs) or len(dict(pairs)) < len(pairs):
             raise TargetError(f"{name}: an alphabet that is a dict must have one number for each character")
@@ -151,8 +154,9 @@ def symbols_of(alphabet: Any, name: str) -> tuple[str, ...]:
 
 
 def _declared(module: nn.Module, name: str) -> Any:
-    """Return what the module, or its config, calls ``name``; None without it."""
-    return getattr(module, name, getattr(getattr(module, "config", None), name, None))
+    """Return what the module, its config, or a module that it wraps as DataParallel does calls ``name``."""
+    holders = module, getattr(module, "config", None), getattr(module, "module", None)
+    return next((found for holder in holders if (found := getattr(holder, name, None)) is not None), None)
 
 
 def _special(module: nn.Module, token: str, symbols: tuple[str, ...], name: str) -> int | None:
