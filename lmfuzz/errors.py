@@ -53,8 +53,8 @@ def extra(name: str, kind: type[Exception] = UsageError) -> Iterator[None]:
 
 
 def one_line(error: BaseException) -> str:
-    """Return the type of an error and the first line of its message, at most NAME characters."""
-    return f"{type(error).__name__}: {error}".splitlines()[0][:NAME]
+    """Return the type of an error and its message on one line, at most NAME characters."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:NAME]
 
 
 @contextmanager

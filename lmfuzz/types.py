@@ -15,7 +15,7 @@ FloatArray = npt.NDArray[np.floating[Any]]
 BoolArray = npt.NDArray[np.bool_]
 
 Trace = Mapping[str, Array]  # channel -> array with B rows
-Alphabet = str | Sequence[str] | Mapping[str, int]  # symbol i is the i-th, or has the number i
+Alphabet = str | Sequence[str] | Mapping[str, int] | Mapping[int, str]  # the text of each symbol
 State = dict[str, Any]  # arrays, numbers, strings, and lists and dictionaries of them
 
 NAME = 200  # characters of the name of a behaviour, at most

@@ -44,7 +44,7 @@ def fuzz(
         output: the directory of the campaign; if None, a temporary one that lives as long as the result.
         tokenizer: the tokenizer of a Hugging Face model that is an object.
         alphabet: the alphabet of a module: a text or list whose item i is symbol i, or a dict from
-            characters to numbers.
+            characters to numbers or back.
         progress: whether to show a progress bar, in a terminal or a notebook.
         settings: the keys of a campaign.toml, for example ``budget="20000x"`` and ``seed=0``; ``twin`` may
             be an object, as ``model`` is.

@@ -106,8 +106,10 @@ def _unsuitable(spec: Spec, target: Target, space: TextSpace, bundled: str) -> s
     """Return why the bundled prompts do not suit a model, or ''."""
     if not reading.suit(bundled, space, spec.unknown):
         return f"the model's alphabet lacks most of the bundled ones ({bundled})"
+    if target.info.seeds:
+        return ""
     rows = reading.read([], space, spec.unknown, bundled).batch
-    return "" if target.info.seeds else surprised(target, space, rows, Streams(spec.seed)["seeds"])
+    return surprised(target, space, rows, Streams(spec.seed)["seeds"])
 
 
 def operators(spec: Spec, target: Target, begun: Collection[str] | None = None) -> dict[str, Operator]:

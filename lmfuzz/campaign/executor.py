@@ -20,9 +20,8 @@ class LocalExecutor:
     These are the rows' texts, the last character before each output, and the seeds that they descend from.
 
     A batch on which the target raises, or shows a channel of another form than before, is split in halves
-    until the failing rows stand alone. Their channel
-    ``crash`` holds what was raised; their other channels hold values that cannot be scored (NaN, PAD or '',
-    by the kind of array). The other rows run as usual.
+    until the failing rows stand alone. Their channel ``crash`` holds what was raised; their other channels
+    hold values that cannot be scored (NaN, PAD or '', by the kind of array). The other rows run as usual.
 
     The target gets copies of the rows, which it may change; what it shows cannot be written into.
 

@@ -55,6 +55,8 @@ def _module_from(path: Path) -> ModuleType:
         raise UsageError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    if (folder := str(Path(whole).parent)) not in sys.path:
+        sys.path.append(folder)  # a file imports what lies beside it, as when Python runs it
     try:
         spec.loader.exec_module(module)
     except BaseException as error:

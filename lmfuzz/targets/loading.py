@@ -140,5 +140,5 @@ def _made(factory: Any, model: str) -> Any:
         raise
     except BaseException as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
-        raised = one_line(error).removesuffix(": ")
+        raised = one_line(error).removesuffix(":")
         raise TargetError(f"{model} raised {raised} ({frame.filename}, line {frame.lineno})") from error

@@ -14,9 +14,9 @@ from helpers.plain import ALPHABET, char_rnn, rows
 from lmfuzz.errors import TargetError
 from lmfuzz.spec import Spec, stored
 from lmfuzz.targets.kinds import as_target
+from lmfuzz.targets.modules.cached import CachedStepper
 from lmfuzz.targets.modules.characters import CharacterTarget
 from lmfuzz.targets.modules.examine import examine
-from lmfuzz.targets.modules.incremental import CachedStepper
 from lmfuzz.targets.modules.steppers import StateStepper, TextStepper
 from lmfuzz.targets.modules.target import ModuleTarget, RNNTarget, symbols_of
 from lmfuzz.targets.modules.wrapped import WithAlphabet

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from lmfuzz.errors import TargetError
 from lmfuzz.protocols import TargetInfo
+from lmfuzz.targets.modules.cached import cached
 from lmfuzz.targets.modules.characters import CharacterTarget, Decoded
 from lmfuzz.targets.modules.examine import Conduct, examine
-from lmfuzz.targets.modules.incremental import cached
 from lmfuzz.targets.modules.recognise import recognised
 from lmfuzz.targets.modules.steppers import StateStepper, TextStepper
 from lmfuzz.targets.rnn.model import CharRNN
