@@ -43,8 +43,8 @@ def _comparable(space: Space) -> str:
         return "for images use disagreement, divergence:of=labels, or regression(OBJECTIVE)"
     return (
         "for texts use regression(OBJECTIVE), and search with directed, walk, random or tensorfuzz; for two "
-        "character RNNs (all recipes but tflite and dynamic), or two Hugging Face models with the same "
-        "tokenizer, disagreement and divergence work too"
+        "models of the same characters, or two Hugging Face models with the same tokenizer, disagreement and "
+        "divergence work too"
     )
 
 

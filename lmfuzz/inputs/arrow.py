@@ -1,12 +1,14 @@
 """Rows of Parquet and Arrow files, which datasets are stored in; pyarrow reads them."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from lmfuzz.errors import UsageError, explaining, extra
 from lmfuzz.inputs.rows import FIELDS, find_field
 
+_UNTIL_CLOSED = suppress(GeneratorExit)  # who reads no further closes the generator: that is no damage
 _ROWS = 1024  # of a Parquet file that are in memory at once
 
 
@@ -19,7 +21,7 @@ def parquet(file: Path, field: str) -> Iterator[tuple[str, Any]]:
     with extra("datasets"):
         from pyarrow.parquet import ParquetFile
 
-    with explaining(f"cannot read {file}", UsageError), ParquetFile(file) as table:
+    with explaining(f"cannot read {file}", UsageError), ParquetFile(file) as table, _UNTIL_CLOSED:
         names = _columns(table.schema_arrow.names, file, field)
         yield from _rows(table.iter_batches(_ROWS, columns=names), names, file)
 
@@ -29,7 +31,7 @@ def arrow(file: Path, field: str) -> Iterator[tuple[str, Any]]:
     with extra("datasets"):
         from pyarrow import ipc, memory_map
 
-    with explaining(f"cannot read {file}", UsageError), memory_map(str(file)) as data:
+    with explaining(f"cannot read {file}", UsageError), memory_map(str(file)) as data, _UNTIL_CLOSED:
         indexed = data.read(6) == b"ARROW1"
         data.seek(0)
         table = ipc.open_file(data) if indexed else ipc.open_stream(data)

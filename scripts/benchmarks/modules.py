@@ -146,7 +146,7 @@ def nearest(target: Target, seeds: list[str], executions: int) -> float:
     with assembled(seeds, target, **settings) as (campaign, store):
 
         def step(one: Step) -> None:
-            np.fmax(best, np.fmax.reduce(one.margins, axis=0), out=best)
+            np.fmax(best, np.fmax.reduce(one.margins[:, : len(WORDS)], axis=0), out=best)
             if campaign.executor.executions >= executions:
                 campaign.stop()
 

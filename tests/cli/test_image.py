@@ -142,7 +142,6 @@ def test_what_is_wrong_is_said_in_one_sentence(
         ((*diff, "--twin", "int8", "--linf", "5"), 2, "bounds nothing: values go from 0 to 1"),
         ((*diff, "--twin", "int8", "--objective", "divergence"), 2, "for images use disagreement"),
         ((*texts, "--search", "triggerfinder"), 2, "for texts use regression(OBJECTIVE)"),
-        ((*texts[:3], "tflite", "-o", "new"), 2, "all recipes but tflite and dynamic"),
         (("diff", "images.py:few", *texts[2:], *labels), 2, "takes images; the command for it is"),
         ((*alone[:2], texts[1], *texts[4:]), 2, "takes no images; the command for it is lmfuzz fuzz"),
         (("fuzz", "models:mnist/lenet1", "-o", "new"), 2, "repetition looks at texts"),

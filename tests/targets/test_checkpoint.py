@@ -1,16 +1,15 @@
 """Sound checkpoints come back as they were; each unsound one is refused in one sentence."""
 
 import json
-import os
 import pickle
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from helpers.hostile import Malicious
 from helpers.plain import char_rnn, rows
 from lmfuzz.errors import TargetError
 from lmfuzz.spec import Spec
@@ -269,16 +268,6 @@ def test_weights_that_are_no_floating_point_numbers(folder):
 
 
 # --- pickles ---
-
-
-class Malicious:
-    """Makes a folder when it is unpickled without care."""
-
-    def __init__(self, place: Path) -> None:
-        self.place = place
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.place),)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """Checkpoints as people have them become folders whose models compute the same."""
 
 import json
-import os
 import pickle
 import string
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from helpers.hostile import Malicious
 from helpers.plain import char_rnn
 from lmfuzz.errors import TargetError, UsageError
 from lmfuzz.targets import checkpoint
@@ -373,16 +373,6 @@ def test_a_wrong_alphabet_is_refused(alphabet, words, tmp_path):
     file = saved(original().state_dict(), tmp_path / "a.pt")
     given = alphabet if isinstance(alphabet, str) else as_text(json.dumps(alphabet), tmp_path / "a.json")
     refused(file, tmp_path / "m", *words, kind=UsageError, alphabet=given)
-
-
-class Malicious:
-    """Makes a folder when it is unpickled without care."""
-
-    def __init__(self, place: Path) -> None:
-        self.place = place
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.place),)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,5 @@
 """Torch modules of a user's own: every way to call them, what they show, and what is refused."""
 
-import re
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -10,174 +8,38 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from helpers.own_modules import (
+    Asks,
+    Attentive,
+    Convolved,
+    Cropped,
+    LastOnly,
+    LastOnlyStateful,
+    Nested,
+    Own,
+    Probabilities,
+    Single,
+    Small,
+    Spread,
+    Stateful,
+    Stateless,
+    V,
+)
 from helpers.plain import ALPHABET, char_rnn, rows
-from lmfuzz.errors import TargetError
 from lmfuzz.spec import Spec, stored
-from lmfuzz.targets.kinds import as_target
 from lmfuzz.targets.modules.cached import CachedStepper
 from lmfuzz.targets.modules.characters import CharacterTarget
 from lmfuzz.targets.modules.examine import examine
 from lmfuzz.targets.modules.steppers import StateStepper, TextStepper
-from lmfuzz.targets.modules.target import ModuleTarget, RNNTarget, symbols_of
-from lmfuzz.targets.modules.wrapped import WithAlphabet
+from lmfuzz.targets.modules.target import ModuleTarget, RNNTarget
 from lmfuzz.targets.rnn.step import RNNStepper
 from lmfuzz.targets.sampling import Decoding
 from lmfuzz.targets.twins.compress import make_twin
 from lmfuzz.targets.twins.pair import TextPair, pair
 from lmfuzz.types import PAD, Batch, take
 
-V = len(ALPHABET)
 LENGTHS = (4, 1, 9, 4, 6)
 GREEDY, SAMPLED = Decoding(max_new=7), Decoding(max_new=7, temperature=0.8)
-
-
-class Own(nn.Module):
-    """The parts of a CharRNN, and a layer that keeps the fast kernels away."""
-
-    alphabet = ALPHABET
-
-    def __init__(self, cell: str = "lstm") -> None:
-        super().__init__()
-        self.inner = char_rnn(cell)
-        self.scale = nn.Parameter(torch.ones(1))
-
-    def run(self, symbols: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        logits, state = self.inner(symbols, state)
-        return logits * self.scale, state
-
-
-class Stateful(Own):
-    def forward(self, symbols: Tensor, state: Any = None) -> Any:
-        return self.run(symbols, state)
-
-
-class Nested(Own):
-    def forward(self, symbols: Tensor, state: Any = None) -> Any:
-        given = None if state is None else (state["layers"][0], state["layers"][1])
-        logits, (hidden, cell) = self.run(symbols, given)
-        return logits, {"layers": [hidden, cell]}
-
-
-class Spread(Own):
-    def forward(self, symbols: Tensor, hidden: Any = None, cell: Any = None) -> Any:
-        logits, (hidden, cell) = self.run(symbols, None if hidden is None else (hidden, cell))
-        return logits.reshape(-1, V), hidden, cell
-
-
-class Asks(Own):
-    """Must be given a state, which it makes itself."""
-
-    def forward(self, symbols: Tensor, state: Any) -> Any:
-        return self.run(symbols, state)
-
-    def init_hidden(self, size: int) -> Any:
-        shape = self.inner.config.layers, size, self.inner.config.hidden
-        return torch.zeros(shape), torch.zeros(shape)
-
-
-class Single(Asks):
-    """Reads one symbol (B,) at a time, as char-rnn.pytorch's decoder does."""
-
-    def forward(self, symbol: Tensor, state: Any) -> Any:
-        logits, state = self.run(symbol.view(-1, 1), state)
-        return logits[:, 0], state
-
-
-class Stateless(Own):
-    def forward(self, symbols: Tensor) -> Any:
-        return {"logits": self.run(symbols)[0]}
-
-
-class LastOnly(Own):
-    def forward(self, symbols: Tensor) -> Tensor:
-        return self.run(symbols)[0][:, -1]
-
-
-class LastOnlyStateful(Own):
-    def forward(self, symbols: Tensor, state: Any = None) -> Any:
-        logits, state = self.run(symbols, state)
-        return logits[:, -1], state
-
-
-class Probabilities(Own):
-    def forward(self, symbols: Tensor) -> Tensor:
-        return self.run(symbols)[0].softmax(dim=-1)
-
-
-class Small(nn.Module):
-    """A GPT of one block with learned positions; ``causal=False`` makes it see all of the text."""
-
-    alphabet = ALPHABET
-
-    def __init__(self, *, causal: bool = True, longest: int = 80) -> None:
-        super().__init__()
-        torch.manual_seed(3)
-        self.symbols, self.places = nn.Embedding(V, 16), nn.Embedding(longest, 16)
-        self.block = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
-        self.head = nn.Linear(16, V)
-        self.causal = causal
-        for weight in self.parameters():
-            weight.data *= 2
-
-    def forward(self, symbols: Tensor) -> Tensor:
-        steps = symbols.shape[1]
-        x = self.symbols(symbols) + self.places(torch.arange(steps))
-        mask = nn.Transformer.generate_square_subsequent_mask(steps) if self.causal else None
-        return self.head(self.block(x, src_mask=mask))
-
-
-class Attentive(nn.Module):
-    """A GPT as many write it: a mask in a buffer, positions by rotation, and a mean of all earlier places."""
-
-    alphabet = ALPHABET
-
-    def __init__(self, *, fused: bool = False) -> None:
-        super().__init__()
-        torch.manual_seed(4)
-        self.fused = fused
-        self.symbols, self.gates, self.head = nn.Embedding(V, 16), nn.Linear(16, 48), nn.Linear(16, V)
-        self.norm = nn.LayerNorm(16)
-        self.register_buffer("mask", torch.ones(80, 80).tril().view(1, 1, 80, 80))
-        for weight in self.parameters():
-            weight.data *= 3
-
-    def turned(self, x: Tensor) -> Tensor:
-        angles = torch.arange(x.shape[2])[:, None] / torch.tensor([1.0, 10.0, 100.0, 1000.0])
-        left, right = x.chunk(2, dim=-1)
-        cos, sin = angles.cos(), angles.sin()
-        return torch.cat([left * cos - right * sin, left * sin + right * cos], dim=-1)
-
-    def forward(self, symbols: Tensor) -> Tensor:
-        rows, steps = symbols.shape
-        x = self.symbols(symbols)
-        heads = (part.view(rows, steps, 2, 8).transpose(1, 2) for part in self.gates(x).split(16, dim=2))
-        query, key, value = heads
-        query, key = self.turned(query), self.turned(key)
-        if self.fused:
-            seen = nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)
-        else:
-            scores = (query @ key.transpose(-2, -1)) / 8**0.5
-            scores = scores.masked_fill(self.mask[:, :, :steps, :steps] == 0, -torch.inf)
-            seen = scores.softmax(dim=-1) @ value
-        mean = self.mask[0, 0, :steps, :steps] @ x / torch.arange(1, steps + 1)[:, None]
-        return self.head(self.norm(x + mean + seen.transpose(1, 2).reshape(rows, steps, 16)))
-
-
-class Convolved(nn.Module):
-    """Sees the last three symbols, through a convolution that is padded on the left."""
-
-    alphabet = ALPHABET
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(5)
-        self.symbols, self.layer, self.head = nn.Embedding(V, 16), nn.Conv1d(16, 16, 3), nn.Linear(16, V)
-        for weight in self.parameters():
-            weight.data *= 3
-
-    def forward(self, symbols: Tensor) -> Tensor:
-        x = nn.functional.pad(self.symbols(symbols).transpose(1, 2), (2, 0))
-        return self.head(self.layer(x).transpose(1, 2).relu())
 
 
 KINDS: dict[str, tuple[Callable[[], nn.Module], type]] = {
@@ -308,16 +170,6 @@ def test_a_module_and_its_twin_are_compared_step_by_step(kind: str) -> None:
     assert agree == (shown["parting"] < 0).tolist()
 
 
-class Cropped(Small):
-    """Reads the last 20 symbols only, which no short text shows."""
-
-    def forward(self, symbols: Tensor) -> Tensor:
-        before = symbols.shape[1] - 20
-        if before <= 0:
-            return super().forward(symbols)
-        return torch.cat([torch.zeros(len(symbols), before, V), super().forward(symbols[:, -20:])], dim=1)
-
-
 def test_what_only_long_texts_show_is_seen() -> None:
     mine = target(Cropped())
     batch = Batch.of([np.arange(n, dtype=np.int32) % V for n in (30, 4)])
@@ -348,92 +200,6 @@ def test_notes_say_why_a_module_is_slow() -> None:
     assert "probabilities" in target(Probabilities()).info.notes[0]
 
 
-# -- refused, in one sentence each --
-
-
-class Remembers(Own):
-    state: Any = None
-
-    def forward(self, symbols: Tensor) -> Tensor:
-        fits = self.state is not None and self.state[0].shape[1] == len(symbols)
-        logits, self.state = self.run(symbols, self.state if fits else None)
-        return logits
-
-
-class Drops(Own):
-    def forward(self, symbols: Tensor) -> Tensor:
-        return nn.functional.dropout(self.run(symbols)[0], 0.5)
-
-
-class TimeFirst(Own):
-    def forward(self, symbols: Tensor) -> Tensor:
-        return self.run(symbols.T)[0].transpose(0, 1)
-
-
-class InPlace(Own):
-    def forward(self, symbols: Tensor, state: Any = None) -> Any:
-        logits, new = self.run(symbols, state)
-        if state is not None:
-            state[0].copy_(new[0])
-        return logits, state if state is not None else new
-
-
-class Ragged(Own):
-    def forward(self, symbols: Tensor) -> Tensor:
-        logits = self.run(symbols)[0]
-        return logits if symbols.shape[1] > 1 else logits[:, :, :-1]
-
-
-REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
-    "remembers": (Remembers, "other logits when it reads the same symbols again: it keeps a state"),
-    "drops": (Drops, "draws random numbers"),
-    "time first": (
-        TimeFirst,
-        "depends on the other rows of the batch, as with an nn.LSTM without batch_first",
-    ),
-    "in place": (InPlace, "changes the state that it is given in place; it must return a new one"),
-    "ragged": (Ragged, f"gives (2, 1, {V - 1}) for symbols (2, 1); it must give (2, 1, {V})"),
-    "short": (lambda: Small(longest=40), "cannot read 71 symbols, which a prompt and its output can have"),
-}
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_is_no_function_of_the_text_is_refused(name: str) -> None:
-    make, sentence = REFUSED[name]
-    with pytest.raises(TargetError) as caught:
-        target(make())
-    assert sentence in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-# -- alphabets --
-
-
-def test_alphabets_are_texts_lists_and_dicts_either_way() -> None:
-    assert symbols_of("ab\n", "m") == ("a", "b", "\n")
-    assert symbols_of(["<s>", "a", "b"], "m") == ("<s>", "a", "b")
-    assert symbols_of({"b": 1, "a": 0}, "m") == ("a", "b")
-    assert symbols_of({1: "a", 2: "b"}, "m") == ("", "a", "b")
-    assert symbols_of({"0": "a", "1": "b"}, "m") == ("a", "b")
-
-
-@pytest.mark.parametrize(
-    ("alphabet", "sentence"),
-    [
-        ("aba", "the alphabet has 'a' twice, as symbols 0 and 2"),
-        ("a", "two or more characters"),
-        (["<s>", "</s>"], "two or more characters"),
-        ([1, 2], "holds 1, which is not a text"),
-        ({"a": 0, "b": 0}, "one number for each character"),
-        ({"a": "b", "c": "d"}, "one number for each character"),
-        (7, "must be a text, a list or a dict, not int"),
-    ],
-)
-def test_a_wrong_alphabet_is_refused(alphabet: Any, sentence: str) -> None:
-    with pytest.raises(TargetError, match=re.escape(sentence)):
-        symbols_of(alphabet, "m")
-
-
 class Special(Stateful):
     """Has symbols of several characters: its prompts begin after <s>, its texts end with </s>."""
 
@@ -462,20 +228,6 @@ def test_special_symbols_are_in_no_prompt_but_begin_and_end_texts() -> None:
         assert got["token_ends"][i, :stop].tolist() == sizes.tolist()
     assert got["ended"].any()
     assert take(got, [0])["text"][0] == got["text"][0]
-
-
-def test_wrapped_and_scripted_modules_are_run_as_what_they_wrap() -> None:
-    batch, wants = rows(LENGTHS), frozenset({"tokens"})
-    wanted = target(Convolved()).run(batch, wants)["tokens"].tolist()
-    with warnings.catch_warnings(action="ignore"):  # torch.jit is deprecated, but still in use
-        scripted = WithAlphabet(torch.jit.script(Convolved()), ALPHABET)
-    for module in (nn.DataParallel(Convolved()), scripted):
-        assert target(module).run(batch, wants)["tokens"].tolist() == wanted
-
-
-def test_a_class_is_not_a_module() -> None:
-    with pytest.raises(TargetError, match="m gives the class Small; it must give an instance of it"):
-        as_target(Small, "m", Spec())
 
 
 def test_campaigns_of_earlier_versions_see_logits() -> None:

@@ -207,10 +207,13 @@ def test_tensors_are_checked(folder):
     tensors = load_file(folder / "model.safetensors")
     tensors["layers.conv2.bias"][3] = torch.nan
     save_file(tensors, folder / "model.safetensors")
-    assert refused(folder) == f"tensor layers.conv2.bias in {folder} holds NaN or infinite weights"
+    assert (
+        refused(folder)
+        == f"tensor layers.conv2.bias in the checkpoint in {folder} holds NaN or infinite weights"
+    )
     del tensors["layers.conv2.bias"]
     save_file(tensors, folder / "model.safetensors")
-    assert refused(folder) == f"the checkpoint in {folder} lacks tensors: layers.conv2.bias"
+    assert refused(folder) == f"the checkpoint in {folder} lacks tensors: layers.conv2.bias (12,)"
 
 
 def test_a_config_is_frozen():

@@ -101,7 +101,8 @@ def _loaded(
         "config": config, "dtype": automatic if how.dtype == "auto" else getattr(torch, how.dtype),
         "use_safetensors": None if allow_pickle else True,
         "output_loading_info": True, "ignore_mismatched_sizes": True,  # refused in one sentence
-        "adapter_kwargs": {"subfolder": "none"},  # else transformers adds one to the model, unmerged
+        # Else transformers adds an adapter to the model, unmerged, and asks the hub for it.
+        "adapter_kwargs": {"subfolder": "none", "local_files_only": offline},
     }  # fmt: skip
     with _explaining(name, "model"):
         model, info = transformers.AutoModelForCausalLM.from_pretrained(source, **more)
