@@ -174,8 +174,8 @@ def test_errors_for_the_user_pass_through(error):
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (RuntimeError("first line\nsecond"), "RuntimeError: first line"),
-        (AssertionError(), "AssertionError: "),
+        (RuntimeError("first line\nsecond"), "RuntimeError: first line second"),
+        (AssertionError(), "AssertionError:"),
         (ValueError("x" * 500), "ValueError: " + "x" * 188),
         (SystemExit(3), "SystemExit: 3"),
         (GeneratorExit("over"), "GeneratorExit: over"),

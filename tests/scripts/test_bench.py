@@ -26,7 +26,7 @@ KEYS = [
     "memory_growth_mb", "words_directed", "words_tensorfuzz", "words_walk", "words_random",
     "causal_vs_generate", "causal_vs_generate_mixed", "causal_overhead_share", "batch_changes",
     "token_scan_per_second", "shrink_ratio", "shrink_executions", "shrink_minimal", "distil_seconds",
-    "sweep_resume", "report_seconds", "report_mb",
+    "sweep_resume", "report_seconds", "module_known", "module_state", "module_causal", "module_gap", "report_mb",
 ]  # fmt: skip
 
 
@@ -61,6 +61,7 @@ def test_all_figures_are_measured_and_named() -> None:
     assert values["batch_changes"] == 0
     assert "tokens equal to generate's in 8 rows" in done.stdout
     assert values["token_scan_per_second"] > 0
+    assert all(values[key] > 0 for key in ("module_known", "module_state", "module_causal"))
     assert "LMFUZZ_DATA" in done.stdout
     assert "tokens equal" in done.stdout
     assert "all decisions equal to exact ones" in done.stdout
