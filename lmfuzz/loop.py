@@ -33,10 +33,10 @@ def run(
         wants = always.union(*(objective.grades[column] for column in search.focus))
         trace = executor.run(batch, wants)  # the only expensive line
         margins = objective(batch, trace)
-        points = feature(trace)
-        novel = archive.admit(points, where=~np.any(margins > 0, axis=1))
-        search.tell(batch.copy(), trace, margins.copy(), novel.copy())
         found = findings.consider(batch, trace, margins, executor.executions)
+        points = feature(trace)
+        novel = archive.admit(points, where=~np.any(margins > 0, axis=1) | findings.rare)
+        search.tell(batch.copy(), trace, margins.copy(), novel.copy())
         budget.spent_executions = executor.executions
         budget.spent_findings += len(found)
         yield Step(executor.executions, batch, points, margins, novel, found)

@@ -290,6 +290,14 @@ class LooksForSecret(Protocol):
 
 
 @runtime_checkable
+class MissesLonger(Protocol):
+    """Look for what may be longer than an output."""
+
+    def unseen(self, steps: int) -> str:
+        """Return what outputs of ``steps`` characters are too short to show, in a sentence, or ''."""
+
+
+@runtime_checkable
 class LooksForTokens(Protocol):
     """Look, as an objective, for as many successive ``tokens``."""
 
@@ -344,11 +352,13 @@ class SearchTraits:
         needs: channels that ``tell`` must be given.
         per_seed: whether it searches for each seed by itself; it is then a search.seed_outcomes.TracksSeeds.
         each: how many rows it asks for at once when it is run for each seed by itself.
+        covers_hits: whether states of rows that hit count as new; in TensorFuzz they do not.
     """
 
     needs: frozenset[str] = frozenset()
     per_seed: bool = False
     each: int = 16
+    covers_hits: bool = True
 
 
 class Search(Protocol):
@@ -395,6 +405,10 @@ class Archive(Protocol):
 
 class Findings(Protocol):
     """Keep what misbehaved."""
+
+    @property
+    def rare(self) -> BoolArray:
+        """Return which rows (B,) last considered hit, but nothing that is common by now."""
 
     def consider(self, batch: Batch, trace: Trace, margins: FloatArray, execution: int) -> list[Finding]:
         """Confirm the hits of a batch with margins (B, N), and return those that are kept."""

@@ -183,19 +183,33 @@ class Evidence:
         signature: names the behaviour, the same for all findings that show it; cut at NAME characters.
         words: the sentence that a person reads.
         span: start and end of the bad part in the output text, if it is there.
+        variant: tells apart findings that show one behaviour, such as the word that is repeated; '' if
+            nothing does. It is cut as the signature is.
     """
 
     signature: str
     words: str
     span: tuple[int, int] | None = None
+    variant: str = ""
 
     def __post_init__(self) -> None:
-        name = self.signature
-        if isinstance(name, str) and len(name) > NAME:  # who asks a detector for its evidence checks the type
-            digest = (
-                f"...#{crc32(name.encode('utf-8', 'surrogatepass')):08x}"  # tells apart what begins alike
-            )
-            object.__setattr__(self, "signature", name[: NAME - len(digest)] + digest)
+        for field in ("signature", "variant"):
+            name = getattr(self, field)
+            if isinstance(name, str) and len(name) > NAME:  # others are refused where they are asked for
+                digest = f"...#{crc32(name.encode('utf-8', 'surrogatepass')):08x}"  # of what begins alike
+                object.__setattr__(self, field, name[: NAME - len(digest)] + digest)
+
+    def same(self, other: "Evidence") -> bool:
+        """Return whether both show the same variant of a behaviour; in 0.3.0 one text named both."""
+        mine, theirs = self._names(), other._names()
+        if bool(self.variant) == bool(other.variant):
+            return mine[0] == theirs[0]
+        return bool({*mine} & {*theirs})
+
+    def _names(self) -> list[bytes]:
+        """The names of what it shows, as a database holds them."""
+        both = [f"{self.signature} {self.variant}", self.variant] if self.variant else [self.signature]
+        return [name.encode("utf-8", "backslashreplace") for name in both]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import numpy as np
 from lmfuzz.files import PICTURES
 from lmfuzz.inputs.spaces import BoxSpace, Space
 from lmfuzz.storage.record import CampaignRecord, Outcomes
-from lmfuzz.text import bucket_title, escape, format_duration, plural, quote_output, replay_command
+from lmfuzz.text import bucket_title, cut, escape, format_duration, plural, quote_output, replay_command
 from lmfuzz.types import Finding, Minimal
 
 _ENDINGS = {
@@ -18,6 +18,7 @@ _ENDINGS = {
     "findings": "enough was found",
     "done": "every seed is done",
 }
+NAMED, WIDE = 3, 24  # variants of a bucket that are named, and how long their names are
 UNFINISHED = "unfinished"  # the reason of a campaign that was killed, or still runs
 
 
@@ -48,13 +49,15 @@ def summary(record: CampaignRecord, unwritten: Sequence[Finding] = ()) -> dict[s
     """Return the campaign as of its last commit, as ``--json`` prints it.
 
     seconds and time_in_target are seconds; novelty_rate and stability are shares, 0 to 1; findings are
-    objective -> bucket -> kept, hits and the labels of the kept ones. Findings that could not be written are
+    objective -> bucket -> kept, hits, the labels of the kept ones, how many seeds do this unmutated, and the
+    hits of each variant. Findings that could not be written are
     among them, and ``unwritten`` says how many these are.
     """
     findings: dict[str, dict[str, Any]] = {}
     for finding in [*record.findings, *unwritten]:
         buckets = findings.setdefault(finding.objective, {})
-        bucket = buckets.setdefault(finding.bucket, {"kept": 0, "hits": 0, "labels": []})
+        new = {"kept": 0, "hits": 0, "labels": [], "unmutated": record.unmutated.get(finding.bucket, 0)}
+        bucket = buckets.setdefault(finding.bucket, new | {"variants": variants_of(record, finding.bucket)})
         bucket["kept"] += 1
         bucket["hits"] = max(record.hits.get(finding.bucket, 0), bucket["kept"])
         bucket["labels"].append(finding.label)
@@ -67,6 +70,8 @@ def summary(record: CampaignRecord, unwritten: Sequence[Finding] = ()) -> dict[s
         "time_in_target": round(record.time_in_target, 3),
         "corpus_size": record.corpus_size,
         "archive_size": record.archive_size,
+        "archived_hits": record.tally.novel_hits,
+        "seeds": record.seed_count,
         "novelty_rate": round(record.tally.novelty, 6),
         "stability": record.calibration["stability"],
         "findings": findings,
@@ -82,19 +87,20 @@ def summary(record: CampaignRecord, unwritten: Sequence[Finding] = ()) -> dict[s
 def summary_lines(numbers: dict[str, Any], buckets: bool = True) -> Iterator[str]:
     """Yield the summary in words, with a table of the buckets unless that is not wanted."""
     seconds, inside = numbers["seconds"], numbers["time_in_target"]
+    hits = f" ({numbers['archived_hits']} of inputs that hit)" if numbers["archived_hits"] else ""
     before = numbers["calibration_executions"]
     yield (
         f"{plural(before, 'execution')} of calibration and {numbers['executions'] - before} of search in "
         f"{format_duration(seconds)} "
         f"({numbers['executions_per_second']:.0f}/s, {inside / seconds if seconds else 0:.0%} of the time in "
-        f"the target); corpus {numbers['corpus_size']}, archive {numbers['archive_size']}, "
+        f"the target); corpus {numbers['corpus_size']}, archive {numbers['archive_size']}{hits}, "
         f"novel {numbers['novelty_rate']:.1%}, "
         f"stable {numbers['stability']:.0%}; {_ENDINGS.get(numbers['exit_reason'], numbers['exit_reason'])}"
     )
     if trials := numbers["trials"]:
         yield trials_line(trials)
     if buckets:
-        yield from bucket_lines(numbers["findings"])
+        yield from bucket_lines(numbers["findings"], numbers["seeds"])
     if numbers["unwritten"]:
         yield f"{plural(numbers['unwritten'], 'finding')} of these could not be written"
     for name, count in numbers["unscored"].items():
@@ -130,8 +136,8 @@ def trials_line(trials: dict[str, Any]) -> str:
     )
 
 
-def bucket_lines(findings: dict[str, dict[str, Any]]) -> Iterator[str]:
-    """Yield a table of the buckets: kept, hits, and how many of the kept did not fail every time."""
+def bucket_lines(findings: dict[str, dict[str, Any]], seeds: int) -> Iterator[str]:
+    """Yield a table of the buckets: kept, hits, and what else is known of them; ``seeds`` there were."""
     rows = [(name, bucket) for buckets in findings.values() for name, bucket in buckets.items()]
     if not rows:
         yield "nothing was found"
@@ -141,8 +147,26 @@ def bucket_lines(findings: dict[str, dict[str, Any]]) -> Iterator[str]:
     yield f"  {'kept':>4}  {'hits':>7}  bucket"
     for name, bucket in sorted(rows, key=lambda row: (-row[1]["hits"], row[0])):
         flaky = sum(label != "confirmed" for label in bucket["labels"])
-        note = f"  ({flaky} flaky)" if flaky else ""
+        known = [
+            f"{flaky} flaky" if flaky else "",
+            f"{bucket['unmutated']} of {plural(seeds, 'seed')} unmutated" if bucket["unmutated"] else "",
+            variants_line(bucket["variants"]),
+        ]
+        note = f"  ({said})" if (said := "; ".join(filter(None, known))) else ""
         yield f"  {bucket['kept']:>4}  {bucket['hits']:>7}  {bucket_title(name)}{note}"
+
+
+def variants_of(record: CampaignRecord, bucket: str) -> dict[str, int]:
+    """Return the hits of each variant of a bucket, the most frequent first; none if it has one alone."""
+    counts = record.variants.get(bucket, {})
+    return {} if counts.keys() <= {""} else dict(sorted(counts.items(), key=lambda one: (-one[1], one[0])))
+
+
+def variants_line(variants: dict[str, int]) -> str:
+    """Return the most frequent variants of a bucket in words: ``'the' 31, 'and' 2 and 7 more``."""
+    named = [f"{cut(escape(name), WIDE)} {count}" for name, count in [*variants.items()][:NAMED]]
+    more = f" and {len(variants) - NAMED} more" if len(variants) > NAMED else ""
+    return ", ".join(named) + more
 
 
 def detail_lines(record: CampaignRecord, number: int) -> Iterator[str]:

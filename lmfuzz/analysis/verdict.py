@@ -41,13 +41,14 @@ class Verdict:
     def now(self) -> Finding:
         """The finding as the last run shows it; without a bad part and words if these may have changed."""
         same, old = self.output == self.finding.output, self.finding.evidence
-        evidence = self.evidence or (old if same else Evidence(old.signature, ""))
+        evidence = self.evidence or (old if same else Evidence(old.signature, "", variant=old.variant))
         return replace(self.finding, output=self.output, evidence=evidence)
 
     @property
     def moved(self) -> str:
         """The bucket that the finding is in now, if it is in another one, or ''."""
-        return "" if as_utf8(self.now.bucket) == as_utf8(self.finding.bucket) else self.now.bucket
+        same = self.now.evidence.same(self.finding.evidence)
+        return "" if same or as_utf8(self.now.bucket) == as_utf8(self.finding.bucket) else self.now.bucket
 
     @property
     def state(self) -> str:

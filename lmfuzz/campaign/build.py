@@ -12,7 +12,7 @@ from lmfuzz.campaign.shrink import Shrinker
 from lmfuzz.inputs.corpus import Corpus
 from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.objectives.combine import ObjectiveSet
-from lmfuzz.protocols import Differentiable, Feature, HasNotes, Sampler, Search, SearchContext
+from lmfuzz.protocols import Decodes, Differentiable, Feature, HasNotes, Sampler, Search, SearchContext
 from lmfuzz.rng import Streams
 from lmfuzz.search.per_seed import traits_of
 from lmfuzz.search.seed_outcomes import outcomes_of
@@ -83,6 +83,8 @@ def build(spec: Spec, own: Own = NO_OBJECTS, record: CampaignRecord | None = Non
     operators = choose.operators(spec, target, record.operators if record else None)
     if isinstance(space, TextSpace):  # mutations may draw every symbol that the seeds have
         space = space.drawing(np.concatenate([start.row(i) for i in range(len(start))]))
+        if space.tokens is None and isinstance(target, Decodes):
+            notes += judges.unseen(spec.max_new)
         for operator in operators.values():
             notes += operator.notes(space) if isinstance(operator, HasNotes) else []
     evaluator, streams = Evaluator(target, judges), Streams(spec.seed)
@@ -104,7 +106,10 @@ def build(spec: Spec, own: Own = NO_OBJECTS, record: CampaignRecord | None = Non
     wants = frozenset({"origin"}).union(*wanted.values())
     notes += judges.leave_ungraded(target.channels)
     shrink = Shrinker(evaluator, space, start, spec.batch, spec.edits) if spec.shrink else None
-    findings = Findings(evaluator, start, spec.confirm, spec.keep, outcomes_of(search) is not None, shrink)
+    per_seed, covering = outcomes_of(search) is not None, traits_of(search).covers_hits
+    findings = Findings(
+        evaluator, start, spec.confirm, spec.keep, per_seed, shrink, covering and not per_seed
+    )
     return Parts(spec, evaluator, judges, feature, context, search, findings, wants, tuple(notes), streams)
 
 

@@ -1,5 +1,6 @@
 """A campaign: calibrated, run and recorded."""
 
+import shlex
 import sys
 from collections.abc import Generator
 from contextlib import closing
@@ -29,11 +30,13 @@ from lmfuzz.storage.directory import undamaged
 from lmfuzz.storage.record import CampaignRecord
 from lmfuzz.storage.schema import Sample
 from lmfuzz.storage.store import Store
-from lmfuzz.text import plural, resume_command
+from lmfuzz.text import bucket_title, plural, resume_command
 from lmfuzz.types import Batch, Finding, State, Step, join
 
 MUTANTS = 512  # rows that the radius is calibrated with; fewer if there are few seeds
 _SOUND = frozenset({"logprob", "tokens"})  # channels that show whether a text was written by finite numbers
+USUAL = 3  # buckets that many seeds, or most rows, fall into are named
+COMMON = 0.1  # the share of the seeds that is said to be many
 SPARING = 64  # seeds, and mutants, for the calibration of a target whose rows cost much
 
 
@@ -45,6 +48,9 @@ class Observer:
 
     def step(self, step: Step) -> None:
         """Take a step that is done."""
+
+    def note(self, line: str) -> None:
+        """Take a sentence about the campaign."""
 
 
 class Campaign:
@@ -161,6 +167,9 @@ class Campaign:
         with closing(self.steps()) as steps:
             for step in steps:
                 seconds = self.budget.elapsed()
+                if not self.tally.mutants.any() and (step.batch.operator >= 0).any():  # the seeds are run
+                    for line in self.usual:
+                        observer.note(line)
                 self.tally.add(step, seconds)
                 store.add(step, self.corpus)
                 self.kept += step.findings
@@ -219,6 +228,26 @@ class Campaign:
             "corpus_size": len(self.corpus), "archive_size": len(self.archive), "visits": self.archive.visits,
             "trials": None if self.outcomes is None else self.outcomes.state(),
         }  # fmt: skip
+
+    @property
+    def usual(self) -> list[str]:
+        """What many seeds do unmutated: the most frequent buckets, each in a sentence."""
+        seeds = len(self.context.seeds)
+        return [
+            f"{count} of {plural(seeds, 'seed')} do this unmutated: {bucket_title(bucket)}"
+            for bucket, count in self.findings.unmutated.most_common(USUAL)
+            if count >= max(2, COMMON * seeds)
+        ]
+
+    @property
+    def common(self) -> list[str]:
+        """Which buckets most rows fell into, and what to do about it."""
+        return [
+            f"{count / self.tally.rows:.0%} of the inputs hit {bucket_title(bucket)}: make the objective"
+            f" stricter (lmfuzz list objectives), or set it aside with --ignore {shlex.quote(bucket)}"
+            for bucket, count in self.findings.hits.most_common(USUAL)
+            if count > self.tally.rows / 2
+        ]
 
     @property
     def unjudged(self) -> str:

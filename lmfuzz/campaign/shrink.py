@@ -7,7 +7,6 @@ import numpy as np
 
 from lmfuzz.campaign.evaluator import Evaluator
 from lmfuzz.inputs.spaces import BoxSpace, Space
-from lmfuzz.text import as_utf8
 from lmfuzz.types import Array, Batch, BoolArray, Finding, IntArray, Minimal, Trace
 
 AnyBad = Callable[[Sequence[IntArray]], BoolArray]
@@ -133,10 +132,9 @@ class _Tries:
     def judged(self, batch: Batch, trace: Trace) -> BoolArray:
         """Return which rows (B,) are bad in the finding's bucket."""
         objectives, column = self._shrinker.evaluator.objectives, self.column
-        signature = as_utf8(self._finding.evidence.signature)  # as it reads back from the database
         bad = objectives(batch, trace)[:, column] > 0
         for i in np.flatnonzero(bad).tolist():
-            bad[i] = as_utf8(objectives.evidence(batch, trace, i, column).signature) == signature
+            bad[i] = objectives.evidence(batch, trace, i, column).same(self._finding.evidence)
         return bad
 
     def bad(self, parts: Sequence[IntArray]) -> BoolArray:

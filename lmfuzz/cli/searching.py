@@ -178,6 +178,8 @@ def _finish(directory: Path, run: "Callable[[Note, View], Campaign]", as_json: b
     if full:
         numbers["exit_reason"] = "disk full"
     tell(texts.summary_lines(numbers))
+    for line in campaign.common if campaign else ():
+        say(line)
     interrupted = campaign is not None and campaign.reason == "interrupted"
     if interrupted or full:
         space = "free some space, then " if full else ""

@@ -10,6 +10,7 @@ from lmfuzz.text import replay_command, spreadsheet_cell, strict_json
 COLUMNS = (
     "number", "bucket", "label", "failed", "runs", "unscored", "objective", "signature", "words", "margin",
     "prompt", "minimal", "output", "bad", "execution", "origin", "distance", "model", "identity", "replay",
+    "variant",
 )  # fmt: skip
 
 
@@ -29,6 +30,7 @@ def csv_table(dossier: Dossier) -> str:
         finding, evidence = case.now, case.now.evidence
         row = {
             **finding_record(finding, case.number), "signature": evidence.signature, "words": evidence.words,
+            "variant": evidence.variant,
             "bad": finding.output[slice(*evidence.span)] if evidence.span else "",
             "minimal": finding.minimal.prompt if finding.minimal else "",
             "model": dossier.model, "identity": dossier.identity,

@@ -4,6 +4,7 @@ import re
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from lmfuzz.errors import INTERRUPTS, Unfit, UsageError, one_line
 from lmfuzz.inputs.spaces import BoxSpace, Space
 from lmfuzz.objectives.detectors import Detector, as_detector, distinct
 from lmfuzz.plugins.modules import blame
-from lmfuzz.protocols import ForTexts, LooksForSecret, LooksForTokens
+from lmfuzz.protocols import ForTexts, LooksForSecret, LooksForTokens, MissesLonger
 from lmfuzz.types import CRASH, NAME, Array, Batch, Evidence, FloatArray, State, Trace, take, unknown
 
 TOLERATED = 0.1  # the share of the rows that an objective may leave unscored
@@ -68,7 +69,7 @@ class _Combination:
             if (margins > 0).any():
                 column = int(np.nanargmax(margins))
                 why = part.evidence(batch, trace, 0, column)
-                found.append(Evidence(f"{part.targets[column]}: {why.signature}", why.words, why.span))
+                found.append(replace(why, signature=f"{part.targets[column]}: {why.signature}"))
         return found
 
 
@@ -86,7 +87,8 @@ class All(_Combination):
         found = self._evidence(batch, trace, row)
         span = next((part.span for part in found if part.span), None)
         signatures, words = [part.signature for part in found], [part.words for part in found]
-        return Evidence(" + ".join(signatures), "; ".join(words), span)
+        variant = " + ".join(part.variant for part in found if part.variant)
+        return Evidence(" + ".join(signatures), "; ".join(words), span, variant)
 
 
 class Any(_Combination):
@@ -254,6 +256,11 @@ class ObjectiveSet:
                 why += " --objective nonfinite or a detector of your own"
             if why:
                 raise UsageError(f"{name} {why}")
+
+    def unseen(self, steps: int) -> list[str]:
+        """Return what outputs of ``steps`` characters are too short to show, a sentence per objective."""
+        parts = [part for part in self.objectives.values() if isinstance(part, MissesLonger)]
+        return [said for part in parts if (said := part.unseen(steps))]
 
     @property
     def noise_needs(self) -> frozenset[str]:

@@ -87,9 +87,9 @@ class Detector:
             return Evidence(self.targets[column], said)
         evidence = self._detect.evidence(batch.shown(), _DeclaredTrace(self.name, trace), row, column)
         match evidence:
-            case Evidence(str(), str(), None):
+            case Evidence(str(), str(), None, str()):
                 return evidence
-            case Evidence(str(), str(), (start, stop)):
+            case Evidence(str(), str(), (start, stop), str()):
                 return replace(evidence, span=(int(start), int(stop)))  # JSON has no integers of numpy
         raise TypeError(f"evidence returned {evidence!r}; it must be Evidence(signature, words)")
 

@@ -66,8 +66,8 @@ class TextDisagreement(ForTexts):
     how much of its lead the base's symbol loses in the twin, at the step up to the parting at which that is
     most: all of it at an unsure parting, otherwise the base's lead less the twin's. For m nats lost the
     margin is gap log(m / gap): twice as much is always the same step up, whether a twin is coarse or fine.
-    NaN if a step up to the parting has no numbers. The signature is what the base writes and what the twin
-    writes, such as "'e' -> ' '".
+    NaN if a step up to the parting has no numbers. The signature is the kinds of what the base and the twin
+    write, such as "letter -> blank"; its variant is what they write, such as "'e' -> ' '".
 
     Measured with ``directed``, 8 000 executions, at most 3 edits of 200 natural prompts, gap=3, on the
     bundled model: the largest gap at a parting from an int4 twin was 4.8 to 5.2 nats in three trials; it
@@ -116,7 +116,8 @@ class TextDisagreement(ForTexts):
         )
         ends = trace["token_ends"][row]
         span = (int(ends[step - 1]) if step else 0, min(int(ends[step]), len(texts[1])))
-        return Evidence(f"'{base}' -> '{twin}'", words, span if span[0] < span[1] else None)
+        bad = span if span[0] < span[1] else None
+        return Evidence(f"{kind_of(base)} -> {kind_of(twin)}", words, bad, f"'{base}' -> '{twin}'")
 
 
 class Divergence:
@@ -172,7 +173,7 @@ class Divergence:
         if len(text) != (trace["base/tokens"][row] != PAD).sum() or step >= len(text):
             return Evidence(self.measure, f"{words} at step {step + 1} of the base's output")
         place = f"where the base writes '{text[step]}' after '{text[max(0, step - AROUND) : step]}'"
-        return Evidence(f"{self.measure} at '{text[step]}'", f"{words} at step {step + 1}, {place}")
+        return Evidence(self.measure, f"{words} at step {step + 1}, {place}", variant=f"at '{text[step]}'")
 
     def _distance(self, trace: Trace) -> FloatArray:
         """Return the divergence (B,) to judge by."""
@@ -184,6 +185,15 @@ class Divergence:
         known = ~np.isnan(steps)
         count = np.where(known.any(axis=1), known.sum(axis=1), np.nan)
         return np.asarray(np.sum(steps, axis=1, where=known, dtype=np.float64) / count)
+
+
+def kind_of(symbol: str) -> str:
+    """Return what a symbol is: a word, letter, digit, blank, mark, line end, or the end of the text."""
+    if not (bare := symbol.strip()):
+        return "end of text" if not symbol else "line end" if "\n" in symbol else "blank"
+    if not bare[0].isalpha():
+        return "digit" if bare[0].isdigit() else "mark"
+    return "letter" if len(symbol) == 1 else "word"
 
 
 def _below_second(logits: FloatArray) -> FloatArray:

@@ -1,6 +1,7 @@
 """What a twin does wrong and its base does not: what compression or retraining broke."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -41,7 +42,7 @@ class Regression:
         found = self._part.evidence(batch, trace, row, column)
         text = str(trace[f"{BASE}text"][row])
         shown = text if len(text) <= SHOWN else text[:SHOWN] + "..."
-        return Evidence(found.signature, f"{found.words}; the base instead: '{shown}'", found.span)
+        return replace(found, words=f"{found.words}; the base instead: '{shown}'")
 
 
 def _of_base(trace: Trace) -> Trace:

@@ -9,19 +9,21 @@ import numpy as np
 
 from lmfuzz.plugins.bounds import Several, Whole
 from lmfuzz.protocols import ForTexts
+from lmfuzz.text import plural
 from lmfuzz.types import Array, Batch, Evidence, FloatArray, IntArray, Trace
 
-APOSTROPHES = "'\u2019"
-WORD = re.compile(rf"[\w{APOSTROPHES}]+")
+QUOTES = "'\"\u2018\u2019\u201c\u201d\u201e\u00ab\u00bb`"  # with the apostrophe; they separate no words
+WORD = re.compile(rf"[\w{QUOTES}]+")
+BLANKS = np.array([ord(c) for c in map(chr, range(0x3001)) if c.isspace()])
 
 
 class _Folding(dict[int, str | None]):
-    """Translate characters: those of words stay, apostrophes vanish, and all others become blanks."""
+    """Translate characters: those of words stay, quotes vanish, and all others become blanks."""
 
     def __missing__(self, code: int) -> str | None:
         character = chr(code)
         inside = character.isalnum() or character == "_"
-        self[code] = None if character in APOSTROPHES else character if inside else " "
+        self[code] = None if character in QUOTES else character if inside else " "
         return self[code]
 
 
@@ -34,31 +36,31 @@ class Repetition(ForTexts):
     After TensorFuzz (Odena & Goodfellow 2018), whose character model should not repeat one word too many
     times in a row. Words are compared without case, and blanks and punctuation between them do not matter.
     A loop is exact: a stretch with a period of 1 to ``period`` characters, at least ``rounds`` periods and
-    ``minimum`` characters long, so "...." or "no, no, no" is not one yet. With the defaults, 9 of 44 616
-    windows of 50 characters of Tiny Shakespeare hit as loops, and 6 of 203 000 words start a run. It goes
-    by characters, not tokens, so that it works for any black box.
+    ``minimum`` characters long, so "...." or "no, no, no" is not one yet. It goes by characters, not tokens,
+    so that it works for any black box.
 
-    There is one column, and one bucket per behaviour: the signature is the word, or the loop's canonical
-    period if the loop is more than one word, wherever in its round the loop was entered.
+    There is one column, and a bucket each for words and for loops. Their variants are the word, or the
+    loop's canonical period if the loop is more than one word, wherever in its round the loop was entered.
 
     Margins: the share of what a hit needs, less 1 (repeats of the word beyond the first, or characters
     equal to the one a period before), the larger of the two; plus half a step, so never 0.
 
     Args:
         times: how many times in a row a word is repeated.
-        period: the longest period of a loop, in characters; 0 looks for words only. Take more for models with
-            tokens of several characters.
+        period: the longest period of a loop, in characters; 0 looks for words only.
         minimum: the length of the shortest loop, in characters.
         rounds: how many times a loop is gone round.
+        blanks: whether blanks and line ends alone are a loop.
     """
 
     needs = frozenset({"text"})
     targets = ("repetition",)
 
     def __init__(
-        self, times: Several = 4, period: Whole = 16, minimum: int = 20, rounds: Several = 3
-    ) -> None:
-        self.times, self.period = times, period
+        self, times: Several = 4, period: Whole = 64, minimum: int = 20, rounds: Several = 3,
+        blanks: bool = False,
+    ) -> None:  # fmt: skip
+        self.times, self.period, self.rounds, self.blanks = times, period, rounds, blanks
         periods = np.arange(1, period + 1)
         self.needed = np.maximum(rounds * periods, minimum) - periods  # equal characters, by period
 
@@ -68,9 +70,16 @@ class Repetition(ForTexts):
         runs = _longest_word_runs(texts)
         margins = (runs - 0.5) / (self.times - 1) - 1
         if self.period:
-            equal = equal_runs(_codes(texts), self.period)
+            equal = equal_runs(_codes(texts), self.period, self.blanks)
             margins = np.maximum(margins, ((equal + 0.5) / self.needed - 1).max(axis=1))
         return margins.astype(np.float32)[:, None]
+
+    def unseen(self, steps: int) -> str:
+        """Return which loops are too long to be seen in outputs of ``steps`` characters, or ''."""
+        if steps >= self.rounds * self.period:
+            return ""
+        seen = f"in outputs of {plural(steps, 'character')} only loops of up to {steps // self.rounds} show"
+        return f"{seen}; --max-new {self.rounds * self.period} looks for all up to {self.period}"
 
     def evidence(self, batch: Batch, trace: Trace, row: int, column: int) -> Evidence:
         """Return the repeated word, else the loop; raise ValueError if there is neither."""
@@ -87,24 +96,25 @@ class Repetition(ForTexts):
         longest = max((list(run) for _, run in runs), key=len, default=[])
         if len(longest) < self.times:
             return None
-        word, span = longest[0].group().strip(APOSTROPHES), (longest[0].start(), longest[-1].end())
+        word, span = longest[0].group().strip(QUOTES), (longest[0].start(), longest[-1].end())
         words = f"the word '{word}' {len(longest)} times in a row"
-        return Evidence(f"word '{word}'", words, span if len(lowered) == len(text) else None)
+        return Evidence("word", words, span if len(lowered) == len(text) else None, f"'{word}'")
 
     def _loop(self, text: str) -> Evidence | None:
-        equal = equal_runs(_codes(np.array([text], dtype=object)), self.period)[0] if self.period else []
+        codes = _codes(np.array([text], dtype=object))
+        equal = equal_runs(codes, self.period, self.blanks)[0] if self.period else []
         hits = np.flatnonzero(equal >= self.needed)
         if not len(hits):
             return None
         period = int(hits[0]) + 1  # the shortest, so not a multiple of another: needed only grows
-        start, length = _stretch(text, period)
+        start, length = _stretch(text, period, self.blanks)
         block = text[start : start + period]
         # A loop of one word belongs to that word's bucket, even if it was cut off early.
         word = self._word(block * (self.times + 1))
-        signature = word.signature if word else f"loop '{canonical_period(block)}'"
+        signature, variant = ("word", word.variant) if word else ("loop", f"'{canonical_period(block)}'")
         rounds, s = length / period, "s" * (period > 1)
         words = f"'{block}' {rounds:.1f} times over (a loop of {period} character{s})"
-        return Evidence(signature, words, (start, start + length))
+        return Evidence(signature, words, (start, start + length), variant)
 
 
 @lru_cache(maxsize=4096)
@@ -118,10 +128,11 @@ def canonical_period(text: str) -> str:
     return min((block[i:] + block[:i] for i in range(period)), default="")
 
 
-def equal_runs(codes: IntArray, period: int) -> IntArray:
+def equal_runs(codes: IntArray, period: int, blanks: bool = True) -> IntArray:
     """Return the longest runs of symbols equal to the one p places on (B, period), for p = 1 .. ``period``.
 
-    codes: (B, T). A run of n symbols is a stretch of n + p symbols with period p.
+    codes: (B, T). A run of n symbols is a stretch of n + p symbols with period p. Unless ``blanks``, those
+    of blanks and line ends alone do not count.
     """
     rows, width = codes.shape
     periods = min(period, width - 1)
@@ -132,9 +143,13 @@ def equal_runs(codes: IntArray, period: int) -> IntArray:
     edges = np.flatnonzero(
         flat[1:] != flat[:-1]
     )  # there are few, so this is cheaper than counting along the text
-    starts, stops = edges[::2], edges[1::2]
-    longest = np.zeros(period * rows, np.int64)
-    np.maximum.at(longest, starts // (width + 1), stops - starts)
+    starts, sizes = edges[::2], edges[1::2] - edges[::2]
+    cells, longest = starts // (width + 1), np.zeros(period * rows, np.int64)
+    if not blanks and len(starts):
+        places = (cells % rows) * (width + 1) + starts % (width + 1)
+        written = np.cumsum(np.pad(~np.isin(codes, BLANKS), [(0, 0), (1, 0)]))  # up to each place
+        sizes = sizes * (written[places + sizes] > written[places])
+    np.maximum.at(longest, cells, sizes)
     return longest.reshape(period, rows).T
 
 
@@ -161,13 +176,13 @@ def _longest_word_run(text: str) -> int:
     return max((len(list(run)) for _, run in groupby(words)), default=1)
 
 
-def _stretch(text: str, period: int) -> tuple[int, int]:
-    """Return the start and length of the longest stretch with this period."""
+def _stretch(text: str, period: int, blanks: bool) -> tuple[int, int]:
+    """Return the start and length of the longest stretch with this period, of blanks alone if ``blanks``."""
     best = place = 0
     start = 0
     for same, run in groupby(map(eq, text, text[period:])):
         length = len(list(run))
-        if same and length > best:
+        if same and length > best and (blanks or not text[place : place + length].isspace()):
             start, best = place, length
         place += length
     return start, best + period

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
-from lmfuzz.analysis.summary import alone_words, ancestors, facts
+from lmfuzz.analysis.summary import alone_words, ancestors, facts, variants_line, variants_of
 from lmfuzz.inputs.spaces import BoxSpace
 from lmfuzz.storage.record import CampaignRecord
-from lmfuzz.text import bucket_title, cut, escape, excerpt, replay_command, shorten
+from lmfuzz.text import bucket_title, cut, escape, excerpt, plural, replay_command, shorten
 from lmfuzz.types import Array, Finding
 
 MOST = 250  # findings that a report shows
@@ -51,13 +51,15 @@ class Entry:
 class Bucket:
     """Hold a behaviour that was found; ``hits`` counts all inputs that showed it, kept or not.
 
-    Its findings that the report shows have ``entries``.
+    Its findings that the report shows have ``entries``. ``about`` says how many seeds do this unmutated, and
+    which variants of it there are.
     """
 
     name: str
     hits: int
     findings: Sequence[Finding]
     entries: list[Entry]
+    about: str = ""
 
     @property
     def title(self) -> str:
@@ -97,7 +99,16 @@ def buckets(record: CampaignRecord, campaigns: int) -> list[Bucket]:
         left -= sum(map(len, entries[n].pictures))
     found = {name: [record.finding(n) for n in some] for name, some in numbers.items()}
     seen = {name: [entries[n] for n in some if n in entries] for name, some in numbers.items()}
-    return [Bucket(name, hits[name], found[name], seen[name]) for name in names]
+    return [Bucket(name, hits[name], found[name], seen[name], _about(record, name)) for name in names]
+
+
+def _about(record: CampaignRecord, bucket: str) -> str:
+    seeds, variants = record.unmutated.get(bucket, 0), variants_of(record, bucket)
+    known = [
+        f"{seeds} of {plural(record.seed_count, 'seed')} do this unmutated." if seeds else "",
+        f"Variants by hits: {variants_line(variants)}." if variants else "",
+    ]
+    return " ".join(filter(None, known))
 
 
 def _entry(record: CampaignRecord, number: int, drawn: bool) -> Entry:

@@ -44,6 +44,7 @@ class Directed(MutationSearch):
 
     Each objective target is a niche. Every batch is made for one niche, drawn by how near it is to its
     target, or, with probability ``explore``, from rows with a new hidden state.
+    If most seeds hit a target as they are, its batches mostly explore, too: there is nothing to climb.
     A bandit chooses the operators. Only the batch's own niche is graded, which keeps the target fast; hits
     count in any niche.
 
@@ -90,7 +91,9 @@ class Directed(MutationSearch):
             return None
         near = [1 / (1 + abs(min(self._niches[i].best, 0))) for i in graded]
         weights = np.array([w / (1 + 20 * self._niches[i].hits) for i, w in zip(graded, near, strict=True)])
-        return int(self._rng.choice(graded, p=weights / weights.sum()))
+        drawn = int(self._rng.choice(graded, p=weights / weights.sum()))
+        usual = np.mean(self._niches[drawn].seeds > 0)
+        return None if usual and self._rng.random() < usual else drawn
 
     def _novel(self, size: int) -> IntArray:
         """Return parents (B,) to explore from: half from the rows with new states, half from all."""

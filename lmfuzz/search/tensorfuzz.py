@@ -25,7 +25,8 @@ class TensorFuzz(MutationSearch):
             add noise, if the campaign has them.
     """
 
-    traits = SearchTraits(each=100)  # mutants of one parent: the batch of the published code
+    # Mutants of one parent: the published code's batch. Rows that hit do not join the corpus (section 3).
+    traits = SearchTraits(each=100, covers_hits=False)
 
     def __init__(
         self, context: SearchContext, sampler: Literal["recent", "uniform"] = "recent", paper: bool = True

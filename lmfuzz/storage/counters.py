@@ -17,6 +17,7 @@ class Tally:
         mutants: rows (O,) that each operator made.
         fruitful: those of them (O,) that were novel, or hits.
         last_novel: the campaign's time, in seconds, when it last saw a new state.
+        novel_hits: how many of the novel rows were hits.
     """
 
     rows: int
@@ -24,6 +25,7 @@ class Tally:
     mutants: IntArray
     fruitful: IntArray
     last_novel: float = 0.0
+    novel_hits: int = 0
 
     @classmethod
     def of(cls, operators: int) -> "Tally":
@@ -38,7 +40,9 @@ class Tally:
         if novel:
             self.last_novel = seconds
         made, size = step.batch.operator >= 0, len(self.mutants)
-        fruitful = made & (step.novel | (step.margins > 0).any(axis=1))
+        hit = (step.margins > 0).any(axis=1)
+        self.novel_hits += int((step.novel & hit).sum())
+        fruitful = made & (step.novel | hit)
         self.mutants += np.bincount(step.batch.operator[made], minlength=size)
         self.fruitful += np.bincount(step.batch.operator[fruitful], minlength=size)
 

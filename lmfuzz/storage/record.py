@@ -113,6 +113,8 @@ class CampaignRecord(Progress):
         targets: what each column of the margins is about.
         seed_count: how many of the first rows are seeds.
         reason: why the campaign ended; '' if it runs or was killed.
+        unmutated: how many seeds fell into each bucket as they are.
+        variants: how many rows fell into each variant of each bucket.
         noise: the noise floors of objectives.
         unscored: how many rows each objective could not judge.
         errors: the tracebacks of objectives, and how often each came.
@@ -127,6 +129,8 @@ class CampaignRecord(Progress):
     targets: list[str]
     seed_count: int
     reason: str
+    unmutated: Mapping[str, int]
+    variants: dict[str, dict[str, int]]
     noise: dict[str, float]
     unscored: dict[str, int]
     errors: dict[str, dict[str, int]]
@@ -152,7 +156,8 @@ class CampaignRecord(Progress):
                 "visits": state.get("visits"),  # the first campaigns of format 4 have none
                 "state": state,
             }
-            stored = {**state["panel"], **state["findings"], **state, **meta, **made}
+            older: State = {"unmutated": {}, "variants": {}}
+            stored = {**older, **state["panel"], **state["findings"], **state, **meta, **made}
             record = sound(cls(**{field.name: stored[field.name] for field in fields(cls)}))
             tally, seeds = record.tally, record.outcomes
             if {len(tally.mutants), len(tally.fruitful)} != {len(record.operators)}:

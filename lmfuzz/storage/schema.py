@@ -12,6 +12,7 @@ from lmfuzz.storage.sound import sound
 from lmfuzz.text import as_utf8
 from lmfuzz.types import SEED, Evidence, Finding, IntArray, Minimal
 
+_JOINT = "\x1f"  # in the column signature, between a behaviour and its variant
 TABLES = (
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
     "CREATE TABLE rows (id INTEGER PRIMARY KEY, parent INTEGER NOT NULL, operator TEXT NOT NULL,"
@@ -59,7 +60,8 @@ def finding_row(number: int, finding: Finding, names: Mapping[int, str], space: 
     """Return a row of the table findings; ``names`` are those of the operators, by their ids."""
     why = finding.evidence
     return _stored(
-        number, finding.bucket, finding.objective, finding.margin, why.signature, why.words,
+        number, finding.bucket, finding.objective, finding.margin,
+        _JOINT.join(filter(None, (why.signature, why.variant))), why.words,
         json.dumps(why.span), space.pack(finding.row), finding.prompt, finding.output, finding.parent,
         names[finding.operator], finding.execution, finding.failed, finding.runs, finding.unscored,
         finding.origin, finding.distance, finding.by_text,
@@ -70,7 +72,8 @@ def found(row: tuple[Any, ...], ids: Mapping[str, int], space: Space, minimal: M
     """Return the finding in a row of the table findings; ``ids`` are the operators', by their names."""
     _, _, objective, margin, signature, words, span, content, prompt, output, parent, operator = row[:12]
     execution, failed, runs, unscored, origin, distance, by_text = row[12:]
-    why = sound(Evidence(signature, words, _place(span)))
+    signature, _, variant = signature.partition(_JOINT)
+    why = sound(Evidence(signature, words, _place(span), variant))
     return sound(Finding(
         objective, margin, why, space.unpack(content), prompt, output, parent, ids[operator], execution,
         failed, runs, unscored, origin, distance, _maybe(by_text), minimal,

@@ -113,7 +113,8 @@ def _archive(directory: Path, points: np.ndarray, radius: float, rng: np.random.
     new = np.ones(len(points), np.bool_)
     meta = {
         "space": describe(space), "spec": Spec().model_dump(), "identity": "none", "operators": [],
-        "targets": [], "seeds": 1, "calibration": {"radius": radius, "stability": 0.0}, "calibration_executions": 0,
+        "targets": [], "seeds": 1, "calibration": {"radius": radius, "stability": 0.0},
+        "calibration_executions": 0,
     }  # fmt: skip
     state = {
         "executions": len(points), "seconds": 1.0, "time_in_target": 1.0, "reason": "", "trials": None,

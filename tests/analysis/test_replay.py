@@ -51,7 +51,7 @@ class Pinging(Toy):
         trace = dict(super().run(batch, wants))
         self.runs += len(batch)
         for i, text in enumerate(trace["text"]):
-            trace["text"][i] = f"so: {text.replace('tick', 'ping')}"
+            trace["text"][i] = f"so: {text.replace('tick tock', 'ping ping')}"
         return trace
 
 def fading():
@@ -95,9 +95,7 @@ def test_seeds_that_passed_and_fail_now_newly_fail(sh: Shell, campaign: Callable
     assert done.code == 1
     lines = done.out.splitlines()
     assert lines[0] == "lmfuzz: the model differs from the one that these were found on"
-    assert lines[1].startswith(
-        'seed 4: newly fails, repetition: loop \' tick tock\': "vk is here" -> ">>>tick '
-    )
+    assert lines[1].startswith('seed 4: newly fails, repetition: loop: "vk is here" -> ">>>tick ')
     assert lines[2].startswith("seed 5: newly fails, ")
     assert lines[3] == "6 seeds: 0 still failing, 2 newly failing"
     suites = ElementTree.parse("r.xml").getroot()
@@ -121,18 +119,18 @@ def test_reports_of_another_model_show_what_that_one_does(sh: Shell, campaign: C
     recorded = json.loads(sh("show", "c", "1", "--json").out)
     done = sh("replay", "c", "1", "--model", "others.py:Pinging", "--junit", "r.xml", "--sarif", "r.sarif")
     assert done.code == 1
-    old, new = recorded["bucket"], recorded["bucket"].replace("tick", "ping")
-    assert new != old
+    old, new = recorded["bucket"], "repetition: word"
+    assert old == "repetition: loop"
     line = done.out.splitlines()[1]
     assert line.startswith(f"finding 1: still fails, {old}, now {new}: ")
-    assert ' -> "so:>>> ping' in line
+    assert ' -> "so: >>>ping' in line
     (case,) = ElementTree.parse("r.xml").getroot().iter("testcase")
     assert case.attrib["name"] == f"finding 1: {old}", "its name is the same from replay to replay"
     (failure,) = case
     assert f"still fails, now {new}: " in failure.attrib["message"]
     details = dict(line.split(maxsplit=1) for line in (failure.text or "").split("\n"))
     assert details["bucket"] == new
-    assert details["output"].startswith('"so:>>> ping')
+    assert details["output"].startswith('"so: >>>ping')
     assert "ping" in details["evidence"]
     assert "tick" not in details["output"] + details["evidence"]
     assert "minimal" not in details, "nobody ran that on this model"
@@ -148,7 +146,7 @@ def test_reports_of_another_model_show_what_that_one_does(sh: Shell, campaign: C
     assert "\nminimal   " in Path("r.xml").read_text()
     (verdict,) = json.loads(sh("replay", "c", "1", "--model", "others.py:Pinging", "--json").out)["verdicts"]
     assert (verdict["bucket"], verdict["finding"]) == (new, recorded)
-    assert verdict["evidence"]["span"][0] == len("so:")
+    assert verdict["evidence"]["span"][0] == len("so: ")
 
 
 def test_a_last_run_that_passes_has_no_bad_part(sh: Shell, campaign: Callable[..., str]) -> None:
@@ -157,7 +155,7 @@ def test_a_last_run_that_passes_has_no_bad_part(sh: Shell, campaign: Callable[..
     again = Replay(replace(recorded, seeds=[]), "others.py:fading")
     (verdict,) = again
     assert (verdict.again, verdict.evidence, verdict.moved) == (Reruns(3, 0, 0), None, "")
-    assert verdict.now.evidence == Evidence(recorded.findings[1].evidence.signature, "")
+    assert verdict.now.evidence == Evidence("loop", "", variant="' tick tock'")
     assert verdict_line(verdict).endswith(' -> "nothing, x4"')
 
 

@@ -30,11 +30,12 @@ def test_wrapped_lines_fit_and_lose_nothing(text: str) -> None:
 
 
 def test_one_of_a_thing_is_singular_and_unwritten_findings_are_counted() -> None:
-    bucket = {"kept": 1, "hits": 1, "labels": ["confirmed"]}
+    bucket = {"kept": 1, "hits": 9, "labels": ["confirmed"], "unmutated": 1}
+    bucket["variants"] = {"'a'": 5, "'b'": 2, "'c'": 1, "'d'": 1}
     lines = list(summary_lines({
         "executions": 3, "calibration_executions": 1, "seconds": 1.0, "executions_per_second": 1.0,
         "time_in_target": 0.5,
-        "corpus_size": 1, "archive_size": 1, "novelty_rate": 0.07, "stability": 1.0,
+        "corpus_size": 1, "archive_size": 2, "archived_hits": 1, "seeds": 3, "novelty_rate": 0.07, "stability": 1.0,
         "findings": {"Shouting": {"Shouting: Shouting": bucket}}, "unwritten": 1,
         "trials": None, "unscored": {"entropy": 1},
         "errors": {"entropy": {"Traceback": 1}}, "exit_reason": "disk full",
@@ -42,7 +43,9 @@ def test_one_of_a_thing_is_singular_and_unwritten_findings_are_counted() -> None
     assert lines[0].startswith("1 execution of calibration and 2 of search in 1.0 s ")
     assert "novel 7.0%" in lines[0]
     assert lines[1] == "1 finding in 1 bucket:"
-    assert lines[3] == "     1        1  Shouting"
+    assert "archive 2 (1 of inputs that hit)" in lines[0]
+    about = "1 of 3 seeds unmutated; 'a' 5, 'b' 2, 'c' 1 and 1 more"
+    assert lines[3] == f"     1        9  Shouting  ({about})"
     assert lines[4:7] == [
         "1 finding of these could not be written",
         "not scored by entropy: 1 input (neither safe nor a finding)",

@@ -69,6 +69,53 @@ def of(*texts, **changes):
 SEEDS = Batch.of([np.array([0], np.int32)] * 8)
 
 
+class Varied(Large):
+    """As Large, but all values are one behaviour."""
+
+    def evidence(self, batch, trace, row, column):
+        return Evidence("value", "a value", variant=str(int(trace["value"][row])))
+
+
+def varied(**settings):
+    return Findings(Evaluator(Echo(), Varied()), SEEDS, **settings)
+
+
+def test_a_bucket_counts_its_variants_and_keeps_some_findings_of_each():
+    findings, seeds = varied(keep=1), np.array([SEED, 0, 0, 0])
+    found = considered(findings, of("abcdf", "bacdf", "abcdg", "abcdef", parent=seeds))
+    assert [one.evidence.variant for one in found] == ["5", "6"]
+    assert findings.kept == {"large: value": 2}
+    assert findings.hits == {"large: value": 4}
+    assert findings.variants == {"large: value": {"5": 3, "6": 1}}
+    assert findings.unmutated == {"large: value": 1}
+    again = varied(keep=1)
+    again.restore(json.loads(json.dumps(findings.state())))
+    assert again.state() == findings.state()
+    assert considered(again, of("bcadf")) == []
+
+
+def test_campaigns_that_knew_no_variants_go_on():
+    findings = varied(keep=1)
+    considered(findings, of("abcdf"))
+    older = varied(keep=1)
+    older.restore({name: findings.state()[name] for name in ("hits", "kept", "filled", "rows")})
+    assert [one.prompt for one in considered(older, of("abcdf", "bcadf", "cbadf"))] == ["bcadf"]
+
+
+def test_the_oftener_a_variant_was_seen_the_seldomer_its_rows_count_as_coverage():
+    findings, rare = varied(), 0
+    for _ in range(100):
+        considered(findings, of("abcdf", "a"))
+        assert not findings.rare[1], "only rows that hit are marked"
+        rare += int(findings.rare[0])
+    assert rare == 36  # of 100
+    considered(findings, of("abcdg"))
+    assert findings.rare.tolist() == [True], "another variant is rare"
+    findings.covering = False
+    considered(findings, of("abcdh"))
+    assert findings.rare.tolist() == [False]
+
+
 def fresh(script=None, **settings):
     return Findings(Evaluator(Echo(), Large(script)), SEEDS, **settings)
 

@@ -142,7 +142,7 @@ def test_a_campaign_whose_seeds_were_written_or_piped_is_resumed(
 
 def test_the_model_writes_seeds_if_the_bundled_ones_surprise_it():
     model = checkpoint.load(resource("models:shakespeare"))
-    assert seeds(RNNTarget(model))[1] == ()
+    assert not [note for note in seeds(RNNTarget(model))[1] if "seeds" in note]
     letters = model.config.alphabet
     model.config = model.config.model_copy(update={"alphabet": letters[30:] + letters[:30]})
     target = RNNTarget(model)

@@ -88,7 +88,8 @@ def test_combinations_nest_and_join_evidence():
     assert objective.needs == {"text"}
     assert (objective(batch, trace)[:, 0] > 0).tolist() == [True, False, False]
     found = objective.evidence(batch, trace, 0, 0)
-    assert found.signature == r"repetition: word 'no' + any(regex/x+,regex/\d+): regex/\d+: \d+"
+    assert found.variant == "'no'"
+    assert found.signature == r"repetition: word + any(regex/x+,regex/\d+): regex/\d+: \d+"
     assert "4 times in a row; '42' matches" in found.words
     assert found.span == (0, 11)
 

@@ -4,7 +4,7 @@ import pytest
 from helpers.rounding import rounded_pair
 from lmfuzz.objectives import OBJECTIVES
 from lmfuzz.objectives.combine import ObjectiveSet
-from lmfuzz.objectives.disagreement import Divergence, LabelDisagreement, TextDisagreement
+from lmfuzz.objectives.disagreement import Divergence, LabelDisagreement, TextDisagreement, kind_of
 from lmfuzz.plugins.grammar import parse
 from lmfuzz.types import PAD, Batch, take
 
@@ -154,10 +154,16 @@ def test_a_step_without_numbers_up_to_the_parting_leaves_a_row_unscored():
     )
 
 
+def test_kinds_of_symbols():
+    texts = ("", " ", "\n", " \n", "e", " the", "é", "7", " 42", ",", " \u201c", "state")
+    kinds = "end of text,blank,line end,line end,letter,word,letter,digit,digit,mark,mark,word"
+    assert [kind_of(text) for text in texts] == kinds.split(",")
+
+
 def test_parting_evidence_shows_both_texts():
     rows = texts(([5, 3, 9], [1, -2, -9]))
     found = TextDisagreement().evidence(*rows, 0, 0)
-    assert found.signature == "'b' -> 'X'"
+    assert (found.signature, found.variant) == ("letter -> letter", "'b' -> 'X'")
     assert found.words == (
         "at step 2 the base writes 'b', ahead by 3.00 nats: 'abc'; the twin 'X', by 2.00: 'aXYZ'"
     )
@@ -245,7 +251,7 @@ def test_divergence_of_labels_is_that_of_their_probabilities():
 def test_divergence_evidence_says_where():
     rows = diverging([0, 0.5, 0.25], ended=0)
     found = Divergence().evidence(*rows, 0, 0)
-    assert (found.signature, found.span) == ("js at 'b'", None)
+    assert (found.signature, found.variant, found.span) == ("js", "at 'b'", None)
     assert found.words == "js 0.5 nats at step 2, where the base writes 'b' after 'a'"
     mean = Divergence(over="mean", measure="kl").evidence(*rows, 0, 0)
     assert (mean.signature, mean.words) == ("mean kl", "kl 0.5 nats on average over the base's output")
@@ -291,4 +297,4 @@ def test_a_real_pair_is_scored_alike_in_any_batch(pair):
     for row, step in zip(parted.tolist(), at.tolist(), strict=True):
         found = panel.evidence(rows, whole, row, 0)
         assert found.span == (step, step + 1)
-        assert found.signature == f"'{whole['base/text'][row][step]}' -> '{whole['text'][row][step]}'"
+        assert found.variant == f"'{whole['base/text'][row][step]}' -> '{whole['text'][row][step]}'"

@@ -73,7 +73,7 @@ def test_repetition_that_only_the_twin_writes():
     assert (objective(*rows)[:, 0] > 0).tolist() == [True, False, False, False]
     assert np.isfinite(objective(*rows)).all()
     found = objective.evidence(*rows, 0, 0)
-    assert found.signature == "word 'no'"
+    assert (found.signature, found.variant) == ("word", "'no'")
     assert found.words == f"the word 'no' 6 times in a row; the base instead: {plain!r}"
     assert found.span == (0, 17)
 

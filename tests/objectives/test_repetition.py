@@ -27,15 +27,17 @@ def why(text, objective=None):
     return objective.evidence(*shown(text), 0, 0)
 
 
-def slowly(text, times, period, minimum, rounds):
+def slowly(text, times, period, minimum, rounds, blanks):
     """Whether the output repeats itself, said as plainly as can be."""
-    words = [re.sub("['\u2019]", "", word) for word in re.findall("[\\w'\u2019]+", text.lower())]
+    words = [re.sub("['\"\u2019]", "", word) for word in re.findall("[\\w'\"\u2019]+", text.lower())]
     if any(len(list(run)) >= times for _, run in groupby(filter(None, words))):
         return True
     for p in range(1, period + 1):
         for start in range(len(text)):
             for stop in range(start + max(rounds * p, minimum, p + 1), len(text) + 1):
                 stretch = text[start:stop]
+                if stretch.isspace() and not blanks:
+                    continue
                 if all(stretch[i] == stretch[i + p] for i in range(len(stretch) - p)):
                     return True
     return False
@@ -43,7 +45,7 @@ def slowly(text, times, period, minimum, rounds):
 
 looping = st.builds(
     lambda before, block, rounds, after: before + block * rounds + after,
-    st.text("ab '\0", max_size=4), st.text("abC ,'", min_size=1, max_size=5),
+    st.text("ab '\0", max_size=4), st.text("abC \n,'\"", min_size=1, max_size=5),
     st.integers(0, 9), st.text("ab \ud800é", max_size=4),
 )  # fmt: skip
 
@@ -51,12 +53,13 @@ looping = st.builds(
 @settings(max_examples=300, deadline=None)
 @given(
     st.lists(looping, min_size=1, max_size=4),
-    st.integers(2, 4), st.integers(0, 7), st.integers(0, 12), st.integers(2, 4),
+    st.integers(2, 4), st.integers(0, 7), st.integers(0, 12), st.integers(2, 4), st.booleans(),
 )  # fmt: skip
-@example(["", "a"], 2, 3, 0, 2)
-@example(["ab\0\0", "aaaa"], 4, 4, 4, 2)
-def test_a_hit_is_what_the_plain_reference_calls_one(texts, times, period, minimum, rounds):
-    settings = {"times": times, "period": period, "minimum": minimum, "rounds": rounds}
+@example(["", "a"], 2, 3, 0, 2, True)
+@example(["ab\0\0", "aaaa"], 4, 4, 4, 2, False)
+@example(["a   a   a", "x" + " " * 9], 4, 4, 4, 2, False)
+def test_a_hit_is_what_the_plain_reference_calls_one(texts, times, period, minimum, rounds, blanks):
+    settings = {"times": times, "period": period, "minimum": minimum, "rounds": rounds, "blanks": blanks}
     objective = Repetition(**settings)
     got = margins(objective, *texts)
     assert (got != 0).all()
@@ -106,19 +109,41 @@ def test_the_canonical_period_of_nothing_is_nothing():
     ],
 )
 def test_signatures(text, signature):
-    assert why(text).signature.replace('"', "'") == signature
+    found = why(text)
+    assert f"{found.signature} {found.variant}" == signature
 
 
 @pytest.mark.parametrize("phase", range(13))
 def test_a_loop_is_one_bucket_wherever_it_is_entered(phase):
     text = "the state of " * 5
-    assert why("Q" + text[phase : phase + 45]).signature == "loop ' of the state'"
+    found = why("Q" + text[phase : phase + 45])
+    assert (found.signature, found.variant) == ("loop", "' of the state'")
 
 
 def test_a_loop_of_one_word_is_the_words_bucket_however_short_it_is_cut():
     cut = "abcdefgh abcdefgh abcdefgh a"  # three words, three rounds: a loop only
     assert margins(Repetition(period=0), cut)[0] < 0
-    assert {why(t).signature for t in (cut, "abcdefgh " * 4, "Abcdefgh, " * 5)} == {"word 'abcdefgh'"}
+    found = [why(text) for text in (cut, "abcdefgh " * 4, "Abcdefgh, " * 5)]
+    assert {(one.signature, one.variant) for one in found} == {("word", "'abcdefgh'")}
+
+
+def test_blanks_alone_are_a_loop_only_if_asked_for():
+    for text in (" " * 60, "\n" * 30, "so\n \n \n \n \n \n \n \n \n \n \n \n \n", "\u3000" * 40):
+        assert margins(Repetition(), text)[0] < 0
+        assert margins(Repetition(blanks=True), text)[0] > 0
+    mixed = why("\n" * 40 + "--\n\n" * 8)
+    assert (mixed.variant, mixed.span) == ("'\n\n--'", (38, 72))
+
+
+def test_quotes_separate_no_words():
+    assert margins(Repetition(), 'so"so"so"so"so')[0] < 0
+    assert why('"So" \u201cso\u201d so \u00abso\u00bb').variant == "'so'"
+
+
+def test_loops_that_outputs_are_too_short_for_are_named():
+    assert Repetition().unseen(192) == ""
+    told = "in outputs of 50 characters only loops of up to 16 show; --max-new 192 looks for all up to 64"
+    assert Repetition().unseen(50) == told
 
 
 def test_the_span_is_where_the_repetition_stands():

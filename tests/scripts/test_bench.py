@@ -26,7 +26,8 @@ KEYS = [
     "memory_growth_mb", "words_directed", "words_tensorfuzz", "words_walk", "words_random",
     "causal_vs_generate", "causal_vs_generate_mixed", "causal_overhead_share", "batch_changes",
     "token_scan_per_second", "shrink_ratio", "shrink_executions", "shrink_minimal", "distil_seconds",
-    "sweep_resume", "report_seconds", "module_known", "module_state", "module_causal", "module_gap", "report_mb",
+    "sweep_resume", "report_seconds", "module_known", "module_state", "module_causal", "module_gap",
+    "report_mb",
 ]  # fmt: skip
 
 
