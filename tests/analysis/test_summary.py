@@ -35,7 +35,8 @@ def test_one_of_a_thing_is_singular_and_unwritten_findings_are_counted() -> None
     lines = list(summary_lines({
         "executions": 3, "calibration_executions": 1, "seconds": 1.0, "executions_per_second": 1.0,
         "time_in_target": 0.5,
-        "corpus_size": 1, "archive_size": 2, "archived_hits": 1, "seeds": 3, "novelty_rate": 0.07, "stability": 1.0,
+        "corpus_size": 1, "archive_size": 2, "archived_hits": 1, "seeds": 3,
+        "novelty_rate": 0.07, "stability": 1.0,
         "findings": {"Shouting": {"Shouting: Shouting": bucket}}, "unwritten": 1,
         "trials": None, "unscored": {"entropy": 1},
         "errors": {"entropy": {"Traceback": 1}}, "exit_reason": "disk full",
