@@ -21,10 +21,11 @@ from lmfuzz.text import finding_line
 @options.command()
 @options.DIRECTORY
 @options.FINDING
+@options.SECRETS
 @options.ONLY_JSON
-def show(directory: Path, finding: int | None, as_json: bool) -> None:
+def show(directory: Path, finding: int | None, with_secrets: bool, as_json: bool) -> None:
     """Show the campaign in DIRECTORY, or a single FINDING."""
-    record = CampaignRecord.read(directory)
+    record = CampaignRecord.read(directory, with_secrets)
     if as_json and finding is not None:
         tell_json(texts.finding_record(record.finding(finding), finding))
     elif as_json:
@@ -43,9 +44,15 @@ def show(directory: Path, finding: int | None, as_json: bool) -> None:
 @options.option("--model OTHER", "Another version of the model to run; without FINDING, on the seeds too.")
 @options.option("--junit FILE", "Write a JUnit report to this file.", type=options.PATH)
 @options.option("--sarif FILE", "Write a SARIF log to this file.", type=options.PATH)
+@options.option("--with-secrets", "Write the system prompt into these files too, not only its length.")
 @options.ONLY_JSON
 def replay(
-    directory: Path, finding: int | None, model: str | None, as_json: bool, **reports: Path | None
+    directory: Path,
+    finding: int | None,
+    model: str | None,
+    with_secrets: bool,
+    as_json: bool,
+    **reports: Path | None,
 ) -> None:
     """Run the findings in DIRECTORY, or a single FINDING, again.
 
@@ -74,7 +81,7 @@ def replay(
         verdicts.append(verdict)
         if not as_json:
             tell([verdict_line(verdict)])
-    done = export_model.judged(directory, again, verdicts, with_seeds)
+    done = export_model.judged(directory, again, verdicts, with_seeds, with_secrets)
     for name, file in written.items():
         files.write(formats.known(name)(done), file)
     if as_json:
