@@ -13,7 +13,7 @@ from lmfuzz import loop
 from lmfuzz import spec as specs
 from lmfuzz.budget import Budget
 from lmfuzz.campaign.build import FEW, Parts
-from lmfuzz.campaign.checks import check_same
+from lmfuzz.campaign.checks import check_rows, check_same
 from lmfuzz.coverage.archive import Archive
 from lmfuzz.coverage.calibrate import Calibration, Progress, measure
 from lmfuzz.coverage.per_seed import Apart, Archives
@@ -119,6 +119,7 @@ class Campaign:
             made.archive.restore(record.states.points.reshape(-1, made.archive.dimensions), record.visits)
             made.kept, made.tally = record.findings, record.tally
             made.streams.restore(record.state["streams"])
+            check_rows(record.state["search"], made.space, len(made.corpus))
             made.search.restore(record.state["search"])
             made.findings.restore(record.state["findings"])
             made.objectives.restore(record.state["panel"])

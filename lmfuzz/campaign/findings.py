@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lmfuzz.campaign.evaluator import Evaluator
-from lmfuzz.types import SEED, Batch, Evidence, Finding, FloatArray, Minimal, State, Trace
+from lmfuzz.types import SEED, Batch, Evidence, Finding, FloatArray, Minimal, State, Trace, alike
 
 
 @dataclass(eq=False)
@@ -80,3 +80,5 @@ class Findings:
         self.hits, self.kept = Counter(state["hits"]), Counter(state["kept"])
         self._filled = Counter({(bucket, seed): count for bucket, seed, count in state["filled"]})
         self._rows = {(bucket, seed, bytes.fromhex(row)) for bucket, seed, row in state["rows"]}
+        for bucket, seed, count in [*state["filled"], *((bucket, seed, 0) for bucket, seed, _ in self._rows)]:
+            alike({"bucket": "", "seed": 0, "count": 0}, {"bucket": bucket, "seed": seed, "count": count})

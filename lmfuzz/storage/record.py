@@ -133,7 +133,7 @@ class CampaignRecord(Progress):
     unscored: dict[str, int]
     errors: dict[str, dict[str, int]]
     outcomes: Outcomes | None
-    visits: Array | None
+    visits: IntArray | None
     state: State
     secret: str
 
@@ -164,6 +164,8 @@ class CampaignRecord(Progress):
             stored = {**state["panel"], **state["findings"], **state, **meta, **made}
             record = sound(cls(**{field.name: stored[field.name] for field in fields(cls)}))
             tally, seeds = record.tally, record.outcomes
+            if record.calibration_executions > record.executions:
+                raise ValueError("calibration ran more inputs than the campaign")
             if {len(tally.mutants), len(tally.fruitful)} != {len(record.operators)}:
                 raise ValueError("operators and what is counted of them differ in number")
             if seeds and {len(getattr(seeds, name.name)) for name in fields(seeds)} != {record.seed_count}:
