@@ -284,8 +284,12 @@ class ObjectiveSet:
         graded = tuple(frozenset[str]() if unknown(grade, have) else grade for grade in self.grades)
         lost = sum(now != before for now, before in zip(graded, self.grades, strict=True))
         self.grades = graded
-        of = f"{lost} of the {len(graded)} things looked for"
-        return [f"the target cannot say how near it is to {of}"] if lost else []
+        blind = (
+            f"the search is blind for {lost} of the {len(graded)} things looked for. It sees only whether"
+            " they happened, not how near they are. A model that shows its logits is graded: a torch"
+            " module or a Hugging Face folder, instead of a function of texts."
+        )
+        return [blind] if lost else []
 
     def state(self) -> State:
         """Return counts, noise floors and errors, for ``restore``."""
