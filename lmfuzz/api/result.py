@@ -179,7 +179,8 @@ class Result:
         """
         with lent(self._own):
             view = bar if progress else silent
-            campaign = go_on(self.directory, budget, stop_after, self._own, str, view)
+            changed = {"budget": budget, "stop_after": stop_after}
+            campaign = go_on(self.directory, changed, self._own, str, view)
         self.unjudged, self._record = campaign.unjudged, CampaignRecord.read(self.directory)
         return self
 

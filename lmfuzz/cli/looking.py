@@ -45,12 +45,14 @@ def show(directory: Path, finding: int | None, with_secrets: bool, as_json: bool
 @options.option("--junit FILE", "Write a JUnit report to this file.", type=options.PATH)
 @options.option("--sarif FILE", "Write a SARIF log to this file.", type=options.PATH)
 @options.option("--with-secrets", "Write the system prompt into these files too, not only its length.")
+@options.TRUST
 @options.ONLY_JSON
 def replay(
     directory: Path,
     finding: int | None,
     model: str | None,
     with_secrets: bool,
+    trust_remote_code: bool | None,
     as_json: bool,
     **reports: Path | None,
 ) -> None:
@@ -58,7 +60,8 @@ def replay(
 
     Each finding runs alone. With --model they run on another version of the model. Unless a FINDING is named,
     all seeds of the campaign run too: a seed that passed before and fails now is newly failing. Seeds run in
-    batches, and again alone if they fail there, so that a seed that fails only alone is missed.
+    batches, and again alone if they fail there, so that a seed that fails only alone is missed. The exit code
+    is 1 if anything still fails, else 0: also for a campaign without findings, of which -q prints nothing.
     """
     from lmfuzz.analysis.recorded import Recorded
     from lmfuzz.analysis.replay import Replay
@@ -70,7 +73,8 @@ def replay(
         files.check(file)
     if len({file.resolve() for file in written.values()}) < len(written):
         raise UsageError(f"--junit and --sarif both name {written['junit']}; give two files")
-    again = Replay(Recorded.of(CampaignRecord.read(directory), finding), model)
+    recorded = Recorded.of(CampaignRecord.read(directory).trusting(trust_remote_code), finding)
+    again = Replay(recorded, model)
     if again.changed and not as_json:
         say("the model differs from the one that these were found on")
     if again.respelled and not as_json:

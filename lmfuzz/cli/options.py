@@ -158,4 +158,5 @@ SECRETS = option("--with-secrets", "Show the system prompt too; its length stand
 DOWNLOAD = option(
     "--download", "First download mnist or cifar10 into the folder LMFUZZ_DATA if it is missing.", group=TEST
 )
+TRUST = spec(("",), keys=("trust_remote_code",))
 LOADING_OPTIONS = spec(("", "text"), keys=LOADING)

@@ -174,6 +174,11 @@ class CampaignRecord(Progress):
                 raise ValueError(f"calibration lacks {', '.join(sorted(lacks))}")
             return record
 
+    def trusting(self, code: bool | None) -> "CampaignRecord":
+        """Return it with the code that comes with its model trusted, if ``code`` says so."""
+        trusted = self.spec.model_copy(update={"trust_remote_code": True})
+        return replace(self, spec=trusted) if code else self
+
     # -- what follows from it ---------------------------------------------------------------------
 
     @property
