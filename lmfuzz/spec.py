@@ -92,7 +92,7 @@ class Spec(BaseModel):
     level: Literal["char", "token"] = _setting("char", TEST, rows="text")
     """What mutations change in the prompts of a Hugging Face model: characters or tokens."""
     system: str = _setting("", TEST, "TEXT", unset="none", rows="text")
-    """The system prompt that the model is given before every prompt."""
+    """The system prompt that the model is given before every prompt; reports show its length."""
     template: Literal["auto", "chat", "raw"] = _setting("auto", TEST, rows="text")
     """Whether to put prompts into the tokenizer's chat template; auto does so if the tokenizer has one."""
     clock: str = _setting("", TEST, "TIME", unset="when the campaign begins", rows="text")

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 from zlib import crc32
 
 import numpy as np
@@ -18,8 +18,11 @@ Trace = Mapping[str, Array]  # channel -> array with B rows
 Alphabet = str | Sequence[str] | Mapping[str, int] | Mapping[int, str]  # the text of each symbol
 State = dict[str, Any]  # arrays, numbers, strings, and lists and dictionaries of them
 
+T = TypeVar("T")
+
 NAME = 200  # characters of the name of a behaviour, at most
 SEED = -1  # parent and operator of a row that no operator made
+MOST = 2**53  # what is counted stays below this
 PAD = -1  # fills the channel `tokens` after the end of an output
 
 CRASH = "crash"  # channel (B,) of str: what the target raised on this row, '' if it raised nothing
@@ -165,14 +168,51 @@ def _saved(value: Any) -> Any:
 def _restored(now: Any, saved: Any) -> Any:
     """Return the value for an attribute that is ``now`` something of the same type as the one saved."""
     if isinstance(now, Batch):
-        return Batch(**deepcopy(saved)) if saved else now
+        return _rows(saved) if saved else now
     if isinstance(now, Resumable):
         if saved:
             now.restore(saved)
         return now
     if isinstance(now, list) and any(isinstance(one, Resumable) for one in now):
+        if not all(saved):
+            raise ValueError("a part of the search has no state")
         return [_restored(*pair) for pair in zip(now, saved, strict=True)]
-    return deepcopy(saved)
+    return deepcopy(alike(now, saved))
+
+
+def _rows(saved: Any) -> Batch:
+    rows = Batch(**deepcopy(saved))
+    many, width = rows.data.shape[:2]
+    for name in Batch.__slots__[1:]:
+        alike(np.zeros(many, np.int64), getattr(rows, name))
+    if rows.data.ndim == 2 and many and rows.lengths.max() > width:
+        raise ValueError("a row is longer than the rows that were saved")
+    return rows
+
+
+def alike(now: T, saved: Any) -> T:
+    """Return a saved value as it is; raise ValueError unless it may replace ``now``.
+
+    It may if it is of the same type and shape, whole numbers are counts, ids or SEED, and numbers are not
+    NaN. Axes of ``now`` that are empty can have any length; an empty list is one of ids.
+    """
+    if isinstance(now, np.ndarray):
+        right = isinstance(saved, np.ndarray) and (saved.dtype.kind, saved.ndim) == (now.dtype.kind, now.ndim)
+        right = right and all(a in (0, b) for a, b in zip(now.shape, saved.shape, strict=True))
+        if right and now.dtype.kind == "i" and saved.size:
+            right = bool(saved.min() >= -1 and saved.max() < MOST)
+    elif isinstance(now, list):
+        right = isinstance(saved, list) and all(type(one) is int and 0 <= one < MOST for one in saved)
+    elif isinstance(now, dict):
+        right = isinstance(saved, dict) and saved.keys() == now.keys()
+        right = right and all(alike(now[key], one) is one for key, one in saved.items())
+    elif isinstance(now, float):
+        right = type(saved) in (int, float) and saved == saved
+    else:
+        right = type(saved) is type(now) and (not isinstance(saved, int) or -1 <= saved < MOST)
+    if not right:
+        raise ValueError(f"{saved!r:.60} is stored in place of {now!r:.60}")
+    return saved
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from lmfuzz.inputs.spaces import BoxSpace, Space
 from lmfuzz.spec import Spec
 from lmfuzz.storage import serialize as coding
 from lmfuzz.storage.record import CampaignRecord
+from lmfuzz.storage.secrets import conceal
 from lmfuzz.text import as_utf8
 from lmfuzz.types import SEED, Array, Evidence, Finding
 
@@ -54,8 +55,8 @@ class Recorded:
             spelling=spelling(space),
             noise=record.noise,
             findings={n: record.finding(n) for n in numbers},
-            texts={n: space.decode(record.finding(n).row) for n in numbers},
-            seeds=[(row, space.name(row, i, 0.0)) for i, row in enumerate(rows)],
+            texts={n: record.text(record.finding(n).row) for n in numbers},
+            seeds=[(row, conceal(space.name(row, i, 0.0), record.secret)) for i, row in enumerate(rows)],
         )
 
     @property

@@ -14,12 +14,12 @@ from lmfuzz.types import Finding
 
 
 def shrink(
-    directory: Path, number: int | None = None, own: Own = NO_OBJECTS
+    directory: Path, number: int | None = None, own: Own = NO_OBJECTS, trust: bool | None = None
 ) -> Iterator[tuple[int, Finding]]:
     """Shrink the findings of a campaign, or one; each is on disk when it is yielded, with its number.
 
     A finding that does not fail again stays as it is, without a minimal input. One that is minimal already
-    costs nothing.
+    costs nothing. ``trust`` is --trust-remote-code.
 
     Raises:
         UsageError: there is no such campaign or finding, or its model has changed.
@@ -27,7 +27,7 @@ def shrink(
         DiskError: the disk is full.
     """
     with Store.resume(directory) as store:
-        record = store.record()
+        record = store.record().trusting(trust)
         numbers = range(1, len(record.findings) + 1) if number is None else [number]
         large = any(record.finding(n).minimal is None for n in numbers)
         shrinks = shrinker(record, own) if large else None

@@ -9,6 +9,7 @@ import numpy as np
 from lmfuzz.files import PICTURES
 from lmfuzz.inputs.spaces import BoxSpace, Space
 from lmfuzz.storage.record import CampaignRecord, Outcomes
+from lmfuzz.storage.secrets import conceal
 from lmfuzz.text import bucket_title, cut, escape, format_duration, plural, quote_output, replay_command
 from lmfuzz.types import Finding, Minimal
 
@@ -78,7 +79,10 @@ def summary(record: CampaignRecord, unwritten: Sequence[Finding] = ()) -> dict[s
         "trials": record.outcomes and _trials(record.outcomes),
         "unwritten": len(unwritten),
         "unscored": {name: count for name, count in record.unscored.items() if count},
-        "errors": record.errors,
+        "errors": {
+            name: {conceal(text, record.secret): count for text, count in errors.items()}
+            for name, errors in record.errors.items()
+        },
         "exit_reason": record.reason or UNFINISHED,
         "directory": str(record.directory),
     }
@@ -200,7 +204,7 @@ def ancestors(record: CampaignRecord, finding: Finding) -> list[tuple[int, str, 
     """Return the id, the operator and the text of each row that a finding descends from, its seed first."""
     rows = record.rows
     made = [(row, record.operator(int(rows.operator[row])) or "seed") for row in record.lineage(finding)]
-    return [(row, name, record.space.decode(rows.row(row))) for row, name in made]
+    return [(row, name, record.text(rows.row(row))) for row, name in made]
 
 
 def facts(finding: Finding, space: Space) -> Iterator[tuple[str, str]]:

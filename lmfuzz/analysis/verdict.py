@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from lmfuzz.analysis.summary import finding_record
+from lmfuzz.storage.secrets import conceal, concealed
 from lmfuzz.text import WIDTH, as_utf8, bucket_title, escape, quote_output, shorten
 from lmfuzz.types import Evidence, Finding, Reruns
 
@@ -43,6 +44,17 @@ class Verdict:
         same, old = self.output == self.finding.output, self.finding.evidence
         evidence = self.evidence or (old if same else Evidence(old.signature, "", variant=old.variant))
         return replace(self.finding, output=self.output, evidence=evidence)
+
+    def concealed(self, secret: str) -> "Verdict":
+        """Return it as it may be shown: without the system prompt, ``secret``."""
+        now = concealed(self.now, secret)
+        return replace(
+            self,
+            finding=concealed(self.finding, secret),
+            output=now.output,
+            why=conceal(self.why, secret),
+            evidence=now.evidence if self.evidence else None,
+        )
 
     @property
     def moved(self) -> str:

@@ -88,31 +88,33 @@ class Result:
         records = [finding_record(finding, n) for n, finding in enumerate(self.findings, start=1)]
         return pandas.DataFrame(records)
 
-    def report(self, file: str | Path | None = None) -> Path:
+    def report(self, file: str | Path | None = None, *, with_secrets: bool = False) -> Path:
         """Write the campaign as one HTML file that opens offline, and return its path.
 
         Args:
             file: the file to write; report.html in the campaign's directory if it is None.
+            with_secrets: whether it shows the system prompt, and not only its length.
 
         Raises:
             UsageError: the file cannot be written.
         """
         place = self.directory / "report.html" if file is None else path(file, "file")
         files.check(place, makes_folder=True)
-        page.write([self.directory], place)
+        page.write([self.directory], place, with_secrets)
         return place
 
-    def export(self, format: str, file: str | Path | None = None) -> str:
+    def export(self, format: str, file: str | Path | None = None, *, with_secrets: bool = False) -> str:
         """Return the findings as text for other programs, and also write them to a file if one is given.
 
         Args:
             format: jsonl, csv, pytest, junit, sarif or markdown.
             file: the file to write.
+            with_secrets: whether it shows the system prompt, and not only its length.
 
         Raises:
             UsageError: there is no such format, or the file cannot be written.
         """
-        text = formats.known(format)(exported(self.directory))
+        text = formats.known(format)(exported(self.directory, with_secrets))
         if file is not None:
             files.check(path(file, "file"))
             files.write(text, Path(file))
@@ -177,7 +179,8 @@ class Result:
         """
         with lent(self._own):
             view = bar if progress else silent
-            campaign = go_on(self.directory, budget, stop_after, self._own, str, view)
+            changed = {"budget": budget, "stop_after": stop_after}
+            campaign = go_on(self.directory, changed, self._own, str, view)
         self.unjudged, self._record = campaign.unjudged, CampaignRecord.read(self.directory)
         return self
 

@@ -1,11 +1,12 @@
 """How campaigns begin and resume, for the command line and for Python."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from itertools import chain, count
 from pathlib import Path
+from typing import Any
 
 from lmfuzz.campaign.build import Parts, build
 from lmfuzz.campaign.campaign import Campaign, Observer, spec_for_resume
@@ -59,15 +60,13 @@ def _calibrating(note: Note) -> Callable[[int, int], None]:
     return progress
 
 
-def go_on(
-    directory: Path, budget: str | None, stop_after: int | None, own: Own, note: Note, view: View
-) -> Campaign:
+def go_on(directory: Path, changed: Mapping[str, Any], own: Own, note: Note, view: View) -> Campaign:
     """Resume the campaign in a directory, with a larger budget if one is given, and return it.
 
     Args:
         directory: the directory of the campaign.
-        budget: the new budget, which includes what was spent; None for the old one.
-        stop_after: the new number of findings after which to stop; None for the old one.
+        changed: new values of the settings budget, which includes what was spent, stop_after and
+            trust_remote_code; None for the old ones.
         own: the objects that the campaign was given from Python.
         note: as for ``begin``.
         view: as for ``begin``.
@@ -76,7 +75,7 @@ def go_on(
         UsageError: nothing is left to spend, or the campaign does not fit its model any more.
         DiskError: the disk is full; the directory holds the last commit.
     """
-    spec = spec_for_resume(directory, budget, stop_after)
+    spec = spec_for_resume(directory, **changed)
     with Store.resume(directory) as store:
         campaign = Campaign.restore(build(spec, own, store.record()), store)
         note(f"going on with {directory} after {plural(campaign.executor.executions, 'execution')}")

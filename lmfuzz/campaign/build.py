@@ -19,6 +19,7 @@ from lmfuzz.search.seed_outcomes import outcomes_of
 from lmfuzz.spec import NO_OBJECTS, Own, Spec
 from lmfuzz.storage.record import CampaignRecord
 from lmfuzz.targets.loading import load_target
+from lmfuzz.text import plural
 from lmfuzz.types import STEPS
 
 FEW = 8  # rows that a target and its objectives are tried on
@@ -68,9 +69,15 @@ def build(spec: Spec, own: Own = NO_OBJECTS, record: CampaignRecord | None = Non
     choose.check_names(spec, own)
     judges = None if spec.twin else choose.objectives(spec, own=own)  # fails before a model is loaded
     feature, target = choose.feature(spec), load_target(spec, own)
-    judges = judges or choose.objectives(spec, target.space, own)
+    begun = record.targets if record else []  # an older campaign looks for what it looked for
+    lacking = [one for one in choose.unwritable(spec, target.space) if f"phrases/{one}" not in begun]
+    if lacking or judges is None:
+        judges = choose.objectives(spec, target.space, own, lacking)
     judges.must_fit(target.space, target.info.told, spec.max_new)
     space, notes = choose.restrict(target.space, spec), list(target.info.notes)
+    if lacking:
+        about = "the model's alphabet cannot write; look for others with --objective"
+        notes.append(f"left out {plural(len(lacking), 'word')} of the default list, which {about}")
     corpus = Corpus(space)
     if record is None:
         check_decoding(target, spec)

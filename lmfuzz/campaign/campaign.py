@@ -14,9 +14,9 @@ from lmfuzz import loop
 from lmfuzz import spec as specs
 from lmfuzz.budget import Budget
 from lmfuzz.campaign.build import FEW, Parts
-from lmfuzz.campaign.checks import check_same
+from lmfuzz.campaign.checks import check_rows, check_same
 from lmfuzz.coverage.archive import Archive
-from lmfuzz.coverage.calibrate import Calibration, Progress, measure
+from lmfuzz.coverage.calibrate import Calibration, Progress, has_numbers, measure
 from lmfuzz.coverage.per_seed import Apart, Archives
 from lmfuzz.errors import DiskError, GoneError, UsageError, forbidding_writes
 from lmfuzz.files import CAMPAIGN, PICTURES
@@ -37,6 +37,10 @@ MUTANTS = 512  # rows that the radius is calibrated with; fewer if there are few
 _SOUND = frozenset({"logprob", "tokens"})  # channels that show whether a text was written by finite numbers
 USUAL = 3  # buckets that many seeds, or most rows, fall into are named
 COMMON = 0.1  # the share of the seeds that is said to be many
+_MEANINGLESS = (
+    "every seed leads to NaN or infinity, so the outputs mean nothing; look for that with --objective"
+    " nonfinite, or use another precision (--dtype) or other seeds"
+)
 SPARING = 64  # seeds, and mutants, for the calibration of a target whose rows cost much
 
 
@@ -101,14 +105,18 @@ class Campaign:
         few = parts.context.seeds[:FEW]
         objectives.check(few, evaluator.run(few))
         graded = evaluator.channels.union(*objectives.grades)
-        evaluator.executor.run(few, graded)  # raises now for what the model cannot grade
-        measured = _measure(parts, _mutants(parts), progress)
+        known = _SOUND if evaluator.target.channels >= _SOUND else frozenset()
+        known |= parts.feature.needs
+        first = evaluator.executor.run(few, graded | known)  # raises for what the model cannot grade
         sought = {need.rpartition("/")[2] for need in evaluator.channels} & {"nonfinite", "magnitude"}
+        alive = has_numbers(first)
+        for values in (first[name] for name in parts.feature.needs if first[name].dtype.kind == "f"):
+            alive &= np.isfinite(values.reshape(len(few), -1)).any(axis=1)
+        if not (sought or alive.any()):
+            raise UsageError(_MEANINGLESS)
+        measured = _measure(parts, _mutants(parts), progress)
         if not (measured.finite or sought):
-            raise UsageError(
-                "every seed leads to NaN or infinity, so the outputs mean nothing; look for that with"
-                " --objective nonfinite, or use another precision (--dtype) or other seeds"
-            )
+            raise UsageError(_MEANINGLESS)
         made = cls(parts, replace(measured, radius=spec.radius) if spec.radius else measured, budget)
         budget.calibration = budget.spent_executions = made.executor.executions
         return made
@@ -125,6 +133,7 @@ class Campaign:
             made.archive.restore(record.states.points.reshape(-1, made.archive.dimensions), record.visits)
             made.kept, made.tally = record.findings, record.tally
             made.streams.restore(record.state["streams"])
+            check_rows(record.state["search"], made.space, len(made.corpus))
             made.search.restore(record.state["search"])
             made.findings.restore(record.state["findings"])
             made.objectives.restore(record.state["panel"])
@@ -294,7 +303,12 @@ def _most(parts: Parts) -> int:
     return SPARING if parts.evaluator.target.info.sparing else sys.maxsize
 
 
-def spec_for_resume(directory: Path, budget: str | None = None, stop_after: int | None = None) -> Spec:
+def spec_for_resume(
+    directory: Path,
+    budget: str | None = None,
+    stop_after: int | None = None,
+    trust_remote_code: bool | None = None,
+) -> Spec:
     """Return the spec of the campaign in ``directory``, with a larger budget if one is given.
 
     Raises:
@@ -308,7 +322,7 @@ def spec_for_resume(directory: Path, budget: str | None = None, stop_after: int 
                 f"{path} was changed since the campaign began ({', '.join(changed)}); undo that, or begin "
                 f"another campaign with it: lmfuzz fuzz --config {path}"
             )
-    more = {"budget": budget, "stop_after": stop_after}
+    more = {"budget": budget, "stop_after": stop_after, "trust_remote_code": trust_remote_code}
     spec = specs.resolve(record.spec.model_dump(exclude_none=True), more)
     left, found = replace(record, spec=spec).budget, record.finding_count
     if why := left.reason():

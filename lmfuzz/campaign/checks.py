@@ -1,13 +1,14 @@
 """Checks that the parts of a campaign fit one another, and the campaign that is resumed."""
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from lmfuzz.errors import UsageError
 from lmfuzz.inputs.spaces import BoxSpace, Space, TextSpace
 from lmfuzz.protocols import Decodes, Target
 from lmfuzz.spec import Spec, option_name
 from lmfuzz.storage.record import CampaignRecord
-from lmfuzz.types import CRASH, OWN, unknown
+from lmfuzz.types import CRASH, OWN, Batch, unknown
 
 
 def check_channels(target: Target, needs: Mapping[str, frozenset[str]]) -> None:
@@ -62,3 +63,15 @@ def check_same(record: CampaignRecord, target: Target, **names: Iterable[str]) -
             raise UsageError(
                 f"the campaign in {record.directory} was begun with other {what}; what differs: {different}"
             )
+
+
+def check_rows(state: Any, space: Space, corpus: int) -> None:
+    """Raise ValueError if a search has kept rows that are not legal, or that no row of the corpus led to."""
+    if isinstance(state, dict) and state.keys() == set(Batch.__slots__):
+        rows = Batch(**state)
+        last = max(rows.parent.max(initial=-1), rows.origin.max(initial=-1))
+        if last >= corpus or not space.legal(rows).all():
+            raise ValueError("the search has a row that is not legal, or comes from none in the corpus")
+    elif isinstance(state, dict | list):
+        for one in state.values() if isinstance(state, dict) else state:
+            check_rows(one, space, corpus)

@@ -17,6 +17,7 @@ from lmfuzz.inputs.spaces import BoxSpace, Space, TextSpace
 from lmfuzz.objectives import OBJECTIVES
 from lmfuzz.objectives.combine import ObjectiveSet
 from lmfuzz.objectives.detectors import named
+from lmfuzz.objectives.phrases import Phrases
 from lmfuzz.operators import OPERATORS, suits
 from lmfuzz.plugins.grammar import Call, parse
 from lmfuzz.protocols import Feature, HasLexicon, Lexicon, Operator, Sampler, Search, SearchContext, Target
@@ -50,20 +51,39 @@ def feature(spec: Spec) -> Feature:
     return FEATURES.build(_call(spec.feature))
 
 
-def objectives(spec: Spec, space: Space | None = None, own: Own = NO_OBJECTS) -> ObjectiveSet:
+def objectives(
+    spec: Spec, space: Space | None = None, own: Own = NO_OBJECTS, without: Collection[str] = ()
+) -> ObjectiveSet:
     """Return the objectives, each under its own name; one from a file is named after its class.
 
     Args:
         spec: the settings of the campaign.
         space: what the objectives judge, if that is known; disagreement has another meaning for texts.
         own: the objects that were given from Python.
+        without: words of the default objectives that are not looked for.
     """
     calls = list(map(_call, spec.objectives))
     meant = map(_for_texts, calls) if isinstance(space, TextSpace) else calls
     names = [call.name.rpartition(":")[2] for call in calls]
     given = (own_object(call.name, own) for call in calls)
     built = [OBJECTIVES.build(call) if one is None else one for call, one in zip(meant, given, strict=True)]
+    if without:
+        known = [word for word in _default_words() if word not in without]
+        pairs = [(name, one) for name, one in zip(names, built, strict=True) if name != "phrases"]
+        return ObjectiveSet(named([*pairs, *([("phrases", Phrases(known))] if known else [])]))
     return ObjectiveSet(named(zip(names, built, strict=True)))
+
+
+def unwritable(spec: Spec, space: Space | None) -> list[str]:
+    """Return the words that an alphabet cannot write, if the objectives are the default ones."""
+    if spec.objectives != Spec().objectives or not isinstance(space, TextSpace):
+        return []
+    return [word for word in _default_words() if not all(map(space.knows_case, word))]
+
+
+def _default_words() -> list[str]:
+    (words,) = (call for call in map(_call, Spec().objectives) if call.name == "phrases")
+    return [target.partition("/")[2] for target in OBJECTIVES.build(words).targets]
 
 
 def restrict(space: Space, spec: Spec) -> Space:

@@ -11,7 +11,7 @@ from math import isqrt
 import numpy as np
 
 from lmfuzz.campaign.evaluator import Evaluator
-from lmfuzz.types import SEED, Batch, BoolArray, Evidence, Finding, FloatArray, Minimal, State, Trace
+from lmfuzz.types import SEED, Batch, BoolArray, Evidence, Finding, FloatArray, Minimal, State, Trace, alike
 
 VARIANTS = 10  # kept of a bucket, each with as many findings as ``keep``
 COUNTED = 1000  # variants that are counted apart
@@ -121,6 +121,10 @@ class Findings:
         self.hits, self.kept = Counter(state["hits"]), Counter(state["kept"])
         self._filled = Counter({(bucket, seed): count for bucket, seed, count in state["filled"]})
         self._rows = {(bucket, seed, bytes.fromhex(row)) for bucket, seed, row in state["rows"]}
+        places = [*state["filled"], *((bucket, seed, 0) for bucket, seed, _ in self._rows)]
+        places += [[bucket + variant, seed, n] for bucket, seed, variant, n in state.get("varied", [])]
+        for bucket, seed, count in places:
+            alike({"bucket": "", "seed": 0, "count": 0}, {"bucket": bucket, "seed": seed, "count": count})
         if "varied" in state:  # older campaigns knew no variants
             self.unmutated = Counter(state["unmutated"])
             self.variants = {bucket: Counter(counts) for bucket, counts in state["variants"].items()}

@@ -21,10 +21,11 @@ from lmfuzz.text import finding_line
 @options.command()
 @options.DIRECTORY
 @options.FINDING
+@options.SECRETS
 @options.ONLY_JSON
-def show(directory: Path, finding: int | None, as_json: bool) -> None:
+def show(directory: Path, finding: int | None, with_secrets: bool, as_json: bool) -> None:
     """Show the campaign in DIRECTORY, or a single FINDING."""
-    record = CampaignRecord.read(directory)
+    record = CampaignRecord.read(directory, with_secrets)
     if as_json and finding is not None:
         tell_json(texts.finding_record(record.finding(finding), finding))
     elif as_json:
@@ -43,15 +44,24 @@ def show(directory: Path, finding: int | None, as_json: bool) -> None:
 @options.option("--model OTHER", "Another version of the model to run; without FINDING, on the seeds too.")
 @options.option("--junit FILE", "Write a JUnit report to this file.", type=options.PATH)
 @options.option("--sarif FILE", "Write a SARIF log to this file.", type=options.PATH)
+@options.option("--with-secrets", "Write the system prompt into these files too, not only its length.")
+@options.TRUST
 @options.ONLY_JSON
 def replay(
-    directory: Path, finding: int | None, model: str | None, as_json: bool, **reports: Path | None
+    directory: Path,
+    finding: int | None,
+    model: str | None,
+    with_secrets: bool,
+    trust_remote_code: bool | None,
+    as_json: bool,
+    **reports: Path | None,
 ) -> None:
     """Run the findings in DIRECTORY, or a single FINDING, again.
 
     Each finding runs alone. With --model they run on another version of the model. Unless a FINDING is named,
     all seeds of the campaign run too: a seed that passed before and fails now is newly failing. Seeds run in
-    batches, and again alone if they fail there, so that a seed that fails only alone is missed.
+    batches, and again alone if they fail there, so that a seed that fails only alone is missed. The exit code
+    is 1 if anything still fails, else 0: also for a campaign without findings, of which -q prints nothing.
     """
     from lmfuzz.analysis.recorded import Recorded
     from lmfuzz.analysis.replay import Replay
@@ -63,7 +73,8 @@ def replay(
         files.check(file)
     if len({file.resolve() for file in written.values()}) < len(written):
         raise UsageError(f"--junit and --sarif both name {written['junit']}; give two files")
-    again = Replay(Recorded.of(CampaignRecord.read(directory), finding), model)
+    recorded = Recorded.of(CampaignRecord.read(directory).trusting(trust_remote_code), finding)
+    again = Replay(recorded, model)
     if again.changed and not as_json:
         say("the model differs from the one that these were found on")
     if again.respelled and not as_json:
@@ -74,7 +85,7 @@ def replay(
         verdicts.append(verdict)
         if not as_json:
             tell([verdict_line(verdict)])
-    done = export_model.judged(directory, again, verdicts, with_seeds)
+    done = export_model.judged(directory, again, verdicts, with_seeds, with_secrets)
     for name, file in written.items():
         files.write(formats.known(name)(done), file)
     if as_json:

@@ -154,7 +154,9 @@ NEW = several(
 )
 _AS_TWIN = Text(_recipes, files=True)
 TWIN = option("--twin RECIPE|MODEL", "The twin, if not an argument.", "recipe", group=TEST, type=_AS_TWIN)
+SECRETS = option("--with-secrets", "Show the system prompt too; its length stands in its place without this.")
 DOWNLOAD = option(
     "--download", "First download mnist or cifar10 into the folder LMFUZZ_DATA if it is missing.", group=TEST
 )
+TRUST = spec(("",), keys=("trust_remote_code",))
 LOADING_OPTIONS = spec(("", "text"), keys=LOADING)

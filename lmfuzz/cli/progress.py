@@ -92,6 +92,7 @@ class CampaignView(View, Observer):
         if not self._live:
             self.note(finding_line(number, finding))
             return
+        self._live.update(self.picture(), refresh=True)  # what is drawn below the line counts it
         plain = self._console.no_color or self._console.color_system is None
         marks = MARKS if plain else ("", "")
         confirmed = finding.label == "confirmed"

@@ -19,18 +19,20 @@ _SEEDS = "The file to write, for --seeds: .jsonl for prompts, .npy for images or
 @options.command()
 @options.DIRECTORY
 @options.FINDING
+@options.TRUST
 @options.ONLY_JSON
-def shrink(directory: Path, finding: int | None, as_json: bool) -> None:
+def shrink(directory: Path, finding: int | None, trust_remote_code: bool | None, as_json: bool) -> None:
     """Shrink the findings in DIRECTORY, or a single FINDING.
 
     Symbols of a prompt are removed, and changed pixels of an image are set back to the seed's, as long as the
     input stays a finding of its bucket. The minimal input is stored beside the finding; one that is known
-    already is shown. The exit code is 1 if a finding does not fail again, and so stays as it is.
+    already is shown. The exit code is 1 if a finding does not fail again, and so stays as it is, else 0: also
+    for a campaign without findings, of which -q prints nothing.
     """
     from lmfuzz.analysis.shrink import shrink as shrink_findings
 
     records, space = [], CampaignRecord.read(directory).space
-    for number, one in shrink_findings(directory, finding):
+    for number, one in shrink_findings(directory, finding, trust=trust_remote_code):
         records.append(finding_record(one, number))
         if not as_json:
             tell(_minimal_lines(number, one, space))

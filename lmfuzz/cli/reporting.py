@@ -18,7 +18,8 @@ _FORMATS = "The format to write: jsonl, csv, pytest, junit, sarif or markdown."
 @options.command()
 @click.argument("directories", metavar="DIRECTORY...", nargs=-1, required=True, type=options.PATH)
 @options.option("-o/--output FILE", "The file. [default: DIRECTORY/report.html]", "file", type=options.PATH)
-def report(directories: tuple[Path, ...], file: Path | None) -> None:
+@options.SECRETS
+def report(directories: tuple[Path, ...], file: Path | None, with_secrets: bool) -> None:
     """Write a report of the campaign in DIRECTORY as one HTML file.
 
     The file opens offline. It shows what was found, how the search went, and what is probably left; it
@@ -31,7 +32,7 @@ def report(directories: tuple[Path, ...], file: Path | None) -> None:
     one = len(directories) == 1
     file = file or (directories[0] / "report.html" if one else Path("comparison.html"))
     files.check(file, makes_folder=True)
-    page.write(directories, file)
+    page.write(directories, file, with_secrets)
     say(f"the report is in {escape(str(file))}")
 
 
@@ -39,10 +40,12 @@ def report(directories: tuple[Path, ...], file: Path | None) -> None:
 @options.DIRECTORY
 @options.option("--format NAME", _FORMATS, "name", required=True)
 @options.option("-o/--output FILE", "The file to write. [default: stdout]", type=options.PATH)
-def export(directory: Path, name: str, output: Path | None) -> None:
+@options.SECRETS
+def export(directory: Path, name: str, output: Path | None, with_secrets: bool) -> None:
     """Write the findings in DIRECTORY for other programs, or for people.
 
-    The format pytest is a file of tests, one for each finding, that runs on its own.
+    The format pytest is a file of tests, one for each finding, that runs on its own. The tests of a campaign
+    with a system prompt take it from the variable LMFUZZ_SYSTEM, unless --with-secrets writes it into them.
     """
     from lmfuzz.exports import formats
     from lmfuzz.exports.export_model import campaign
@@ -50,7 +53,7 @@ def export(directory: Path, name: str, output: Path | None) -> None:
     write = formats.known(name)
     if output is not None:
         files.check(output)
-    found = campaign(directory)
+    found = campaign(directory, with_secrets)
     text = write(found)
     if output is None:
         click.echo(text, nl=False)

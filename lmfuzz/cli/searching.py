@@ -19,6 +19,7 @@ from lmfuzz.inputs import datasets
 from lmfuzz.inputs.spaces import BoxSpace
 from lmfuzz.storage.directory import has_commit, require_empty
 from lmfuzz.storage.record import CampaignRecord
+from lmfuzz.storage.secrets import stand_in
 from lmfuzz.text import plural, resume_command, shell_quote, strict_json
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def _begin(defaults: dict[str, Any], given: dict[str, Any], images: bool | None 
     seeds = plural(len(parts.context.seeds), "seed")
     say(f"{model}{twin}, {seeds}, {', '.join(spec.objectives)}; seed {spec.seed}")
     for key, value in spec.model_dump(exclude_defaults=True).items():
-        say(f"{key} = {value}", level=1)
+        say(f"{key} = {stand_in(value) if key == 'system' else value}", level=1)
     say(f"identity {target.identity}; channels {', '.join(sorted(target.channels))}", level=1)
     for note in parts.notes:
         say(note)
@@ -150,12 +151,13 @@ def _download(seeds: tuple[str, ...]) -> None:
 @options.DIRECTORY
 @options.option("--budget AMOUNT", "A larger budget, which includes what was spent before.")
 @options.option("--stop-after N", "Stop after N findings, including those found before.", type=int)
+@options.TRUST
 @options.JSON
-def resume(directory: Path, budget: str | None, stop_after: int | None, as_json: bool) -> None:
+def resume(directory: Path, as_json: bool, **changed: Any) -> None:
     """Resume the campaign in DIRECTORY."""
     from lmfuzz.api.running import go_on
 
-    _finish(directory, partial(go_on, directory, budget, stop_after, {}), as_json)
+    _finish(directory, partial(go_on, directory, changed, {}), as_json)
 
 
 def _finish(directory: Path, run: "Callable[[Note, View], Campaign]", as_json: bool) -> NoReturn:

@@ -118,6 +118,8 @@ class Archive:
         points = self._checked(points)
         if len(self) or not np.isfinite(points).all():
             raise ValueError("only finite points can be restored, and only into an empty archive")
+        if visits is not None and visits.shape != points.shape[:1]:
+            raise ValueError("points and their visits differ in number")
         self._append(points)
         self._visits = bytearray(len(points) if visits is None else visits.astype(np.uint8).tobytes())
 

@@ -136,7 +136,7 @@ def measure(
     if compare is not None and len(seeds):
         compare(take(_joined(first, wants), ran), take(_joined(again, wants), back[: len(seeds)]))
     fixed = feature.radius if isinstance(feature, FixesRadius) else None
-    sound = np.concatenate([_sound(trace) for trace in first])[ran]
+    sound = np.concatenate([has_numbers(trace) for trace in first])[ran]
     known = np.concatenate([feature(trace) for trace in first])[ran]
     found = calibrate(known, points[: len(seeds)], points[len(seeds) :], fixed)
     return replace(found, finite=min(found.finite, float(sound.mean())) if len(sound) else 0.0)
@@ -147,7 +147,7 @@ def _batches(rows: Batch, size: int) -> Iterator[Batch]:
         yield rows[start : start + size]
 
 
-def _sound(trace: Trace) -> BoolArray:
+def has_numbers(trace: Trace) -> BoolArray:
     """Return which rows (B,) wrote no token whose log probability is NaN or infinite, if that is known."""
     if not {"logprob", "tokens"} <= trace.keys():
         return np.ones(len(trace[CRASH]), np.bool_)

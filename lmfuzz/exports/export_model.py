@@ -47,16 +47,22 @@ class Dossier:
         return [*lines, f"label     {escape(case.words)}", *again]
 
 
-def campaign(directory: Path) -> Dossier:
+def campaign(directory: Path, with_secrets: bool = False) -> Dossier:
     """Return the campaign in a directory; raises UsageError as CampaignRecord.read does."""
-    record = CampaignRecord.read(directory)
+    record = CampaignRecord.read(directory, with_secrets)
     recorded = Recorded.of(record)
     cases = [recorded_case(n, finding) for n, finding in recorded.findings.items()]
     about = list(summary_lines(summary(record)))
     return Dossier(directory, recorded, recorded.spec.model or BUNDLED, recorded.identity, cases, about)
 
 
-def judged(directory: Path, replay: Replay, verdicts: Sequence[Verdict], with_seeds: bool) -> Dossier:
+def judged(
+    directory: Path,
+    replay: Replay,
+    verdicts: Sequence[Verdict],
+    with_seeds: bool,
+    with_secrets: bool = False,
+) -> Dossier:
     """Return what a replay came to; ``with_seeds``: seeds that have no verdict and are no findings pass."""
     cases = list(verdicts)
     bad = {verdict.number for verdict in verdicts if verdict.seed}
@@ -65,6 +71,8 @@ def judged(directory: Path, replay: Replay, verdicts: Sequence[Verdict], with_se
         if i not in bad and row.tobytes() not in found:
             seed = Finding("", 0.0, Evidence("", ""), row, text, "", SEED, SEED, 0, 0, 0)
             cases.append(Verdict(i, seed, Reruns(0, 1, 0), "", seed=True))
+    if not with_secrets:
+        cases = [case.concealed(replay.spec.system) for case in cases]
     about, model = [_summary(cases)], replay.spec.model or BUNDLED
     return Dossier(directory, replay.recorded, model, replay.identity, cases, about, replayed=True)
 

@@ -1,5 +1,6 @@
 """Seeds from files and folders, checked against the space in which they must be legal."""
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -29,6 +30,7 @@ class Seeds:
         repeated: rows that were there already.
         parts: conversations of which only the last turn of the user is a row.
         written: why the model wrote the rows though nobody asked it to; '' if it did not.
+        lacking: how many of those left out have characters outside the alphabet.
     """
 
     batch: Batch
@@ -37,13 +39,16 @@ class Seeds:
     repeated: int = 0
     parts: int = 0
     written: str = ""
+    lacking: int = 0
 
     @property
     def notes(self) -> list[str]:
         """Lines for a person about what was not taken over."""
+        remedy = f" ({self.lacking} for characters that it lacks, which --unknown drop drops)"
+        remedy = remedy if self.lacking else ""
         told = {
             "characters outside the model's alphabet, dropped from the seeds": self.dropped,
-            "seeds left out because they do not fit the model": self.left_out,
+            f"seeds left out because they do not fit the model{remedy}": self.left_out,
             "conversations of which only the last turn of the user is used": self.parts,
         }
         first = f"seeds: {len(self.batch)} written by the model, because {self.written}"
@@ -68,7 +73,8 @@ def read(
         space: what the prompts must fit.
         unknown: whether characters outside the alphabet are an error, or dropped; rows that are too
             short without them are left out.
-        bundled: what to read if there are no ``sources``; prompts that do not fit are then left out.
+        bundled: what to read if there are no ``sources``; their characters are folded to those that the
+            alphabet has (case, marks, quotes, dashes), and prompts that do not fit even so are left out.
         field: the field or column of the prompts; '' for a usual one.
         count: the number of prompts after which to stop reading ``sources``; None for all.
 
@@ -76,15 +82,18 @@ def read(
         UsageError: for anything that cannot be a seed, with file and line.
     """
     rows: dict[str, None] = {}
-    dropped = left_out = repeated = parts = 0
+    dropped = left_out = repeated = parts = lacking = 0
     for place, text, part in prompts(sources or [bundled], field):
         drops = unknown == "drop" and not space.knows(text)
+        text = text if sources or space.knows(text) else "".join(_folded(c, space) for c in text)
+        drops = drops and not space.knows(text)
         kept = "".join(c for c in text if space.knows(c)) if drops else text
         wrong = complaint(kept, space)
         if wrong and sources and not (kept != text and len(kept) < space.min_length):
             raise UsageError(f"{place}: {wrong}")
         dropped += len(text) - len(kept)
         left_out += bool(wrong)
+        lacking += bool(wrong) and not space.knows(kept)
         repeated += not wrong and kept in rows
         parts += part
         if not wrong:
@@ -95,7 +104,21 @@ def read(
         unit = "characters of the model's alphabet" if space.tokens is None else "of the model's tokens"
         where, size = ", ".join(sources) or bundled, f"{space.min_length} to {space.max_length} {unit}"
         raise UsageError(f"no prompt in {where} has {size}; give others with --seeds")
-    return Seeds(Batch.of([space.encode(row) for row in rows]), dropped, left_out, repeated, parts)
+    batch = Batch.of([space.encode(row) for row in rows])
+    return Seeds(batch, dropped, left_out, repeated, parts, lacking=lacking)
+
+
+def _folded(character: str, space: TextSpace) -> str:
+    """A character as an alphabet has it: of another case, without marks, or as a typewriter writes it."""
+    if space.knows(character):
+        return character
+    plain = "".join(c for c in unicodedata.normalize("NFKD", character) if not unicodedata.combining(c))
+    if (kind := unicodedata.category(character)) == "Pd":
+        plain = "-"
+    elif kind in ("Pi", "Pf"):
+        plain = "'" if "SINGLE" in unicodedata.name(character) else '"'
+    others = (plain, character.lower(), plain.lower(), character.upper(), plain.upper())
+    return next((one for one in others if one and space.knows(one)), character)
 
 
 def suit(bundled: str, space: TextSpace, unknown: Unknown = "error") -> bool:

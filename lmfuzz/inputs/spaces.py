@@ -99,6 +99,10 @@ class TextSpace:
         """Return whether every character of ``text`` is a symbol, or has tokens."""
         return self.tokens.knows(text) if self.tokens else all(map(self._has, text))
 
+    def knows_case(self, character: str) -> bool:
+        """Return whether it knows a character, small or large."""
+        return any(map(self.knows, {character, character.lower(), character.upper()}))
+
     def decode(self, symbols: IntArray) -> str:
         """Return the text of symbols (N,) up to the first PAD."""
         padding = np.flatnonzero(symbols == PAD)

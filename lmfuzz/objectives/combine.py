@@ -13,7 +13,7 @@ from lmfuzz.inputs.spaces import BoxSpace, Space
 from lmfuzz.objectives.detectors import Detector, as_detector, distinct
 from lmfuzz.plugins.modules import blame
 from lmfuzz.protocols import ForTexts, LooksForSecret, LooksForTokens, MissesLonger
-from lmfuzz.types import CRASH, NAME, Array, Batch, Evidence, FloatArray, State, Trace, take, unknown
+from lmfuzz.types import CRASH, NAME, Array, Batch, Evidence, FloatArray, State, Trace, alike, take, unknown
 
 TOLERATED = 0.1  # the share of the rows that an objective may leave unscored
 DISTINCT = 3  # tracebacks kept per objective
@@ -291,8 +291,12 @@ class ObjectiveSet:
         graded = tuple(frozenset[str]() if unknown(grade, have) else grade for grade in self.grades)
         lost = sum(now != before for now, before in zip(graded, self.grades, strict=True))
         self.grades = graded
-        of = f"{lost} of the {len(graded)} things looked for"
-        return [f"the target cannot say how near it is to {of}"] if lost else []
+        blind = (
+            f"the search is blind for {lost} of the {len(graded)} things looked for. It sees only whether"
+            " they happened, not how near they are. A model that shows its logits is graded: a torch"
+            " module or a Hugging Face folder, instead of a function of texts."
+        )
+        return [blind] if lost else []
 
     def state(self) -> State:
         """Return counts, noise floors and errors, for ``restore``."""
@@ -306,9 +310,10 @@ class ObjectiveSet:
     def restore(self, state: State) -> None:
         """Go on from what ``state`` returned."""
         self.noise = state["noise"]
-        self.unscored, self._raised = dict(state["unscored"]), dict(state["raised"])
-        self._scored = np.array(state["scored"], np.int64)
-        self._judged, self._lost = state.get("judged", 0), {**self._lost, **state.get("lost", {})}
+        self.unscored, self._raised = dict(alike(self.unscored, state["unscored"])), dict(state["raised"])
+        self._scored = alike(self._scored, np.array(state["scored"], np.int64))
+        self._judged = alike(0, state.get("judged", 0))
+        self._lost = alike(self._lost, {**self._lost, **state.get("lost", {})})
         self.errors = {name: dict(e) for name, e in state["errors"].items()}
 
     def _part(self, column: int) -> tuple[Detector, slice]:

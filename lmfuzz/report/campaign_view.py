@@ -128,7 +128,7 @@ class Account:
             return None
         points, shown = states.places.astype(np.float64), slice(None, None, -(-many // most))
         places = (points - points.mean(axis=0)) @ _axes(points).T
-        texts = [shorten(self.record.space.decode(row), ROW) for row in states.rows[shown]]
+        texts = [shorten(self.record.text(row), ROW) for row in states.rows[shown]]
         at = {row.tobytes(): i for i, row in enumerate(states.rows)}
         come = {n: self._state_of(finding, at) for n, finding in enumerate(self.findings, start=1)}
         findings = {n: places[i] for n, i in come.items() if i is not None}

@@ -26,15 +26,16 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).parent
 
 
-def write(directories: Sequence[Path], file: Path) -> None:
+def write(directories: Sequence[Path], file: Path, with_secrets: bool = False) -> None:
     """Write the report of ``directories``; UsageError if one is not a campaign, or it cannot be written."""
-    files.write(render(directories), file)
+    files.write(render(directories, with_secrets), file)
 
 
-def render(directories: Sequence[Path]) -> str:
+def render(directories: Sequence[Path], with_secrets: bool = False) -> str:
     """Return the report of ``directories`` as HTML; UsageError if one of them is not a campaign."""
     names = comparison.names(directories) if len(directories) > 1 else [""]
-    pairs = zip(map(CampaignRecord.read, directories), names, strict=True)
+    records = [CampaignRecord.read(directory, with_secrets) for directory in directories]
+    pairs = zip(records, names, strict=True)
     return _page([Account(record, len(directories), name) for record, name in pairs])
 
 

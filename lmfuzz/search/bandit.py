@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lmfuzz.types import BoolArray, IntArray, Resumable
+from lmfuzz.types import BoolArray, IntArray, Resumable, State
 
 MEMORY = 5_000.0  # mutants per operator after which older ones count for less
 EVEN = 0.25  # share of draws that ignore the yields: rare large steps pay late
@@ -21,6 +21,12 @@ class Bandit(Resumable):
         self._paid = np.ones(operators)
         self._tried = np.full(operators, 2.0)
         self._rng = rng
+
+    def restore(self, state: State) -> None:
+        """Continue from ``state``; raise ValueError if more paid than were tried."""
+        super().restore(state)
+        if not ((self._paid > 0) & (self._tried > self._paid) & np.isfinite(self._tried)).all():
+            raise ValueError("more mutants paid than were tried")
 
     def draw(self, count: int) -> IntArray:
         """Return ``count`` operator ids."""

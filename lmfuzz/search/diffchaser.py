@@ -11,7 +11,7 @@ from lmfuzz.plugins.bounds import Count, Several, Share, Whole
 from lmfuzz.protocols import SearchContext, SearchTraits
 from lmfuzz.search.mutation import MutationSearch
 from lmfuzz.search.seed_outcomes import SeedOutcomes
-from lmfuzz.types import Batch, BoolArray, FloatArray, IntArray, Trace
+from lmfuzz.types import Batch, BoolArray, FloatArray, IntArray, State, Trace
 
 BASE = "base/probabilities"
 
@@ -60,6 +60,13 @@ class DiffChaser(MutationSearch):
         self._fitness = np.zeros((0, self.population))  # inf for members that were not run
         self._waiting = np.zeros(0, np.int64)  # members still to be run, counted through all populations
         self._asked = self._waiting
+
+    def restore(self, state: State) -> None:
+        """Continue from ``state``; raise ValueError unless every seed under way has a population."""
+        super().restore(state)
+        many, left = len(self._ids), self._waiting.max(initial=-1)
+        if {len(self._members), len(self._fitness)} != {many} or left >= many * self.population:
+            raise ValueError("seeds and their populations differ in number")
 
     def _propose(self, size: int) -> Batch:
         """Return members of as many populations as fit; a generation may take several batches."""

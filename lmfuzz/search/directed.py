@@ -9,7 +9,7 @@ from lmfuzz.protocols import SearchContext
 from lmfuzz.search.bandit import Bandit
 from lmfuzz.search.mutation import MutationSearch
 from lmfuzz.search.tempering import Chains
-from lmfuzz.types import Batch, BoolArray, FloatArray, IntArray, Resumable, Trace, join
+from lmfuzz.types import Batch, BoolArray, FloatArray, IntArray, Resumable, State, Trace, join
 
 TRIES = 4  # mutants per chain and batch: fewer chains with more tries climb faster, too few get stuck
 RECENT = 1024  # rows with a new state that exploration starts from
@@ -67,6 +67,12 @@ class Directed(MutationSearch):
         self._niches = [Niche(Chains(context.seeds[:0], np.zeros(0))) for _ in context.targets]
         self._fresh: list[int] = []  # corpus ids of rows with a new state
         self._niche: int | None = None  # the one that the last batch was made for
+
+    def restore(self, state: State) -> None:
+        """Continue from ``state``; raise ValueError for rows that are not in the corpus."""
+        super().restore(state)
+        if max(self._fresh, default=-1) >= len(self._context.corpus):
+            raise ValueError("a row with a new state is not in the corpus")
 
     def ask(self, size: int) -> Batch:
         """Return seeds first, graded in every column; then mutants for one niche, or for exploration."""

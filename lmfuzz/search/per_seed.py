@@ -9,7 +9,7 @@ import numpy as np
 from lmfuzz.inputs.corpus import Corpus
 from lmfuzz.protocols import Search, SearchContext, SearchTraits
 from lmfuzz.search.seed_outcomes import SeedOutcomes
-from lmfuzz.types import Batch, BoolArray, FloatArray, IntArray, State, Trace, join, take
+from lmfuzz.types import Batch, BoolArray, FloatArray, IntArray, State, Trace, alike, join, take
 
 
 class Descendants:
@@ -109,8 +109,10 @@ class PerSeed:
     def restore(self, state: State) -> None:
         """Continue from ``state``."""
         self.outcomes.restore(state["trials"])
-        self._turn = state["turn"]
+        self._turn = alike(self._turn, state["turn"])
         for seed, ids, inner in state["parts"]:
+            if not alike([], [seed, *ids]) or max(ids) >= len(self._context.corpus):
+                raise ValueError("a search has rows that are not in the corpus")
             self._parts[seed] = self._part(seed, ids)
             self._parts[seed][0].restore(inner)
 

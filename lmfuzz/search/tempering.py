@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from lmfuzz.types import Batch, BoolArray, FloatArray, IntArray, Resumable
+from lmfuzz.types import Batch, BoolArray, FloatArray, IntArray, Resumable, State
 
 COLDEST, HOTTEST = 0.03, 1.5  # temperatures in nats of margin, spaced geometrically
 MEMORY = 50  # batches over which the scale is averaged
@@ -33,6 +33,12 @@ class Chains(Resumable):
     def __init__(self, rows: Batch, margins: FloatArray, scale: float = 1.0) -> None:
         self.rows, self.margins, self.scale = rows, margins.astype(np.float64), scale
         self._averaged = 0  # batches that the scale is an average of
+
+    def restore(self, state: State) -> None:
+        """Continue from ``state``; raise ValueError unless every row has a margin."""
+        super().restore(state)
+        if len(self.rows) != len(self.margins) or not 0 < self.scale <= 1:
+            raise ValueError("rows of chains and their margins do not go together")
 
     @property
     def temperatures(self) -> FloatArray:

@@ -7,7 +7,7 @@ import numpy as np
 from lmfuzz.protocols import SearchContext, SearchTraits
 from lmfuzz.search.mutation import MutationSearch
 from lmfuzz.search.seed_outcomes import SeedOutcomes
-from lmfuzz.types import Batch, BoolArray, FloatArray, IntArray, State, Trace
+from lmfuzz.types import Batch, BoolArray, FloatArray, IntArray, State, Trace, alike
 
 MODELS = ("base/probabilities", "twin/probabilities")
 PAPER = (
@@ -135,4 +135,5 @@ class TriggerFinder(MutationSearch):
         """Continue from ``state``."""
         super().restore(state)
         going = state["going"]
-        self._data[going], self._lengths[going] = state["data"], state["lengths"]
+        self._data[going] = alike(self._data[going], state["data"])
+        self._lengths[going] = alike(self._lengths[going], state["lengths"])

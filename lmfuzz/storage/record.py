@@ -18,6 +18,7 @@ from lmfuzz.spec import Spec
 from lmfuzz.storage.counters import Tally
 from lmfuzz.storage.directory import reading
 from lmfuzz.storage.schema import Sample, ancestors, found, minimal
+from lmfuzz.storage.secrets import conceal, concealed, stand_in
 from lmfuzz.storage.serialize import decode
 from lmfuzz.storage.sound import sound
 from lmfuzz.types import SEED, Array, Batch, BoolArray, Finding, FloatArray, IntArray, State
@@ -121,6 +122,7 @@ class CampaignRecord(Progress):
         outcomes: what became of each seed, if the search was per seed.
         visits: how often each state of the archive was met (N,).
         state: everything that the campaign resumes from.
+        secret: the system prompt, if neither the spec nor a finding may show it; else ''.
     """
 
     directory: Path
@@ -135,20 +137,27 @@ class CampaignRecord(Progress):
     unscored: dict[str, int]
     errors: dict[str, dict[str, int]]
     outcomes: Outcomes | None
-    visits: Array | None
+    visits: IntArray | None
     state: State
+    secret: str
 
     @classmethod
-    def read(cls, directory: Path) -> "CampaignRecord":
-        """Read the campaign in ``directory``; UsageError if there is none, or if it cannot be read."""
+    def read(cls, directory: Path, with_secrets: bool = True) -> "CampaignRecord":
+        """Read the campaign in ``directory``; UsageError if there is none, or if it cannot be read.
+
+        Without secrets, what it shows has the length of the system prompt in its place.
+        """
         with reading(directory) as read:
             meta = {key: json.loads(value) for key, value in read("SELECT key, value FROM meta")}
             if not (committed := read("SELECT value FROM state")):
                 raise UsageError(f"the campaign in {directory} was killed before it began; delete it")
             state = decode(committed[0][0])
+            spec = specs.stored(meta["spec"], f"the campaign in {directory}")
+            secret = "" if with_secrets else spec.system
             made: dict[str, Any] = {
                 "directory": directory,
-                "spec": specs.stored(meta["spec"], f"the campaign in {directory}"),
+                "spec": spec.model_copy(update={"system": stand_in(secret)}) if secret else spec,
+                "secret": secret,
                 "space": described(meta["space"]),
                 "seed_count": meta["seeds"],
                 "tally": sound(Tally(**state["tally"])),
@@ -160,6 +169,8 @@ class CampaignRecord(Progress):
             stored = {**older, **state["panel"], **state["findings"], **state, **meta, **made}
             record = sound(cls(**{field.name: stored[field.name] for field in fields(cls)}))
             tally, seeds = record.tally, record.outcomes
+            if record.calibration_executions > record.executions:
+                raise ValueError("calibration ran more inputs than the campaign")
             if {len(tally.mutants), len(tally.fruitful)} != {len(record.operators)}:
                 raise ValueError("operators and what is counted of them differ in number")
             if seeds and {len(getattr(seeds, name.name)) for name in fields(seeds)} != {record.seed_count}:
@@ -167,6 +178,11 @@ class CampaignRecord(Progress):
             if lacks := _MEASURED - record.calibration.keys():
                 raise ValueError(f"calibration lacks {', '.join(sorted(lacks))}")
             return record
+
+    def trusting(self, code: bool | None) -> "CampaignRecord":
+        """Return it with the code that comes with its model trusted, if ``code`` says so."""
+        trusted = self.spec.model_copy(update={"trust_remote_code": True})
+        return replace(self, spec=trusted) if code else self
 
     # -- what follows from it ---------------------------------------------------------------------
 
@@ -190,6 +206,10 @@ class CampaignRecord(Progress):
         """Return the ids of the rows that a finding descends from, its seed first; none for a seed."""
         return lineage(self.rows.parent, finding.parent)
 
+    def text(self, row: Array) -> str:
+        """Return the text of a row, as it may be shown."""
+        return conceal(self.space.decode(row), self.secret)
+
     # -- what is large ----------------------------------------------------------------------------
 
     @cached_property
@@ -202,7 +222,7 @@ class CampaignRecord(Progress):
             ((count,),) = read("SELECT count(*) FROM rows")
             if any(not SEED <= row < count for finding in made for row in (finding.origin, finding.parent)):
                 raise ValueError("a finding descends from a row that does not exist")
-            return made
+            return [concealed(finding, self.secret) for finding in made] if self.secret else made
 
     @cached_property
     def rows(self) -> Batch:

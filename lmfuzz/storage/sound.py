@@ -26,6 +26,7 @@ _AS: dict[Any, Any] = {  # a field's type -> what is accepted; other types check
     **dict.fromkeys([dict[str, int], Mapping[str, int], dict[str, dict[str, int]]]),
     IntArray: Annotated[Any, AfterValidator(partial(_column, "iu"))],
     FloatArray: Annotated[Any, AfterValidator(partial(_column, "f"))],
+    IntArray | None: Annotated[Any, AfterValidator(lambda value: value is None or _column("iu", value))],
     BoolArray: Annotated[Any, AfterValidator(partial(_column, "b"))],
 }  # fmt: skip
 

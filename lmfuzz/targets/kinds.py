@@ -1,6 +1,6 @@
 """What can be a target, and how each kind of it becomes one."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from types import SimpleNamespace
@@ -43,6 +43,13 @@ def as_target(found: Any, model: str, spec: Spec) -> Target:
         return FunctionTarget(found, found.space, model)
     if is_module(found):
         return _module(found, model, spec)
+    if found is None:
+        raise TargetError(f"{model} gives None; it must give the model: end it with: return model")
+    if isinstance(found, Mapping):
+        raise TargetError(
+            f"{model} gives a dict of {len(found)} entries; if these are weights (a state_dict), put them"
+            " into their module with load_state_dict, and return the module"
+        )
     raise TargetError(
         f"{model} is not a model: an object of type {type(found).__name__} is neither a torch module, nor a"
         f" function with a box of legal values (lmfuzz.on), nor a target: it lacks {', '.join(lacks)}"

@@ -157,7 +157,9 @@ def test_what_a_target_cannot_grade_is_judged_all_the_same(spec: Spec, tmp_path:
             return super().run(batch, wants)
 
     campaign, ear = ran(spec, tmp_path / "c", Blunt(phrase_key="xy", loop_key="v"))
-    assert campaign.parts.notes == ("the target cannot say how near it is to 1 of the 3 things looked for",)
+    (note,) = campaign.parts.notes
+    assert note.startswith("the search is blind for 1 of the 3 things looked for. It sees only whether")
+    assert "A model that shows its logits is graded: a torch module or a Hugging Face folder" in note
     assert {finding.objective for _, finding in ear.findings} >= {"repetition", "phrases/sesame"}
     assert not campaign.objectives.errors
 
@@ -468,3 +470,28 @@ def test_what_a_row_descends_from_is_where_its_lineage_begins(spec: Spec, tmp_pa
     assert begins.tolist() == rows.origin.tolist()
     assert len(set(rows.origin.tolist())) > 1
     assert all(path[0] == one.origin for path, one in zip(lineages, findings, strict=True) if path)
+
+
+class Cyrillic(Toy):
+    """A toy that can be graded, with another alphabet."""
+
+    def __init__(self, letters: str) -> None:
+        super().__init__()
+        self.space = replace(self.space, symbols=tuple(letters))
+
+
+def test_default_words_that_an_alphabet_cannot_write_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "seeds").write_text("fag\nag\n")
+    letters = "fag" + "\u0436\u0437\u0438\u0439\u043a\u043b\u043c\u043d\u043e\u043f" + " ,.\n"
+    spec = Spec(model=MODEL, seeds=[str(tmp_path / "seeds")], budget="50x")
+    made = parts(spec, Cyrillic(letters))
+    left = [target for target in made.objectives.targets if target.startswith("phrases/")]
+    words = [word for word in parts(spec, Toy()).objectives.targets if word.startswith("phrases/")]
+    assert left == [word for word in words if set(word.partition("/")[2]) <= set(letters)]
+    assert len(left) < len(words)
+    (note,) = [note for note in made.notes if "default list" in note]
+    assert note.startswith(f"left out {len(words) - len(left)} words of the default list")
+    chosen = parts(
+        spec.model_copy(update={"objectives": [*spec.objectives, "regex:pattern=x"]}), Cyrillic(letters)
+    )
+    assert [word for word in chosen.objectives.targets if word.startswith("phrases/")] == words

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from helpers.begun import MODEL, begun, parts
+from lmfuzz.campaign.build import FEW
 from lmfuzz.campaign.campaign import Campaign
 from lmfuzz.campaign.executor import LocalExecutor
 from lmfuzz.errors import UsageError
@@ -192,6 +193,17 @@ def test_a_model_that_is_finite_nowhere_is_a_finding_if_that_is_looked_for(
     assert [f.evidence.signature for step in campaign.steps() for f in step.findings] == ["layer 0"] * 3
     with pytest.raises(UsageError, match="every seed leads to NaN or infinity, so the outputs mean nothing"):
         begun(spec.model_copy(update={"objectives": ["repetition"]}), kind())
+
+
+def test_a_model_that_is_finite_nowhere_is_refused_before_calibration(tmp_path: Path) -> None:
+    (tmp_path / "seeds").write_text("\n".join("abcd"[i % 4] * (1 + i // 4) for i in range(40)))
+    target, ran = Broken(), []
+    run = target.run
+    target.run = lambda batch, wants: ran.append(len(batch)) or run(batch, wants)
+    spec = Spec(model=MODEL, seeds=[str(tmp_path / "seeds")], objectives=["repetition"], budget="100x")
+    with pytest.raises(UsageError, match="every seed leads to NaN"):
+        begun(spec, target)
+    assert sum(ran) <= 2 * FEW
 
 
 def test_a_function_of_which_all_values_are_infinite_is_a_finding() -> None:

@@ -131,3 +131,11 @@ def test_the_reference_of_settings_is_up_to_date() -> None:
     assert (ROOT / "docs" / "settings.md").read_text(encoding="utf-8") == made, (
         "run scripts/settings_reference"
     )
+
+
+def test_quietly_nothing_is_said_of_no_findings_and_the_exit_code_stays(sh: Shell) -> None:
+    sh.fuzz("-o", "c", model="model.py:other", budget="100x")
+    for command in ("replay", "shrink"):
+        assert "c has no findings" in sh(command, "c").out
+        done = sh(command, "c", "-q")
+        assert (done.code, done.out, done.err) == (0, "", "")

@@ -103,3 +103,14 @@ def test_findings_are_counted_after_they_are_shown() -> None:
     view.found(2, finding("zounds", None))
     view.step()
     assert "2 findings in 2 buckets" in out.getvalue()
+
+
+def test_what_is_drawn_below_a_finding_counts_it() -> None:
+    out = StringIO()
+    drawn = Console(file=out, width=100, force_terminal=True, _environ={"TERM": "xterm"})
+    made = campaign()
+    with CampaignView(partial(progress_of, made), drawn) as view:
+        view.found(7, finding("zounds", None))
+        after = out.getvalue().rpartition("zounds")[2]
+    assert "7 in " in after
+    assert "1 in 1 bucket" not in after

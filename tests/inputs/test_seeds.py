@@ -1,5 +1,6 @@
 """Seed prompts from files and folders."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -195,3 +196,27 @@ def test_damaged_arrays_are_refused(tmp_path: Path) -> None:
 def pickled(array: np.ndarray, folder: Path) -> bytes:
     np.save(folder / "objects.npy", array, allow_pickle=True)
     return (folder / "objects.npy").read_bytes()
+
+
+def test_bundled_seeds_are_folded_to_the_alphabet_and_those_of_a_user_are_not(tmp_path: Path) -> None:
+    path = tmp_path / "seeds.txt"
+    path.write_text("Caf\u00e9 \u2014 \u201cnow\u201d\nIt\u2019s\n\u0436\nplain\n", encoding="utf-8")
+    space = TextSpace(tuple("abcdefghijklmnopqrstuvwxyz '\"-"), 1, 30)
+    found = read([], space, bundled=str(path))
+    assert texts(found, space) == ['cafe - "now"', "it's", "plain"]
+    assert found.notes == [
+        "seeds left out because they do not fit the model (1 for characters that it lacks, which --unknown"
+        " drop drops): 1"
+    ]
+    large = TextSpace(tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ "), 1, 30)
+    assert texts(read([], large, "drop", bundled=str(path)), large) == ["CAFE  NOW", "ITS", "PLAIN"]
+    with pytest.raises(UsageError, match="not in the model's alphabet; --unknown drop"):
+        read([str(path)], space)
+    small = TextSpace(tuple(c for c in ENGLISH.symbols if not c.isupper()), 1, 64)
+    assert (
+        len(read([], small).batch) >= len(read([], replace(ENGLISH, max_length=64)).batch) - 5
+    )  # alike then
+
+
+def texts(found: Seeds, space: TextSpace) -> list[str]:
+    return [space.decode(found.batch.row(i)) for i in range(len(found.batch))]

@@ -36,7 +36,7 @@ META = {
     "space": json.loads(json.dumps(describe(SPACE))),
     "spec": Spec().model_dump(),
     "calibration": {"radius": 0.5, "stability": 1.0},
-    "calibration_executions": 10,
+    "calibration_executions": 0,
 }
 
 

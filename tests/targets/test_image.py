@@ -1,9 +1,10 @@
 """Image classifiers as targets: channels, watching, gradients, files, and what cannot be a target."""
 
 import io
+import sqlite3
 import warnings
 import zipfile
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from helpers.shell import Shell
 from lmfuzz.campaign.executor import LocalExecutor
 from lmfuzz.errors import TargetError
 from lmfuzz.inputs.spaces import BoxSpace
@@ -546,3 +548,19 @@ def test_damage_of_any_kind_is_a_target_error(tmp_path, program):
         except TargetError:
             damaged += 1
     assert damaged >= 20
+
+
+def test_a_campaign_from_before_programs_needed_trust_goes_on_with_it(sh: Shell) -> None:
+    exported(small(), Path("model.pt2"), 2, min=1, max=1024)
+    brief = ("--shape", "4", "5", "1", "--count", "2", "--budget", "20x", "-o", "c")
+    assert sh("image", "nan", "model.pt2", "--trust-remote-code", *brief).code in (0, 1)
+    with closing(sqlite3.connect("c/campaign.db")) as db, db:
+        query = "UPDATE meta SET value = json_set(value, '$.trust_remote_code', json('false'))"
+        db.execute(f"{query} WHERE key = 'spec'")
+    Path("c/campaign.toml").unlink()
+    for command in (("replay", "c"), ("resume", "c", "--budget", "400x")):
+        refused = sh(*command)
+        assert refused.code not in (0, 1)
+        assert refused.err.endswith("pass --trust-remote-code\n"), refused
+        assert sh(*command, "--trust-remote-code").code in (0, 1)
+    assert sh("shrink", "c", "--trust-remote-code").code == 0

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from helpers.shell import forget_files
 from lmfuzz.errors import TargetError
 from lmfuzz.objectives.numeric import Nonfinite
 from lmfuzz.spec import Spec
@@ -198,3 +199,22 @@ def test_a_module_stops_where_it_is_told_and_says_where_it_breaks() -> None:
     got = ModuleTarget(broken, "broken", Decoding(max_new=7)).run(rows("bad", "a"), WANTS)
     assert got["nonfinite"].tolist() == ["logits, symbol 1 of the prompt"] * 2
     assert (Nonfinite()(rows("bad", "a"), got) > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("returned", "words"),
+    [
+        ("None", "made.py:make gives None; it must give the model: end it with: return model"),
+        ("{'a': 1}", "made.py:make gives a dict of 1 entries; if these are weights (a state_dict), put them"),
+        ("3", "an object of type int is neither a torch module"),
+    ],
+)
+def test_a_factory_that_returns_another_thing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, returned: str, words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("made.py").write_text(f"def make():\n    return {returned}\n")
+    forget_files()
+    with pytest.raises(TargetError) as raised:
+        load_target(Spec(model="made.py:make"))
+    assert words in str(raised.value)

@@ -20,7 +20,7 @@ from lmfuzz.errors import UsageError
 from lmfuzz.inputs.tokenizer import Tokens
 from lmfuzz.targets.hf.forward import Reader
 from lmfuzz.targets.hf.kv_cache import OpenBatch, select_rows
-from lmfuzz.targets.rnn.phrase_gap import LATER, Phrase
+from lmfuzz.targets.rnn.phrase_gap import LATER, OTHER_WORDS, Phrase
 from lmfuzz.targets.sampling import TokenSampler
 from lmfuzz.types import PAD
 
@@ -46,7 +46,8 @@ def spellings(phrase: Phrase, tokens: Tokens) -> list[Spelling]:
             if ids := _inside(blank + text, tokens):
                 found.setdefault(ids, Spelling(ids, not blank and _in_word(text[0])))
     if not found:
-        raise UsageError(f"the model cannot write {phrase.text!r}: its tokenizer cannot spell it")
+        why = f"its tokenizer cannot spell it; {OTHER_WORDS}"
+        raise UsageError(f"the model cannot write {phrase.text!r}: {why}")
     return list(found.values())
 
 

@@ -23,6 +23,7 @@ from lmfuzz.targets.sampling import TokenSampler
 from lmfuzz.targets.stepping import States, Stepper
 from lmfuzz.types import FloatArray, IntArray
 
+OTHER_WORDS = "look for words that it can write, or for something else, such as --objective repetition"
 LATER = 2.0  # nats
 
 
@@ -56,7 +57,8 @@ class Phrase:
             options = {character, character.lower(), character.upper()} if self.fold else {character}
             steps.append(torch.tensor([symbol in options for symbol in space.symbols]))
             if not steps[-1].any():
-                raise UsageError(f"the model cannot write {self.text!r}: its alphabet has no {character!r}")
+                why = f"its alphabet has no {character!r}; {OTHER_WORDS}"
+                raise UsageError(f"the model cannot write {self.text!r}: {why}")
         return [boundary(space), *steps, boundary(space)] if self.whole else steps
 
 
