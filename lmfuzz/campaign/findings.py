@@ -2,11 +2,12 @@
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from lmfuzz.campaign.evaluator import Evaluator
+from lmfuzz.storage.known import Known
 from lmfuzz.types import SEED, Batch, Evidence, Finding, FloatArray, Minimal, State, Trace
 
 
@@ -21,6 +22,7 @@ class Findings:
         keep: the maximum number of findings per bucket.
         per_seed: whether each seed has buckets of its own.
         shrink: what shrinks a finding when it is kept.
+        known: the buckets that are known already, whose hits are only counted.
     """
 
     evaluator: Evaluator
@@ -29,10 +31,12 @@ class Findings:
     keep: int = 3
     per_seed: bool = False
     shrink: Callable[[Finding], Minimal | None] | None = None
+    known: Known = field(default_factory=lambda: Known({}, ()))
 
     def __post_init__(self) -> None:
         self.hits: Counter[str] = Counter()  # bucket -> rows that fell into it, confirmed or not
         self.kept: Counter[str] = Counter()  # bucket -> findings
+        self.known_hits: Counter[str] = Counter()  # bucket that is known -> rows that fell into it
         self._filled: Counter[tuple[str, int]] = Counter()  # bucket and seed (or SEED for all) -> findings
         self._rows: set[tuple[str, int, bytes]] = set()
 
@@ -42,6 +46,9 @@ class Findings:
         for row, column in np.argwhere(margins > 0).tolist():
             evidence = objectives.evidence(batch, trace, row, column)
             bucket = f"{objectives.targets[column]}: {evidence.signature}"
+            if bucket in self.known:
+                self.known_hits[bucket] += 1
+                continue
             self.hits[bucket] += 1
             place = bucket, int(batch.origin[row]) if self.per_seed else SEED
             key = *place, batch.row(row).tobytes()
@@ -73,10 +80,12 @@ class Findings:
         """Return the counts and the rows that were kept, for resume."""
         rows = [[bucket, seed, row.hex()] for bucket, seed, row in sorted(self._rows)]
         filled = [[bucket, seed, count] for (bucket, seed), count in self._filled.items()]
-        return {"hits": dict(self.hits), "kept": dict(self.kept), "filled": filled, "rows": rows}
+        counts = {"hits": dict(self.hits), "kept": dict(self.kept), "known": dict(self.known_hits)}
+        return {**counts, "filled": filled, "rows": rows}
 
     def restore(self, state: State) -> None:
         """Go on from ``state``."""
         self.hits, self.kept = Counter(state["hits"]), Counter(state["kept"])
+        self.known_hits = Counter(state.get("known", {}))
         self._filled = Counter({(bucket, seed): count for bucket, seed, count in state["filled"]})
         self._rows = {(bucket, seed, bytes.fromhex(row)) for bucket, seed, row in state["rows"]}

@@ -157,4 +157,6 @@ TWIN = option("--twin RECIPE|MODEL", "The twin, if not an argument.", "recipe", 
 DOWNLOAD = option(
     "--download", "First download mnist or cifar10 into the folder LMFUZZ_DATA if it is missing.", group=TEST
 )
+_KNOWN = ("baseline", "ignore")
+KNOWN = spec(("",), dict.fromkeys(_KNOWN, "the campaign's own"), _KNOWN)
 LOADING_OPTIONS = spec(("", "text"), keys=LOADING)

@@ -12,7 +12,7 @@ from lmfuzz.text import escape, plural, shell_quote
 
 _ALPHABET = """The characters, in the order of their numbers: a file (text, a JSON list or object, nanoGPT's
 meta.pkl), a text, or printable, which is Python's string.printable. [default: the checkpoint's own]"""
-_FORMATS = "The format to write: jsonl, csv, pytest, junit, sarif or markdown."
+_FORMATS = "The format to write: jsonl, csv, pytest, junit, sarif, markdown or baseline."
 
 
 @options.command()
@@ -39,10 +39,12 @@ def report(directories: tuple[Path, ...], file: Path | None) -> None:
 @options.DIRECTORY
 @options.option("--format NAME", _FORMATS, "name", required=True)
 @options.option("-o/--output FILE", "The file to write. [default: stdout]", type=options.PATH)
-def export(directory: Path, name: str, output: Path | None) -> None:
+@options.KNOWN
+def export(directory: Path, name: str, output: Path | None, **known: tuple[str, ...]) -> None:
     """Write the findings in DIRECTORY for other programs, or for people.
 
-    The format pytest is a file of tests, one for each finding, that runs on its own.
+    The format pytest is a file of tests, one for each finding, that runs on its own. The format baseline
+    holds the buckets, for --baseline. Findings in known buckets are left out; in junit these are skipped.
     """
     from lmfuzz.exports import formats
     from lmfuzz.exports.export_model import campaign
@@ -50,7 +52,7 @@ def export(directory: Path, name: str, output: Path | None) -> None:
     write = formats.known(name)
     if output is not None:
         files.check(output)
-    found = campaign(directory)
+    found = campaign(directory, **known)
     text = write(found)
     if output is None:
         click.echo(text, nl=False)

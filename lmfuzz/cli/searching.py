@@ -150,12 +150,13 @@ def _download(seeds: tuple[str, ...]) -> None:
 @options.DIRECTORY
 @options.option("--budget AMOUNT", "A larger budget, which includes what was spent before.")
 @options.option("--stop-after N", "Stop after N findings, including those found before.", type=int)
+@options.KNOWN
 @options.JSON
-def resume(directory: Path, budget: str | None, stop_after: int | None, as_json: bool) -> None:
+def resume(directory: Path, as_json: bool, **given: Any) -> None:
     """Resume the campaign in DIRECTORY."""
     from lmfuzz.api.running import go_on
 
-    _finish(directory, partial(go_on, directory, budget, stop_after, {}), as_json)
+    _finish(directory, partial(go_on, directory, given, {}), as_json)
 
 
 def _finish(directory: Path, run: "Callable[[Note, View], Campaign]", as_json: bool) -> NoReturn:
@@ -195,7 +196,7 @@ def _finish(directory: Path, run: "Callable[[Note, View], Campaign]", as_json: b
         fail(campaign.unjudged, USAGE)
     if campaign and campaign.unscored:
         fail(campaign.unscored, FOUND)
-    sys.exit(FOUND if campaign and campaign.kept else NOTHING)
+    sys.exit(FOUND if campaign and campaign.new else NOTHING)
 
 
 def _report(full: DiskError) -> NoReturn:

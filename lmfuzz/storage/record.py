@@ -116,6 +116,8 @@ class CampaignRecord(Progress):
         noise: the noise floors of objectives.
         unscored: how many rows each objective could not judge.
         errors: the tracebacks of objectives, and how often each came.
+        baseline: the buckets that were known when it began: objective target -> signature -> hits.
+        known: how many rows fell into each known bucket; these are not among ``hits``.
         outcomes: what became of each seed, if the search was per seed.
         visits: how often each state of the archive was met (N,).
         state: everything that the campaign resumes from.
@@ -130,6 +132,8 @@ class CampaignRecord(Progress):
     noise: dict[str, float]
     unscored: dict[str, int]
     errors: dict[str, dict[str, int]]
+    baseline: dict[str, dict[str, int]]
+    known: Mapping[str, int]
     outcomes: Outcomes | None
     visits: Array | None
     state: State
@@ -152,7 +156,8 @@ class CampaignRecord(Progress):
                 "visits": state.get("visits"),  # the first campaigns of format 4 have none
                 "state": state,
             }
-            stored = {**state["panel"], **state["findings"], **state, **meta, **made}
+            older: dict[str, Any] = {"baseline": {}, "known": {}}  # what earlier versions did not store
+            stored = {**older, **state["panel"], **state["findings"], **state, **meta, **made}
             record = sound(cls(**{field.name: stored[field.name] for field in fields(cls)}))
             tally, seeds = record.tally, record.outcomes
             if {len(tally.mutants), len(tally.fruitful)} != {len(record.operators)}:
