@@ -16,6 +16,7 @@ from lmfuzz.cli.console import say, tell, tell_json, verbosity
 from lmfuzz.cli.exit_codes import DISK, FOUND, INTERRUPTED, NOTHING, USAGE, fail
 from lmfuzz.errors import DiskError, GoneError, UsageError, printable
 from lmfuzz.inputs import datasets
+from lmfuzz.inputs.bundled import preset
 from lmfuzz.inputs.spaces import BoxSpace
 from lmfuzz.storage.directory import has_commit, require_empty
 from lmfuzz.storage.record import CampaignRecord
@@ -43,7 +44,7 @@ def fuzz(config: Path | None, **given: Any) -> None:
     Without --objective the search looks for repetition and for the words of a bundled list. The budget counts
     wall time, or every input that the model runs after calibration, including re-runs.
     """
-    _begin(specs.load(config) if config else {}, given)
+    _begin({}, given, config=config)
 
 
 @options.command()
@@ -96,18 +97,23 @@ def image_diff(**given: Any) -> None:
     _begin(_LABELS, given, images=True)
 
 
-def _begin(defaults: dict[str, Any], given: dict[str, Any], images: bool | None = None) -> NoReturn:
+def _begin(
+    defaults: dict[str, Any], given: dict[str, Any], images: bool | None = None, config: Path | None = None
+) -> NoReturn:
     """Begin a campaign, run it, and exit.
 
     Args:
-        defaults: the settings of a file, or of the command.
+        defaults: the settings of the command.
         given: the options and arguments of the command.
         images: whether the command is for images; None if it is for anything.
+        config: a file of settings, which override those of a preset.
     """
     from lmfuzz.api.running import begin, default_directory
     from lmfuzz.campaign.build import build
 
-    output, as_json = given.pop("output"), given.pop("as_json")
+    output, as_json, name = given.pop("output"), given.pop("as_json"), given.pop("preset")
+    for file in filter(None, [name and preset(name), config]):
+        defaults = {**defaults, **specs.load(file)}
     if given.pop("download", False):
         _download(given["seeds"])
     if "recipe" in given:
