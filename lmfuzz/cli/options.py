@@ -154,6 +154,7 @@ _PRESET = "Settings for a purpose (lmfuzz list presets); those of --config and o
 NEW = several(
     option("--preset NAME", _PRESET, group=TEST, type=Text(presets)),
     option("-o/--output DIR", "The directory of the campaign. [default: runs/DATE-TIME]", type=PATH),
+    option("--dry-run", "Say what would be run, and how fast one batch runs; write nothing."),
     JSON,
 )
 _AS_TWIN = Text(_recipes, files=True)

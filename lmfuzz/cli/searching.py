@@ -108,12 +108,14 @@ def _begin(
         images: whether the command is for images; None if it is for anything.
         config: a file of settings, which override those of a preset.
     """
+    from lmfuzz.api.plan import plan_lines
     from lmfuzz.api.running import begin, default_directory
     from lmfuzz.campaign.build import build
 
     output, as_json, name = given.pop("output"), given.pop("as_json"), given.pop("preset")
     for file in filter(None, [name and preset(name), config]):
         defaults = {**defaults, **specs.load(file)}
+    dry_run = given.pop("dry_run")
     if given.pop("download", False):
         _download(given["seeds"])
     if "recipe" in given:
@@ -137,6 +139,9 @@ def _begin(
     say(f"identity {target.identity}; channels {', '.join(sorted(target.channels))}", level=1)
     for note in parts.notes:
         say(note)
+    if dry_run:
+        tell(plan_lines(parts, directory))
+        sys.exit(NOTHING)
     _finish(directory, partial(begin, parts, directory), as_json)
 
 

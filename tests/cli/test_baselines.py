@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+import lmfuzz
 from helpers.shell import Shell
 from lmfuzz.storage.known import buckets_of
 from lmfuzz.storage.record import CampaignRecord
@@ -168,3 +169,12 @@ def test_an_earlier_campaign_says_what_is_new(sh: Shell) -> None:
     )
     assert done.code in (0, 1)
     assert " new\n" in done.out
+
+
+def test_python_programs_have_baselines(sh: Shell, found: CampaignRecord) -> None:
+    settings = {"seeds": ["seeds.txt"], "objectives": ["repetition"], "budget": "4000x", "progress": False}
+    result = lmfuzz.fuzz("model.py:easy", baseline=["known.json"], **settings)
+    assert result.findings == []
+    assert result.known
+    assert result.summary()["known"]["buckets"] == result.known
+    assert any("known, so counted" in note for note in result.notes)
