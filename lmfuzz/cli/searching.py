@@ -108,7 +108,6 @@ def _begin(
         images: whether the command is for images; None if it is for anything.
         config: a file of settings, which override those of a preset.
     """
-    from lmfuzz.api.plan import plan_lines
     from lmfuzz.api.running import begin, default_directory
     from lmfuzz.campaign.build import build
 
@@ -140,6 +139,8 @@ def _begin(
     for note in parts.notes:
         say(note)
     if dry_run:
+        from lmfuzz.api.plan import plan_lines
+
         tell(plan_lines(parts, directory))
         sys.exit(NOTHING)
     _finish(directory, partial(begin, parts, directory), as_json)
