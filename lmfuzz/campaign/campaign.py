@@ -236,7 +236,7 @@ class Campaign:
                 f"nothing was searched: calibration took {plural(self.budget.calibration, 'execution')} and "
                 "the whole budget; resume with a larger budget, or begin with fewer seeds (count)"
             )
-        if self.kept:
+        if self.new:
             return ""
         if not (blind := self.objectives.blind):
             accept = "fix it and run again, or accept it with --allow-unscored"

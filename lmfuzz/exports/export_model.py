@@ -78,6 +78,8 @@ def campaign(directory: Path, baseline: Sequence[str] = (), ignore: Sequence[str
     recorded = replace(recorded, findings=new)
     cases = [recorded_case(n, finding) for n, finding in recorded.findings.items()]
     about, model = list(summary_lines(summary(record))), recorded.spec.model or BUNDLED
+    if baseline or ignore:
+        about += known_lines(hits, len({finding.bucket for finding in new.values()}))
     buckets, identity = buckets_of(record), recorded.identity
     return Dossier(directory, recorded, model, identity, cases, about, known=hits, buckets=buckets)
 

@@ -149,6 +149,7 @@ def test_an_export_leaves_known_findings_out(sh: Shell, found: CampaignRecord) -
     suite = ElementTree.fromstring(done.out)
     assert suite.get("failures") == "0"
     assert suite.get("skipped") == suite.get("tests") == str(len(found.hits))
+    assert "hits); 0 new" in done.out
     assert "c has no new findings" in done.err
 
 
