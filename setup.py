@@ -44,7 +44,7 @@ setup(
     package_dir={"lmfuzz.corpora": "corpora"},
     package_data={
         "lmfuzz": ["py.typed", "*.pyi", "models/*/*.*", "models/*/*/*", "report/*.*", "exports/*.txt"],
-        "lmfuzz.corpora": ["*.txt", "*.md", "*/*.txt", "*/*.dict", "*/*.py", "*/*.toml", "*/*.gz"],
+        "lmfuzz.corpora": ["*.txt", "*.md", "*/*.txt", "*/*.dict", "examples/*.*", "presets/*", "*/*.gz"],
     },
     install_requires=[
         "torch>=2.6",

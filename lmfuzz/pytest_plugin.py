@@ -1,7 +1,7 @@
 """The pytest plug-in: a fixture that runs a campaign in a test."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +21,13 @@ class Outcome:
         findings: the findings, in the order in which they were found.
         directory: the directory of the campaign.
         unjudged: why it means nothing that nothing was found; '' if that means something.
+        known: how many inputs fell into each known bucket; these do not fail the test.
     """
 
     findings: "list[Finding]"
     directory: Path
     unjudged: str
+    known: dict[str, int] = field(default_factory=dict)
 
     def check(self) -> None:
         """Fail the test if something was found, with the prompt and the output of every finding."""
@@ -45,7 +47,8 @@ class Outcome:
 def lmfuzz_campaign(tmp_path: Path) -> Callable[..., Outcome]:
     """Run a campaign: ``lmfuzz_campaign(model="my.py:model", objectives=["repetition"]).check()``.
 
-    The arguments are those of ``lmfuzz.fuzz``; ``target`` is a synonym of ``model``. The budget is 2000
+    The arguments are those of ``lmfuzz.fuzz``; ``target`` is a synonym of ``model``. Known buckets do
+    not fail the test: ``baseline=["known.json"]``, ``ignore=["crash: *"]``. The budget is 2000
     executions unless another is given. A wrong setting, or a model that cannot be loaded, fails the test.
     """
 
@@ -60,6 +63,6 @@ def lmfuzz_campaign(tmp_path: Path) -> Callable[..., Outcome]:
             result = fuzz(**given)
         except (UsageError, TargetError) as error:
             pytest.fail(f"lmfuzz: {printable(str(error))}", pytrace=False)
-        return Outcome(result.findings, result.directory, result.unjudged)
+        return Outcome(result.findings, result.directory, result.unjudged, result.known)
 
     return run

@@ -109,6 +109,12 @@ class Spec(BaseModel):
         _OBJECTIVES, FIND, "NAME[:ARG=VAL,...]", option="--objective", min_length=1
     )
     """A behaviour to look for, with its parameters; `lmfuzz list objectives` shows them all."""
+    baseline: list[str] = _setting([], FIND, "DIR|FILE", unset="none")
+    """Known behaviour, which is counted and not reported: the buckets of the campaign in a directory, or of a
+    file that lmfuzz export --format baseline wrote.
+    """
+    ignore: list[str] = _setting([], FIND, "PATTERN", unset="none")
+    """A shell-style pattern of the names of more known buckets, such as 'crash: ValueError*'."""
     confirm: int = _setting(3, FIND, "N", ge=1, le=1000)
     """The number of times to run a hit again to confirm it."""
     keep: int = _setting(3, FIND, "N", ge=1)

@@ -15,7 +15,7 @@ from helpers.shell import Shell
 OLD = Path(__file__).parent / "campaigns"
 CAMPAIGNS = sorted(path.parent.relative_to(OLD).as_posix() for path in OLD.rglob("campaign.db"))
 MORE = {"lstm": "2200x", "chat": "450x", "image": "90x"}  # budgets to go on with
-FORMATS = ("jsonl", "csv", "pytest", "junit", "sarif", "markdown")
+FORMATS = ("jsonl", "csv", "pytest", "junit", "sarif", "markdown", "baseline")
 
 
 @pytest.fixture(params=CAMPAIGNS)

@@ -1,6 +1,6 @@
 """What a person reads about a campaign: its summary, its findings, one finding with its lineage."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from lmfuzz.files import PICTURES
 from lmfuzz.inputs.spaces import BoxSpace, Space
+from lmfuzz.storage.known import known_to, matches
 from lmfuzz.storage.record import CampaignRecord, Outcomes
 from lmfuzz.storage.secrets import conceal
 from lmfuzz.text import bucket_title, cut, escape, format_duration, plural, quote_output, replay_command
@@ -51,8 +52,9 @@ def summary(record: CampaignRecord, unwritten: Sequence[Finding] = ()) -> dict[s
 
     seconds and time_in_target are seconds; novelty_rate and stability are shares, 0 to 1; findings are
     objective -> bucket -> kept, hits, the labels of the kept ones, how many seeds do this unmutated, and the
-    hits of each variant. Findings that could not be written are
-    among them, and ``unwritten`` says how many these are.
+    hits of each variant; known says which known buckets were hit again, and how often, how many buckets are
+    new, and which patterns match nothing. Findings that could not be written are among ``findings``, and
+    ``unwritten`` says how many these are.
     """
     findings: dict[str, dict[str, Any]] = {}
     for finding in [*record.findings, *unwritten]:
@@ -76,6 +78,7 @@ def summary(record: CampaignRecord, unwritten: Sequence[Finding] = ()) -> dict[s
         "novelty_rate": round(record.tally.novelty, 6),
         "stability": record.calibration["stability"],
         "findings": findings,
+        "known": _known(record, {name for buckets in findings.values() for name in buckets}),
         "trials": record.outcomes and _trials(record.outcomes),
         "unwritten": len(unwritten),
         "unscored": {name: count for name, count in record.unscored.items() if count},
@@ -104,7 +107,11 @@ def summary_lines(numbers: dict[str, Any], buckets: bool = True) -> Iterator[str
     if trials := numbers["trials"]:
         yield trials_line(trials)
     if buckets:
-        yield from bucket_lines(numbers["findings"], numbers["seeds"])
+        yield from bucket_lines(
+            numbers["findings"], numbers["seeds"], "nothing new" if numbers["known"] else "nothing"
+        )
+    if numbers["known"]:
+        yield from known_lines(**numbers["known"])
     if numbers["unwritten"]:
         yield f"{plural(numbers['unwritten'], 'finding')} of these could not be written"
     for name, count in numbers["unscored"].items():
@@ -113,6 +120,32 @@ def summary_lines(numbers: dict[str, Any], buckets: bool = True) -> Iterator[str
         times = plural(sum(errors.values()), "time")
         yield f"the objective {escape(name)} raised {times}; the first traceback:"
         yield from (f"  {escape(text)}" for text in next(iter(errors)).rstrip().split("\n"))
+
+
+def _known(record: CampaignRecord, found: Collection[str]) -> dict[str, Any] | None:
+    """Which known buckets were hit, if the campaign has any, and how many of those ``found`` are new."""
+    if not (known := known_to(record)):
+        return None
+    buckets = dict(record.known)
+    idle = [text for text in known.patterns if not any(matches(text, name) for name in [*buckets, *found])]
+    return {"buckets": buckets, "new": sum(name not in known for name in found), "unmatched": idle}
+
+
+def known_lines(buckets: Mapping[str, int], new: int, unmatched: Sequence[str] = ()) -> Iterator[str]:
+    """Yield how many known buckets were hit, and how many new ones, and the patterns that match nothing."""
+    were = "was" if len(buckets) == 1 else "were"
+    hits = plural(sum(buckets.values()), "hit")
+    yield f"{plural(len(buckets), 'known bucket')} {were} hit again ({hits}); {new} new"
+    for pattern in unmatched:
+        yield f"the pattern {escape(pattern)} matches no bucket that was hit"
+
+
+def known_table(buckets: Mapping[str, int]) -> Iterator[str]:
+    """Yield a table of the known buckets that were hit, most hits first."""
+    if buckets:
+        yield "known (baseline):"
+    for name, hits in sorted(buckets.items(), key=lambda one: (-one[1], one[0])):
+        yield f"  {hits:>7}  {bucket_title(name)}"
 
 
 def _trials(of: Outcomes) -> dict[str, Any]:
@@ -140,11 +173,11 @@ def trials_line(trials: dict[str, Any]) -> str:
     )
 
 
-def bucket_lines(findings: dict[str, dict[str, Any]], seeds: int) -> Iterator[str]:
+def bucket_lines(findings: dict[str, dict[str, Any]], seeds: int, nothing: str = "nothing") -> Iterator[str]:
     """Yield a table of the buckets: kept, hits, and what else is known of them; ``seeds`` there were."""
     rows = [(name, bucket) for buckets in findings.values() for name, bucket in buckets.items()]
     if not rows:
-        yield "nothing was found"
+        yield f"{nothing} was found"
         return
     kept = sum(bucket["kept"] for _, bucket in rows)
     yield f"{plural(kept, 'finding')} in {plural(len(rows), 'bucket')}:"

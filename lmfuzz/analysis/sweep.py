@@ -92,7 +92,7 @@ def read(path: Path) -> Plan:
     """Return the plan in a file; raises UsageError for whatever is wrong in it, with the nearest key."""
     config = specs.read(path)
     for key in config:
-        if key in Spec.model_fields:
+        if key in Spec.model_fields.keys() - Plan.model_fields.keys():
             raise UsageError(f"{key} in {path} stands outside any table; put it below [campaign] or [grid]")
         if key not in Plan.model_fields:
             raise UsageError(f"unknown key {key!r} in {path}{nearest(key, Plan.model_fields)}")

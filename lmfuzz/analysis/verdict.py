@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from lmfuzz.analysis.summary import finding_record
+from lmfuzz.storage.known import Known
 from lmfuzz.storage.secrets import conceal, concealed
 from lmfuzz.text import WIDTH, as_utf8, bucket_title, escape, quote_output, shorten
 from lmfuzz.types import Evidence, Finding, Reruns
@@ -68,6 +69,10 @@ class Verdict:
         if self.again.failed or self.recorded:
             return FAILS
         return OPEN if self.again.unscored else PASSES
+
+    def in_any(self, known: Known) -> bool:
+        """Return whether it fails in one of these buckets."""
+        return self.state == FAILS and known.covers(self.now)
 
     @property
     def fixed(self) -> bool:

@@ -51,6 +51,11 @@ class Result:
         return self._record.spec
 
     @property
+    def known(self) -> dict[str, int]:
+        """How many inputs fell into each known bucket (see baseline and ignore in ``spec``)."""
+        return dict(self._record.known)
+
+    @property
     def findings(self) -> list[Finding]:
         """The findings, in the order in which they were found; finding number n is at index n - 1."""
         return self._record.findings
@@ -179,8 +184,8 @@ class Result:
         """
         with lent(self._own):
             view = bar if progress else silent
-            changed = {"budget": budget, "stop_after": stop_after}
-            campaign = go_on(self.directory, changed, self._own, str, view)
+            given = {"budget": budget, "stop_after": stop_after}
+            campaign = go_on(self.directory, given, self._own, str, view)
         self.unjudged, self._record = campaign.unjudged, CampaignRecord.read(self.directory)
         return self
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from datetime import datetime
 from itertools import chain, count
 from pathlib import Path
@@ -12,6 +13,7 @@ from lmfuzz.campaign.build import Parts, build
 from lmfuzz.campaign.campaign import Campaign, Observer, spec_for_resume
 from lmfuzz.campaign.signals import stop_on_signal
 from lmfuzz.spec import Own
+from lmfuzz.storage import known
 from lmfuzz.storage.store import Store
 from lmfuzz.text import plural
 
@@ -60,13 +62,13 @@ def _calibrating(note: Note) -> Callable[[int, int], None]:
     return progress
 
 
-def go_on(directory: Path, changed: Mapping[str, Any], own: Own, note: Note, view: View) -> Campaign:
+def go_on(directory: Path, given: Mapping[str, Any], own: Own, note: Note, view: View) -> Campaign:
     """Resume the campaign in a directory, with a larger budget if one is given, and return it.
 
     Args:
         directory: the directory of the campaign.
-        changed: new values of the settings budget, which includes what was spent, stop_after and
-            trust_remote_code; None for the old ones.
+        given: settings to change: budget and stop_after, which include what was spent and found; baseline
+            and ignore, for what is found from now on; trust_remote_code. Those that are None or empty stay.
         own: the objects that the campaign was given from Python.
         note: as for ``begin``.
         view: as for ``begin``.
@@ -75,9 +77,12 @@ def go_on(directory: Path, changed: Mapping[str, Any], own: Own, note: Note, vie
         UsageError: nothing is left to spend, or the campaign does not fit its model any more.
         DiskError: the disk is full; the directory holds the last commit.
     """
-    spec = spec_for_resume(directory, **changed)
+    spec = spec_for_resume(directory, **given)
     with Store.resume(directory) as store:
-        campaign = Campaign.restore(build(spec, own, store.record()), store)
+        record = store.record()
+        if baseline := given.get("baseline"):
+            record = replace(record, baseline=known.read(baseline))
+        campaign = Campaign.restore(build(spec, own, record), store)
         note(f"going on with {directory} after {plural(campaign.executor.executions, 'execution')}")
         _run(campaign, store, view)
     return campaign

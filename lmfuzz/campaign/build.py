@@ -17,6 +17,7 @@ from lmfuzz.rng import Streams
 from lmfuzz.search.per_seed import traits_of
 from lmfuzz.search.seed_outcomes import outcomes_of
 from lmfuzz.spec import NO_OBJECTS, Own, Spec
+from lmfuzz.storage import known as knowing
 from lmfuzz.storage.record import CampaignRecord
 from lmfuzz.targets.loading import load_target
 from lmfuzz.text import plural
@@ -67,6 +68,8 @@ def build(spec: Spec, own: Own = NO_OBJECTS, record: CampaignRecord | None = Non
         TargetError: the model cannot be loaded.
     """
     choose.check_names(spec, own)
+    buckets = record.baseline if record else knowing.read(spec.baseline)
+    known = knowing.Known(buckets, spec.ignore)
     judges = None if spec.twin else choose.objectives(spec, own=own)  # fails before a model is loaded
     feature, target = choose.feature(spec), load_target(spec, own)
     begun = record.targets if record else []  # an older campaign looks for what it looked for
@@ -112,10 +115,11 @@ def build(spec: Spec, own: Own = NO_OBJECTS, record: CampaignRecord | None = Non
     check_channels(target, wanted)
     wants = frozenset({"origin"}).union(*wanted.values())
     notes += judges.leave_ungraded(target.channels)
+    notes += known.notes(spec.baseline)
     shrink = Shrinker(evaluator, space, start, spec.batch, spec.edits) if spec.shrink else None
     per_seed, covering = outcomes_of(search) is not None, traits_of(search).covers_hits
     findings = Findings(
-        evaluator, start, spec.confirm, spec.keep, per_seed, shrink, covering and not per_seed
+        evaluator, start, spec.confirm, spec.keep, per_seed, shrink, known, covering and not per_seed
     )
     return Parts(spec, evaluator, judges, feature, context, search, findings, wants, tuple(notes), streams)
 

@@ -6,6 +6,7 @@ from collections.abc import Generator
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -138,9 +139,10 @@ class Campaign:
             made.findings.restore(record.state["findings"])
             made.objectives.restore(record.state["panel"])
         made.executor.executions, made.executor.seconds = record.executions, record.time_in_target
-        if spec_changed := record.spec != made.spec:
-            store.describe({"spec": made.spec.model_dump()})
-        if spec_changed or not (store.directory / CAMPAIGN).exists():
+        baseline = parts.findings.known.buckets
+        if changed := (record.spec, record.baseline) != (made.spec, baseline):
+            store.describe({"spec": made.spec.model_dump(), "baseline": baseline})
+        if changed or not (store.directory / CAMPAIGN).exists():
             made.write_spec(store.directory)
         return made
 
@@ -150,6 +152,7 @@ class Campaign:
             "seeds": len(self.context.seeds), "operators": self.operators, "targets": self.objectives.targets,
             "identity": self.target.identity, "space": describe(self.space), "spec": self.spec.model_dump(),
             "calibration": asdict(self.calibration), "calibration_executions": self.budget.calibration,
+            "baseline": self.findings.known.buckets,
         }  # fmt: skip
         store = Store.create(directory, meta, private=bool(self.spec.system))  # it may be a secret
         store.commit(self.state(), self.corpus, self.operators)
@@ -259,6 +262,11 @@ class Campaign:
         ]
 
     @property
+    def new(self) -> list[Finding]:
+        """The findings in buckets that are not known; some of the others were found before a resume."""
+        return [finding for finding in self.kept if not self.findings.known.covers(finding)]
+
+    @property
     def unjudged(self) -> str:
         """Why it means nothing that nothing was found: too few rows were searched or scored; else ''."""
         if not self.tally.rows and self.reason == "seconds":
@@ -266,7 +274,7 @@ class Campaign:
                 f"nothing was searched: calibration took {plural(self.budget.calibration, 'execution')} and "
                 "the whole budget; resume with a larger budget, or begin with fewer seeds (count)"
             )
-        if self.kept:
+        if self.new:
             return ""
         if not (blind := self.objectives.blind):
             accept = "fix it and run again, or accept it with --allow-unscored"
@@ -304,12 +312,11 @@ def _most(parts: Parts) -> int:
 
 
 def spec_for_resume(
-    directory: Path,
-    budget: str | None = None,
-    stop_after: int | None = None,
-    trust_remote_code: bool | None = None,
+    directory: Path, budget: str | None = None, stop_after: int | None = None, **more: Any
 ) -> Spec:
     """Return the spec of the campaign in ``directory``, with a larger budget if one is given.
+
+    ``more`` are other settings to change.
 
     Raises:
         UsageError: its campaign.toml was changed, or nothing is left to spend.
@@ -322,7 +329,7 @@ def spec_for_resume(
                 f"{path} was changed since the campaign began ({', '.join(changed)}); undo that, or begin "
                 f"another campaign with it: lmfuzz fuzz --config {path}"
             )
-    more = {"budget": budget, "stop_after": stop_after, "trust_remote_code": trust_remote_code}
+    more |= {"budget": budget, "stop_after": stop_after}
     spec = specs.resolve(record.spec.model_dump(exclude_none=True), more)
     left, found = replace(record, spec=spec).budget, record.finding_count
     if why := left.reason():

@@ -5,12 +5,13 @@ A bucket is a behaviour: what one objective found under one signature. Its findi
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import isqrt
 
 import numpy as np
 
 from lmfuzz.campaign.evaluator import Evaluator
+from lmfuzz.storage.known import Known
 from lmfuzz.types import SEED, Batch, BoolArray, Evidence, Finding, FloatArray, Minimal, State, Trace, alike
 
 VARIANTS = 10  # kept of a bucket, each with as many findings as ``keep``
@@ -29,10 +30,12 @@ class Findings:
         keep: the maximum number of findings per variant, and a tenth of that per bucket.
         per_seed: whether each seed has buckets of its own.
         shrink: what shrinks a finding when it is kept.
+        known: the behaviour that is known already, whose hits are only counted.
         covering: whether rows that hit may count as coverage.
 
     Attributes:
         hits: bucket -> rows that fell into it, confirmed or not.
+        known_hits: bucket that is known -> the same.
         variants: bucket -> variant -> the same.
         unmutated: bucket -> those of them that are seeds.
         kept: bucket -> findings.
@@ -45,10 +48,12 @@ class Findings:
     keep: int = 3
     per_seed: bool = False
     shrink: Callable[[Finding], Minimal | None] | None = None
+    known: Known = field(default_factory=lambda: Known({}, ()))
     covering: bool = True
 
     def __post_init__(self) -> None:
         self.hits: Counter[str] = Counter()
+        self.known_hits: Counter[str] = Counter()
         self.variants: dict[str, Counter[str]] = {}
         self.unmutated: Counter[str] = Counter()
         self.kept: Counter[str] = Counter()
@@ -64,6 +69,10 @@ class Findings:
         for row, column in np.argwhere(margins > 0).tolist():
             evidence = objectives.evidence(batch, trace, row, column)
             bucket = f"{objectives.targets[column]}: {evidence.signature}"
+            if self.known.covers_one(bucket, evidence.variant):
+                self.known_hits[bucket if bucket in self.known else f"{bucket}/{evidence.variant}"] += 1
+                common[row] = True
+                continue
             variant, times = self._count(bucket, evidence.variant, bool(batch.parent[row] < 0))
             common[row] |= not _counts(times)
             place = bucket, int(batch.origin[row]) if self.per_seed else SEED
@@ -112,13 +121,15 @@ class Findings:
         varied = [[*place, count] for place, count in self._varied.items()]
         variants = {bucket: dict(counts) for bucket, counts in self.variants.items()}
         return {
-            "hits": dict(self.hits), "kept": dict(self.kept), "filled": filled, "rows": rows,
+            "hits": dict(self.hits), "kept": dict(self.kept), "known": dict(self.known_hits),
+            "filled": filled, "rows": rows,
             "unmutated": dict(self.unmutated), "variants": variants, "varied": varied,
         }  # fmt: skip
 
     def restore(self, state: State) -> None:
         """Go on from ``state``."""
         self.hits, self.kept = Counter(state["hits"]), Counter(state["kept"])
+        self.known_hits = Counter(state.get("known", {}))
         self._filled = Counter({(bucket, seed): count for bucket, seed, count in state["filled"]})
         self._rows = {(bucket, seed, bytes.fromhex(row)) for bucket, seed, row in state["rows"]}
         places = [*state["filled"], *((bucket, seed, 0) for bucket, seed, _ in self._rows)]

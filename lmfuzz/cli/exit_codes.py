@@ -16,7 +16,7 @@ NOTHING, FOUND, USAGE, TARGET, DISK, BUG, INTERRUPTED = 0, 1, 2, 3, 4, 70, 130
 EXITS = """
 \b
 Exit codes:
-  0    nothing was found (replay: everything is fixed; tokens: none is under-trained; sweep: all ran)
+  0    nothing new was found (replay: everything is fixed; tokens: none is under-trained; sweep: all ran)
   1    findings (replay: something still fails or could not be judged; tokens: some are under-trained)
   2    wrong usage, or nothing was found and an objective could not score enough inputs
   3    the model could not be loaded

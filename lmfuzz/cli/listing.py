@@ -8,11 +8,12 @@ from click.shell_completion import CompletionItem
 
 from lmfuzz.cli.console import add_verbosity
 from lmfuzz.errors import UsageError, nearest
+from lmfuzz.inputs.bundled import presets
 
 if TYPE_CHECKING:
     from lmfuzz.plugins.registry import Kind
 
-KINDS = "objectives|operators|searches|features|targets|recipes"
+KINDS = "objectives|operators|searches|features|targets|recipes|presets"
 
 
 def kinds() -> dict[str, "Kind"]:
@@ -42,15 +43,18 @@ class Text(click.ParamType):  # type: ignore[type-arg]  # it takes none before c
 
 
 @click.command("list")
-@click.argument("kind", required=False, metavar=f"[{KINDS}]", type=Text(kinds))
+@click.argument("kind", required=False, metavar=f"[{KINDS}]", type=Text(lambda: KINDS.split("|")))
 def list_(kind: str | None) -> None:
-    """List the plug-ins to choose from, with their parameters."""
-    known = kinds()
+    """List the plug-ins to choose from, with their parameters, and the presets."""
+    from lmfuzz.plugins.registry import Entry
+
+    known = {name: one.describe() for name, one in kinds().items()}
+    known["presets"] = [Entry(name, purpose) for name, purpose in presets().items()]
     if kind is not None and kind not in known:
         right = nearest(kind, known) or f"; there are {', '.join(known)}"
         raise UsageError(f"there is no list of {kind!r}{right}")
     for name in [kind] if kind else known:
-        entries = known[name].describe()
+        entries = known[name]
         if not entries and kind is None:
             continue
         click.secho(name, bold=True)

@@ -14,6 +14,7 @@ from lmfuzz.cli import options
 from lmfuzz.cli.console import say, tell, tell_json
 from lmfuzz.cli.exit_codes import FOUND, NOTHING
 from lmfuzz.errors import UsageError
+from lmfuzz.storage.known import known_to
 from lmfuzz.storage.record import CampaignRecord
 from lmfuzz.text import finding_line
 
@@ -35,6 +36,7 @@ def show(directory: Path, finding: int | None, with_secrets: bool, as_json: bool
         tell(texts.detail_lines(record, finding))
     else:
         tell(texts.summary_lines(texts.summary(record)))
+        tell(texts.known_table(record.known))
         tell(finding_line(n, found) for n, found in enumerate(record.findings, start=1))
 
 
@@ -45,6 +47,7 @@ def show(directory: Path, finding: int | None, with_secrets: bool, as_json: bool
 @options.option("--junit FILE", "Write a JUnit report to this file.", type=options.PATH)
 @options.option("--sarif FILE", "Write a SARIF log to this file.", type=options.PATH)
 @options.option("--with-secrets", "Write the system prompt into these files too, not only its length.")
+@options.KNOWN
 @options.TRUST
 @options.ONLY_JSON
 def replay(
@@ -54,6 +57,8 @@ def replay(
     with_secrets: bool,
     trust_remote_code: bool | None,
     as_json: bool,
+    baseline: tuple[str, ...],
+    ignore: tuple[str, ...],
     **reports: Path | None,
 ) -> None:
     """Run the findings in DIRECTORY, or a single FINDING, again.
@@ -73,8 +78,9 @@ def replay(
         files.check(file)
     if len({file.resolve() for file in written.values()}) < len(written):
         raise UsageError(f"--junit and --sarif both name {written['junit']}; give two files")
-    recorded = Recorded.of(CampaignRecord.read(directory).trusting(trust_remote_code), finding)
-    again = Replay(recorded, model)
+    record = CampaignRecord.read(directory).trusting(trust_remote_code)
+    known = known_to(record, baseline, ignore)
+    again = Replay(Recorded.of(record, finding), model)
     if again.changed and not as_json:
         say("the model differs from the one that these were found on")
     if again.respelled and not as_json:
@@ -83,19 +89,22 @@ def replay(
     with_seeds = model is not None and finding is None
     for verdict in chain(again, again.seeds() if with_seeds else ()):
         verdicts.append(verdict)
-        if not as_json:
+        if not (as_json or verdict.in_any(known)):
             tell([verdict_line(verdict)])
-    done = export_model.judged(directory, again, verdicts, with_seeds, with_secrets)
+    done = export_model.judged(directory, again, verdicts, with_seeds, known, with_secrets)
     for name, file in written.items():
         files.write(formats.known(name)(done), file)
     if as_json:
-        records = [verdict_record(verdict) for verdict in verdicts]
-        tell_json({"changed": again.changed, "respelled": again.respelled, "verdicts": records})
+        records = [verdict_record(verdict) for verdict in verdicts if not verdict.in_any(known)]
+        about = {"changed": again.changed, "respelled": again.respelled}
+        tell_json({**about, "verdicts": records, "known": done.known})
     elif with_seeds:
         tell(done.about)
+    elif known:
+        tell(done.about[1:])
     elif not verdicts:
         say(f"{directory} has no findings")
-    sys.exit(NOTHING if all(verdict.fixed for verdict in verdicts) else FOUND)
+    sys.exit(NOTHING if all(case.fixed for case in done.cases) else FOUND)
 
 
 @options.command()

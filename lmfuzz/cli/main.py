@@ -30,7 +30,7 @@ COMMANDS = {  # name -> the module that has it, which is loaded when the command
     "fuzz": ("searching", "Search for prompts on which MODEL misbehaves."),
     "image": ("searching", "Search for images on which a classifier misbehaves."),
     "import": ("reporting", "Make a folder that can be tested of the checkpoint in FILE."),
-    "list": ("listing", "List the plug-ins to choose from, with their parameters."),
+    "list": ("listing", "List the plug-ins to choose from, with their parameters, and the presets."),
     "replay": ("looking", "Run the findings in DIRECTORY, or a single FINDING, again."),
     "report": ("reporting", "Write a report of the campaign in DIRECTORY as one HTML file."),
     "resume": ("searching", "Resume the campaign in DIRECTORY."),

@@ -9,6 +9,7 @@ import click
 
 from lmfuzz.cli.console import add_verbosity
 from lmfuzz.cli.listing import Text, kinds
+from lmfuzz.inputs.bundled import presets
 from lmfuzz.spec import FIND, RUN, SEARCH, TEST, Spec, option_name, setting
 
 Decorator = Callable[[Any], Any]
@@ -149,8 +150,12 @@ CONFIG = option(
 )
 JSON = option("--json", "Print a machine-readable summary as the last line.", "as_json")
 ONLY_JSON = option("--json", "Print everything as one JSON object.", "as_json")
+_PRESET = "Settings for a purpose (lmfuzz list presets); those of --config and options override them."
 NEW = several(
-    option("-o/--output DIR", "The directory of the campaign. [default: runs/DATE-TIME]", type=PATH), JSON
+    option("--preset NAME", _PRESET, group=TEST, type=Text(presets)),
+    option("-o/--output DIR", "The directory of the campaign. [default: runs/DATE-TIME]", type=PATH),
+    option("--dry-run", "Say what would be run, and how fast one batch runs; write nothing."),
+    JSON,
 )
 _AS_TWIN = Text(_recipes, files=True)
 TWIN = option("--twin RECIPE|MODEL", "The twin, if not an argument.", "recipe", group=TEST, type=_AS_TWIN)
@@ -159,4 +164,6 @@ DOWNLOAD = option(
     "--download", "First download mnist or cifar10 into the folder LMFUZZ_DATA if it is missing.", group=TEST
 )
 TRUST = spec(("",), keys=("trust_remote_code",))
+_KNOWN = ("baseline", "ignore")
+KNOWN = spec(("",), dict.fromkeys(_KNOWN, "the campaign's own"), _KNOWN)
 LOADING_OPTIONS = spec(("", "text"), keys=LOADING)

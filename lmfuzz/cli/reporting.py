@@ -12,7 +12,7 @@ from lmfuzz.text import escape, plural, shell_quote
 
 _ALPHABET = """The characters, in the order of their numbers: a file (text, a JSON list or object, nanoGPT's
 meta.pkl), a text, or printable, which is Python's string.printable. [default: the checkpoint's own]"""
-_FORMATS = "The format to write: jsonl, csv, pytest, junit, sarif or markdown."
+_FORMATS = "The format to write: jsonl, csv, pytest, junit, sarif, markdown or baseline."
 
 
 @options.command()
@@ -41,11 +41,16 @@ def report(directories: tuple[Path, ...], file: Path | None, with_secrets: bool)
 @options.option("--format NAME", _FORMATS, "name", required=True)
 @options.option("-o/--output FILE", "The file to write. [default: stdout]", type=options.PATH)
 @options.SECRETS
-def export(directory: Path, name: str, output: Path | None, with_secrets: bool) -> None:
+@options.KNOWN
+def export(
+    directory: Path, name: str, output: Path | None, with_secrets: bool, **known: tuple[str, ...]
+) -> None:
     """Write the findings in DIRECTORY for other programs, or for people.
 
     The format pytest is a file of tests, one for each finding, that runs on its own. The tests of a campaign
     with a system prompt take it from the variable LMFUZZ_SYSTEM, unless --with-secrets writes it into them.
+    The format baseline holds the buckets, for --baseline. Findings in known buckets are left out; in junit
+    these are skipped.
     """
     from lmfuzz.exports import formats
     from lmfuzz.exports.export_model import campaign
@@ -53,7 +58,7 @@ def export(directory: Path, name: str, output: Path | None, with_secrets: bool) 
     write = formats.known(name)
     if output is not None:
         files.check(output)
-    found = campaign(directory, with_secrets)
+    found = campaign(directory, with_secrets, **known)
     text = write(found)
     if output is None:
         click.echo(text, nl=False)

@@ -16,6 +16,7 @@ from lmfuzz.cli.console import say, tell, tell_json, verbosity
 from lmfuzz.cli.exit_codes import DISK, FOUND, INTERRUPTED, NOTHING, USAGE, fail
 from lmfuzz.errors import DiskError, GoneError, UsageError, printable
 from lmfuzz.inputs import datasets
+from lmfuzz.inputs.bundled import preset
 from lmfuzz.inputs.spaces import BoxSpace
 from lmfuzz.storage.directory import has_commit, require_empty
 from lmfuzz.storage.record import CampaignRecord
@@ -44,7 +45,7 @@ def fuzz(config: Path | None, **given: Any) -> None:
     Without --objective the search looks for repetition and for the words of a bundled list. The budget counts
     wall time, or every input that the model runs after calibration, including re-runs.
     """
-    _begin(specs.load(config) if config else {}, given)
+    _begin({}, given, config=config)
 
 
 @options.command()
@@ -97,18 +98,24 @@ def image_diff(**given: Any) -> None:
     _begin(_LABELS, given, images=True)
 
 
-def _begin(defaults: dict[str, Any], given: dict[str, Any], images: bool | None = None) -> NoReturn:
+def _begin(
+    defaults: dict[str, Any], given: dict[str, Any], images: bool | None = None, config: Path | None = None
+) -> NoReturn:
     """Begin a campaign, run it, and exit.
 
     Args:
-        defaults: the settings of a file, or of the command.
+        defaults: the settings of the command.
         given: the options and arguments of the command.
         images: whether the command is for images; None if it is for anything.
+        config: a file of settings, which override those of a preset.
     """
     from lmfuzz.api.running import begin, default_directory
     from lmfuzz.campaign.build import build
 
-    output, as_json = given.pop("output"), given.pop("as_json")
+    output, as_json, name = given.pop("output"), given.pop("as_json"), given.pop("preset")
+    for file in filter(None, [name and preset(name), config]):
+        defaults = {**defaults, **specs.load(file)}
+    dry_run = given.pop("dry_run")
     if given.pop("download", False):
         _download(given["seeds"])
     if "recipe" in given:
@@ -132,6 +139,11 @@ def _begin(defaults: dict[str, Any], given: dict[str, Any], images: bool | None 
     say(f"identity {target.identity}; channels {', '.join(sorted(target.channels))}", level=1)
     for note in parts.notes:
         say(note)
+    if dry_run:
+        from lmfuzz.api.plan import plan_lines
+
+        tell(plan_lines(parts, directory))
+        sys.exit(NOTHING)
     _finish(directory, partial(begin, parts, directory), as_json)
 
 
@@ -151,13 +163,14 @@ def _download(seeds: tuple[str, ...]) -> None:
 @options.DIRECTORY
 @options.option("--budget AMOUNT", "A larger budget, which includes what was spent before.")
 @options.option("--stop-after N", "Stop after N findings, including those found before.", type=int)
+@options.KNOWN
 @options.TRUST
 @options.JSON
-def resume(directory: Path, as_json: bool, **changed: Any) -> None:
+def resume(directory: Path, as_json: bool, **given: Any) -> None:
     """Resume the campaign in DIRECTORY."""
     from lmfuzz.api.running import go_on
 
-    _finish(directory, partial(go_on, directory, changed, {}), as_json)
+    _finish(directory, partial(go_on, directory, given, {}), as_json)
 
 
 def _finish(directory: Path, run: "Callable[[Note, View], Campaign]", as_json: bool) -> NoReturn:
@@ -199,7 +212,7 @@ def _finish(directory: Path, run: "Callable[[Note, View], Campaign]", as_json: b
         fail(campaign.unjudged, USAGE)
     if campaign and campaign.unscored:
         fail(campaign.unscored, FOUND)
-    sys.exit(FOUND if campaign and campaign.kept else NOTHING)
+    sys.exit(FOUND if campaign and campaign.new else NOTHING)
 
 
 def _report(full: DiskError) -> NoReturn:

@@ -1,14 +1,15 @@
 """What all exports are made from: a campaign, or a replay, and the state of each finding and seed."""
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lmfuzz.analysis.recorded import Recorded
 from lmfuzz.analysis.replay import Replay
-from lmfuzz.analysis.summary import summary, summary_lines
+from lmfuzz.analysis.summary import known_lines, summary, summary_lines
 from lmfuzz.analysis.verdict import FAILS, OPEN, Verdict
+from lmfuzz.storage.known import Buckets, Known, buckets_of, known_to
 from lmfuzz.storage.record import CampaignRecord
 from lmfuzz.text import bucket_title, escape, plural, quote_output, replay_command
 from lmfuzz.types import SEED, Evidence, Finding, Reruns
@@ -19,7 +20,19 @@ _MORE = {False: "newly failing", None: "failing, unknown since when", OPEN: "not
 
 @dataclass(frozen=True, slots=True)
 class Dossier:
-    """Hold a campaign, or a replay of one, as it is exported; ``about`` are lines for a person."""
+    """Hold a campaign, or a replay of one, as it is exported.
+
+    Attributes:
+        directory: the directory of the campaign.
+        recorded: the campaign, with the findings that are exported.
+        model: what is tested.
+        identity: the identity of that.
+        cases: the findings, and the seeds that were run, except those in known buckets.
+        about: lines for a person.
+        replayed: whether they were run again.
+        known: how often each known bucket was hit.
+        buckets: all buckets of the campaign, as a baseline has them.
+    """
 
     directory: Path
     recorded: Recorded
@@ -28,11 +41,14 @@ class Dossier:
     cases: Sequence[Verdict]
     about: Sequence[str]
     replayed: bool = False
+    known: Mapping[str, int] = field(default_factory=dict)
+    buckets: Buckets = field(default_factory=dict)
 
     @property
     def empty(self) -> str:
         """A sentence that there are no findings, or ''."""
-        return "" if self.cases else f"{escape(str(self.directory))} has no findings"
+        new = "new " if self.known else ""
+        return "" if self.cases else f"{escape(str(self.directory))} has no {new}findings"
 
     def details(self, case: Verdict) -> list[str]:
         """Return everything about a case that fails, line by line."""
@@ -47,13 +63,28 @@ class Dossier:
         return [*lines, f"label     {escape(case.words)}", *again]
 
 
-def campaign(directory: Path, with_secrets: bool = False) -> Dossier:
-    """Return the campaign in a directory; raises UsageError as CampaignRecord.read does."""
+def campaign(
+    directory: Path, with_secrets: bool = False, baseline: Sequence[str] = (), ignore: Sequence[str] = ()
+) -> Dossier:
+    """Return the campaign in a directory, without what is known; raises UsageError as CampaignRecord.read.
+
+    Args:
+        directory: the directory.
+        with_secrets: whether to show the system prompt.
+        baseline: as in a spec, but instead of the campaign's own.
+        ignore: likewise.
+    """
     record = CampaignRecord.read(directory, with_secrets)
-    recorded = Recorded.of(record)
+    known, recorded = known_to(record, baseline, ignore), Recorded.of(record)
+    hits = {**record.known, **{name: count for name, count in record.hits.items() if name in known}}
+    new = {n: finding for n, finding in recorded.findings.items() if not known.covers(finding)}
+    recorded = replace(recorded, findings=new)
     cases = [recorded_case(n, finding) for n, finding in recorded.findings.items()]
-    about = list(summary_lines(summary(record)))
-    return Dossier(directory, recorded, recorded.spec.model or BUNDLED, recorded.identity, cases, about)
+    about, model = list(summary_lines(summary(record))), recorded.spec.model or BUNDLED
+    if baseline or ignore:
+        about += known_lines(hits, len({finding.bucket for finding in new.values()}))
+    buckets, identity = buckets_of(record), recorded.identity
+    return Dossier(directory, recorded, model, identity, cases, about, known=hits, buckets=buckets)
 
 
 def judged(
@@ -61,20 +92,25 @@ def judged(
     replay: Replay,
     verdicts: Sequence[Verdict],
     with_seeds: bool,
+    known: Known,
     with_secrets: bool = False,
 ) -> Dossier:
     """Return what a replay came to; ``with_seeds``: seeds that have no verdict and are no findings pass."""
-    cases = list(verdicts)
+    everything = list(verdicts)
+    hits = Counter(verdict.now.bucket for verdict in verdicts if verdict.in_any(known))
     bad = {verdict.number for verdict in verdicts if verdict.seed}
     found = {finding.row.tobytes() for finding in replay.recorded.findings.values()}
     for i, (row, text) in enumerate(replay.recorded.seeds if with_seeds else ()):
         if i not in bad and row.tobytes() not in found:
             seed = Finding("", 0.0, Evidence("", ""), row, text, "", SEED, SEED, 0, 0, 0)
-            cases.append(Verdict(i, seed, Reruns(0, 1, 0), "", seed=True))
+            everything.append(Verdict(i, seed, Reruns(0, 1, 0), "", seed=True))
+    cases = [case for case in everything if not case.in_any(known)]
     if not with_secrets:
         cases = [case.concealed(replay.spec.system) for case in cases]
-    about, model = [_summary(cases)], replay.spec.model or BUNDLED
-    return Dossier(directory, replay.recorded, model, replay.identity, cases, about, replayed=True)
+    new = {case.now.bucket for case in cases if case.state == FAILS}
+    about = [_summary(everything), *(known_lines(hits, len(new)) if known else [])]
+    model = replay.spec.model or BUNDLED
+    return Dossier(directory, replay.recorded, model, replay.identity, cases, about, True, hits)
 
 
 def _summary(everything: Sequence[Verdict]) -> str:

@@ -8,11 +8,11 @@ from lmfuzz.exports.junit import junit
 from lmfuzz.exports.markdown import markdown
 from lmfuzz.exports.regression import pytest_file
 from lmfuzz.exports.sarif import sarif
-from lmfuzz.exports.tables import csv_table, jsonl
+from lmfuzz.exports.tables import baseline, csv_table, jsonl
 
 FORMATS: dict[str, Callable[[Dossier], str]] = {
     "jsonl": jsonl, "csv": csv_table, "pytest": pytest_file, "junit": junit, "sarif": sarif,
-    "markdown": markdown,
+    "markdown": markdown, "baseline": baseline,
 }  # fmt: skip
 
 

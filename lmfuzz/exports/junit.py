@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 from lmfuzz.analysis.verdict import FAILS, OPEN, Verdict
 from lmfuzz.exports.export_model import Dossier
-from lmfuzz.text import escape
+from lmfuzz.text import bucket_title, escape, plural
 
 
 def junit(dossier: Dossier) -> str:
@@ -22,7 +22,9 @@ def junit(dossier: Dossier) -> str:
 
 def _suite(whole: ElementTree.Element, dossier: Dossier, name: str, cases: list[Verdict]) -> None:
     states = Counter(case.state for case in cases)
-    counts = {"tests": len(cases) or 1, "failures": states[FAILS], "errors": states[OPEN], "skipped": 0}
+    known = dossier.known if name == "findings" else {}
+    tests, skipped = len(cases) + len(known), len(known)
+    counts = {"tests": tests or 1, "failures": states[FAILS], "errors": states[OPEN], "skipped": skipped}
     numbers = {key: str(count) for key, count in counts.items()}
     suite = ElementTree.SubElement(whole, "testsuite", {"name": f"lmfuzz {name}", **numbers, "time": "0"})
     about = ElementTree.SubElement(suite, "properties")
@@ -36,7 +38,10 @@ def _suite(whole: ElementTree.Element, dossier: Dossier, name: str, cases: list[
             failure.text = "\n".join(dossier.details(case))
         elif case.state == OPEN:
             ElementTree.SubElement(test, "error", type="unjudged", message=case.line())
-    if not cases:  # some CI systems take a report without any test for a mistake
+    for bucket, hits in known.items():
+        test = _test(suite, name, f"known: {bucket_title(bucket)}")
+        ElementTree.SubElement(test, "skipped", message=f"known, and hit again: {plural(hits, 'hit')}")
+    if not tests:  # some CI systems take a report without any test for a mistake
         _test(suite, name, "nothing was found")
     if dossier.about and name == "findings":
         ElementTree.SubElement(suite, "system-out").text = "\n".join(dossier.about)

@@ -1,10 +1,12 @@
-"""Findings as JSON lines and as CSV."""
+"""Findings as JSON lines and as CSV, and their buckets as a baseline."""
 
 import csv
 import io
 
+import lmfuzz
 from lmfuzz.analysis.summary import finding_record
 from lmfuzz.exports.export_model import Dossier
+from lmfuzz.storage.known import FORMAT
 from lmfuzz.text import replay_command, spreadsheet_cell, strict_json
 
 COLUMNS = (
@@ -38,3 +40,9 @@ def csv_table(dossier: Dossier) -> str:
         }  # fmt: skip
         table.writerow([spreadsheet_cell(row[name]) for name in COLUMNS])
     return out.getvalue()
+
+
+def baseline(dossier: Dossier) -> str:
+    """Return the buckets of the campaign as JSON, which --baseline reads."""
+    about = {"lmfuzz": lmfuzz.__version__, "model": dossier.model, "identity": dossier.identity}
+    return strict_json({"baseline": FORMAT, **about, "buckets": dossier.buckets}, indent=1) + "\n"

@@ -6,6 +6,7 @@ import lmfuzz
 from lmfuzz.errors import UsageError, nearest
 
 PREFIX, MODELS = "corpora:", "models:"
+_PRESETS = f"{PREFIX}presets"
 
 
 def resource(text: str) -> Path:
@@ -27,6 +28,20 @@ def resource(text: str) -> Path:
         known = sorted(p.relative_to(root).as_posix() for p in root.rglob("*"))
         raise UsageError(f"the bundled {kind} have no {name!r}{nearest(name, known)}")
     return path
+
+
+def presets() -> dict[str, str]:
+    """Return the purpose of each preset by its name: the first line of its file, which is a comment."""
+    files = sorted(resource(_PRESETS).glob("*.toml"))
+    return {file.stem: file.read_text(encoding="utf-8").splitlines()[0].strip("# ") for file in files}
+
+
+def preset(name: str) -> Path:
+    """Return the file of a preset; UsageError, with the nearest name, if there is none."""
+    if name not in (known := presets()):
+        right = nearest(name, known) or f"; there are {', '.join(known)}"
+        raise UsageError(f"there is no preset {name!r}{right}")
+    return resource(f"{_PRESETS}/{name}.toml")
 
 
 def expand(text: str) -> str:

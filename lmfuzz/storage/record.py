@@ -119,6 +119,8 @@ class CampaignRecord(Progress):
         noise: the noise floors of objectives.
         unscored: how many rows each objective could not judge.
         errors: the tracebacks of objectives, and how often each came.
+        baseline: the buckets that were known when it began: objective target -> signature -> hits.
+        known: how many rows fell into each known bucket; these are not among ``hits``.
         outcomes: what became of each seed, if the search was per seed.
         visits: how often each state of the archive was met (N,).
         state: everything that the campaign resumes from.
@@ -136,6 +138,8 @@ class CampaignRecord(Progress):
     noise: dict[str, float]
     unscored: dict[str, int]
     errors: dict[str, dict[str, int]]
+    baseline: dict[str, dict[str, int]]
+    known: Mapping[str, int]
     outcomes: Outcomes | None
     visits: IntArray | None
     state: State
@@ -165,7 +169,8 @@ class CampaignRecord(Progress):
                 "visits": state.get("visits"),  # the first campaigns of format 4 have none
                 "state": state,
             }
-            older: State = {"unmutated": {}, "variants": {}}
+            # What earlier versions did not store.
+            older: State = {"baseline": {}, "known": {}, "unmutated": {}, "variants": {}}
             stored = {**older, **state["panel"], **state["findings"], **state, **meta, **made}
             record = sound(cls(**{field.name: stored[field.name] for field in fields(cls)}))
             tally, seeds = record.tally, record.outcomes

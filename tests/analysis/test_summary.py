@@ -38,6 +38,7 @@ def test_one_of_a_thing_is_singular_and_unwritten_findings_are_counted() -> None
         "corpus_size": 1, "archive_size": 2, "archived_hits": 1, "seeds": 3,
         "novelty_rate": 0.07, "stability": 1.0,
         "findings": {"Shouting": {"Shouting: Shouting": bucket}}, "unwritten": 1,
+        "known": None,
         "trials": None, "unscored": {"entropy": 1},
         "errors": {"entropy": {"Traceback": 1}}, "exit_reason": "disk full",
     }))  # fmt: skip

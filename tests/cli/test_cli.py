@@ -40,8 +40,9 @@ def test_findings_are_shown_and_summed_up(sh: Shell) -> None:
     assert list(summary) == [
         "executions", "calibration_executions", "seconds", "executions_per_second",
         "time_in_target", "corpus_size", "archive_size",
-        "novelty_rate", "stability", "findings", "trials", "unwritten", "unscored", "errors", "exit_reason",
-        "directory",
+        "archived_hits", "seeds", "novelty_rate", "stability", "findings", "known",
+        "trials", "unwritten", "unscored", "errors",
+        "exit_reason", "directory",
     ]  # fmt: skip
     shown = [line for line in lines if line.startswith("lmfuzz: finding ")]
     assert len(shown) == sum(b["kept"] for buckets in summary["findings"].values() for b in buckets.values())

@@ -405,7 +405,7 @@ def test_wrong_formats_and_places_are_refused(sh: Shell) -> None:
     sh.fuzz("-o", "c", budget="1000x")
     assert sh.refused("export", "c", "--format", "jsn") == "there is no format 'jsn'; did you mean 'jsonl'?"
     assert sh.refused("export", "c", "--format", "?").endswith(
-        "there are jsonl, csv, pytest, junit, sarif, markdown"
+        "there are jsonl, csv, pytest, junit, sarif, markdown, baseline"
     )
     assert "Missing option '--format'" in sh.refused("export", "c")
     assert sh.refused("export", "c", "--format", "csv", "-o", "absent/x").startswith(
@@ -468,6 +468,11 @@ def test_passes(lmfuzz_campaign):
     assert (found.directory / "campaign.db").is_file()
     assert found.directory != outcome.directory
 
+def test_known(lmfuzz_campaign):
+    outcome = lmfuzz_campaign(target=easy(), ignore=["rep*"], **SEEDS)
+    assert outcome.known and set(map(type, outcome.known.values())) == {int}
+    outcome.check()
+
 def test_typo(lmfuzz_campaign):
     lmfuzz_campaign(modle="model.py:easy")
 
@@ -491,7 +496,7 @@ def raises(batch, trace):
         "lmfuzz: unknown key 'modle' in the arguments; did you mean 'model'?",
         "there is no checkpoint folder absent",
         "lmfuzz: int is not a model: an object of type int is neither a torch module",
-        "the objective raises raises on every input: ValueError: no luck\\x1b[31m (", "5 failed, 1 passed",
+        "the objective raises raises on every input: ValueError: no luck\\x1b[31m (", "5 failed, 2 passed",
     ):  # fmt: skip
         assert words in done.stdout, done.stdout + done.stderr
 
