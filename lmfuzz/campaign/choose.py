@@ -63,7 +63,7 @@ def objectives(spec: Spec, space: Space | None = None, own: Own = NO_OBJECTS) ->
     names = [call.name.rpartition(":")[2] for call in calls]
     given = (own_object(call.name, own) for call in calls)
     built = [OBJECTIVES.build(call) if one is None else one for call, one in zip(meant, given, strict=True)]
-    return ObjectiveSet(named(zip(names, built, strict=True)))
+    return ObjectiveSet(named(zip(names, built, strict=True)), spec.row_timeout)
 
 
 def restrict(space: Space, spec: Spec) -> Space:

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -17,9 +18,11 @@ from lmfuzz.cli.exit_codes import DISK, FOUND, INTERRUPTED, NOTHING, USAGE, fail
 from lmfuzz.errors import DiskError, GoneError, UsageError, printable
 from lmfuzz.inputs import datasets
 from lmfuzz.inputs.spaces import BoxSpace
+from lmfuzz.spec import Spec
 from lmfuzz.storage.directory import has_commit, require_empty
 from lmfuzz.storage.record import CampaignRecord
 from lmfuzz.text import plural, resume_command, shell_quote, strict_json
+from lmfuzz.timeout import ending_late_code
 
 if TYPE_CHECKING:
     from lmfuzz.api.running import Note, View
@@ -131,7 +134,7 @@ def _begin(defaults: dict[str, Any], given: dict[str, Any], images: bool | None 
     say(f"identity {target.identity}; channels {', '.join(sorted(target.channels))}", level=1)
     for note in parts.notes:
         say(note)
-    _finish(directory, partial(begin, parts, directory), as_json)
+    _finish(directory, partial(begin, parts, directory), as_json, spec)
 
 
 def _download(seeds: tuple[str, ...]) -> None:
@@ -155,17 +158,21 @@ def resume(directory: Path, budget: str | None, stop_after: int | None, as_json:
     """Resume the campaign in DIRECTORY."""
     from lmfuzz.api.running import go_on
 
-    _finish(directory, partial(go_on, directory, budget, stop_after, {}), as_json)
+    run = partial(go_on, directory, budget, stop_after, {})
+    _finish(directory, run, as_json, CampaignRecord.read(directory).spec)
 
 
-def _finish(directory: Path, run: "Callable[[Note, View], Campaign]", as_json: bool) -> NoReturn:
+def _finish(directory: Path, run: "Callable[[Note, View], Campaign]", as_json: bool, spec: Spec) -> NoReturn:
     """Run a campaign, print its summary, and exit with the code for how it ended."""
     from lmfuzz.api.running import silent
     from lmfuzz.cli.progress import watch
 
     campaign, full = None, None
+    words = "lmfuzz: code in C took longer than --row-timeout, so it is killed; what was found is in"
+    late = ending_late_code(f"{words} {printable(str(directory))}") if spec.row_timeout else nullcontext()
     try:
-        campaign = run(say, silent if verbosity() < 0 else partial(watch, out=sys.stdout))
+        with late:
+            campaign = run(say, silent if verbosity() < 0 else partial(watch, out=sys.stdout))
     except (DiskError, KeyboardInterrupt) as error:
         if isinstance(error, GoneError):
             _report(error)
