@@ -8,8 +8,8 @@ import numpy as np
 
 from lmfuzz.errors import INTERRUPTS, TargetError, UsageError, one_line
 from lmfuzz.inputs.spaces import TextSpace
+from lmfuzz.plugins.timeout import within
 from lmfuzz.protocols import Differentiable, PlainTarget, Sampler
-from lmfuzz.timeout import within
 from lmfuzz.types import CRASH, OWN, Array, Batch, FloatArray, IntArray, Trace, blank, read_only, stack
 
 Result = TypeVar("Result")

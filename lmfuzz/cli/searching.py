@@ -18,11 +18,11 @@ from lmfuzz.cli.exit_codes import DISK, FOUND, INTERRUPTED, NOTHING, USAGE, fail
 from lmfuzz.errors import DiskError, GoneError, UsageError, printable
 from lmfuzz.inputs import datasets
 from lmfuzz.inputs.spaces import BoxSpace
+from lmfuzz.plugins.timeout import ending_late_code
 from lmfuzz.spec import Spec
 from lmfuzz.storage.directory import has_commit, require_empty
 from lmfuzz.storage.record import CampaignRecord
 from lmfuzz.text import plural, resume_command, shell_quote, strict_json
-from lmfuzz.timeout import ending_late_code
 
 if TYPE_CHECKING:
     from lmfuzz.api.running import Note, View

@@ -11,8 +11,8 @@ from lmfuzz.errors import INTERRUPTS, Unfit, UsageError, one_line
 from lmfuzz.inputs.spaces import BoxSpace, Space
 from lmfuzz.objectives.detectors import Detector, as_detector, distinct
 from lmfuzz.plugins.modules import blame
+from lmfuzz.plugins.timeout import Timeout, within
 from lmfuzz.protocols import ForTexts, LooksForSecret, LooksForTokens
-from lmfuzz.timeout import Timeout, within
 from lmfuzz.types import CRASH, NAME, Array, Batch, Evidence, FloatArray, State, Trace, take, unknown
 
 TOLERATED = 0.1  # the share of the rows that an objective may leave unscored
