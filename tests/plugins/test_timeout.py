@@ -224,7 +224,7 @@ def test_code_in_c_that_never_returns_is_killed_and_findings_are_kept(sh: Shell)
 def test_python_takes_the_limit_too() -> None:
     with pytest.raises(TargetError, match=r"no answer within 0\.1 s"):
         lmfuzz.fuzz(model=_Never(), budget="100x", row_timeout=0.1, progress=False)
-    with pytest.raises(UsageError, match="row_timeout .*must be greater than 0"):
+    with pytest.raises(UsageError, match=r"row_timeout .*must be greater than 0"):
         lmfuzz.fuzz(budget="100x", row_timeout=0)
 
 
