@@ -44,7 +44,7 @@ class Replay:
         self._objectives = objectives(self.spec, target.space, own)
         self._objectives.must_fit(target.space, target.info.told, self.spec.max_new)
         self._objectives.noise = recorded.noise
-        self._evaluator = Evaluator(target, self._objectives)
+        self._evaluator = Evaluator(target, self._objectives, self.spec.row_timeout)
         check_channels(target, {"the objectives need": self._evaluator.channels})
         self.identity = target.identity
         self.changed = target.identity != recorded.identity

@@ -97,7 +97,7 @@ def build(spec: Spec, own: Own = NO_OBJECTS, record: CampaignRecord | None = Non
             notes += judges.unseen(spec.max_new)
         for operator in operators.values():
             notes += operator.notes(space) if isinstance(operator, HasNotes) else []
-    evaluator, streams = Evaluator(target, judges), Streams(spec.seed)
+    evaluator, streams = Evaluator(target, judges, spec.row_timeout), Streams(spec.seed)
     evaluator.executor.fixed = feature.needs - STEPS
     bound = choose.bound(spec, space, start)
     context = SearchContext(space, start, operators, judges.targets, corpus, streams["search"], bound=bound)
@@ -130,6 +130,6 @@ def shrinker(record: CampaignRecord, own: Own = NO_OBJECTS) -> Shrinker:
     check_same(record, target)
     judges = choose.objectives(record.spec, target.space, own)
     judges.noise = record.noise
-    evaluator = Evaluator(target, judges)
+    evaluator = Evaluator(target, judges, record.spec.row_timeout)
     evaluator.run(record.rows[:FEW])  # raises if the target fails on all of them
     return Shrinker(evaluator, record.space, record.seeds, record.spec.batch, record.spec.edits)

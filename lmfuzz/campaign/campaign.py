@@ -188,7 +188,7 @@ class Campaign:
                 sizes = len(self.corpus), len(self.archive), len(self.kept)
                 novelty = float(step.novel.mean())
                 store.sample(Sample(step.executions, seconds, self.executor.seconds, *sizes, novelty))
-                if store.due():
+                if store.due() or (self.spec.row_timeout and step.findings):  # the next step may be the last
                     self._commit(store, observer)
                 observer.step(step)
                 if self._interrupted:

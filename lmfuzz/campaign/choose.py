@@ -70,8 +70,9 @@ def objectives(
     if without:
         known = [word for word in _default_words() if word not in without]
         pairs = [(name, one) for name, one in zip(names, built, strict=True) if name != "phrases"]
-        return ObjectiveSet(named([*pairs, *([("phrases", Phrases(known))] if known else [])]))
-    return ObjectiveSet(named(zip(names, built, strict=True)))
+        left = [*pairs, *([("phrases", Phrases(known))] if known else [])]
+        return ObjectiveSet(named(left), spec.row_timeout)
+    return ObjectiveSet(named(zip(names, built, strict=True)), spec.row_timeout)
 
 
 def unwritable(spec: Spec, space: Space | None) -> list[str]:

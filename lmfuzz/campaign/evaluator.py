@@ -18,9 +18,9 @@ class Evaluator:
         channels: what the target is asked to show for every row.
     """
 
-    def __init__(self, target: Target, objectives: Objective) -> None:
+    def __init__(self, target: Target, objectives: Objective, timeout: float | None = None) -> None:
         self.target, self.objectives = target, objectives
-        self.executor = LocalExecutor(target)
+        self.executor = LocalExecutor(target, timeout)
         self.channels = objectives.needs | {"text"}
 
     def run(self, batch: Batch) -> Trace:

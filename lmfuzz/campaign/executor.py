@@ -8,6 +8,7 @@ import numpy as np
 
 from lmfuzz.errors import INTERRUPTS, TargetError, UsageError, one_line
 from lmfuzz.inputs.spaces import TextSpace
+from lmfuzz.plugins.timeout import within
 from lmfuzz.protocols import Differentiable, PlainTarget, Sampler
 from lmfuzz.types import CRASH, OWN, Array, Batch, FloatArray, IntArray, Trace, blank, read_only, stack
 
@@ -19,9 +20,10 @@ class LocalExecutor:
 
     These are the rows' texts, the last character before each output, and the seeds that they descend from.
 
-    A batch on which the target raises, or shows a channel of another form than before, is split in halves
-    until the failing rows stand alone. Their channel ``crash`` holds what was raised; their other channels
-    hold values that cannot be scored (NaN, PAD or '', by the kind of array). The other rows run as usual.
+    A batch on which the target raises, takes longer than the timeout, or shows a channel of another form than
+    before, is split in halves until the failing rows stand alone. Their channel ``crash`` holds what was
+    raised; their other channels hold values that cannot be scored (NaN, PAD or '', by the kind of array). The
+    other rows run as usual.
 
     The target gets copies of the rows, which it may change; what it shows cannot be written into.
 
@@ -29,11 +31,12 @@ class LocalExecutor:
         target: the model under test.
         executions: how many rows were run or sampled, for whatever reason.
         seconds: the wall time spent inside the target.
+        timeout: the seconds that the target may take for one call; None for no limit.
         fixed: channels (B, D) whose width never changes, because coverage is measured in them.
     """
 
-    def __init__(self, target: PlainTarget) -> None:
-        self.target = target
+    def __init__(self, target: PlainTarget, timeout: float | None = None) -> None:
+        self.target, self.timeout = target, timeout
         self.executions, self.seconds = 0, 0.0
         self.fixed: frozenset[str] = frozenset()
         self._blank: dict[str, Array] = {}  # channel -> one row that cannot be scored
@@ -55,7 +58,8 @@ class LocalExecutor:
 
     def _run(self, batch: Batch, wants: frozenset[str]) -> dict[str, Array]:
         try:
-            trace = self._timed(lambda: dict(self.target.run(batch.copy(), wants)), len(batch))
+            with within(self.timeout):
+                trace = self._timed(lambda: dict(self.target.run(batch.copy(), wants)), len(batch))
             for name in wants | trace.keys():
                 self._check(name, trace.get(name), len(batch))
         except (UsageError, TargetError, *INTERRUPTS):
@@ -108,7 +112,8 @@ class LocalExecutor:
         """Sample as Sampler.sample does, counted and timed; random symbols if the target raises."""
         sampler: Sampler = self.target  # type: ignore[assignment]  # called only when it is one
         try:
-            return self._timed(lambda: sampler.sample(batch.copy(), new, temperature, rng), len(batch))
+            with within(self.timeout):
+                return self._timed(lambda: sampler.sample(batch.copy(), new, temperature, rng), len(batch))
         except INTERRUPTS:
             raise
         except BaseException:  # running the rows will show which of them fails

@@ -23,6 +23,7 @@ Exit codes:
   4    the disk is full, or the directory is gone; findings that could not be written are on stderr
   70   a bug in lmfuzz; its traceback is on stderr
   130  interrupted
+  137  killed: code in C took longer than --row-timeout; what was found is on disk
 """
 
 _FULL = {"SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE", "SQLITE_IOERR_TRUNCATE"}

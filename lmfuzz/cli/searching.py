@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -18,6 +19,8 @@ from lmfuzz.errors import DiskError, GoneError, UsageError, printable
 from lmfuzz.inputs import datasets
 from lmfuzz.inputs.bundled import preset
 from lmfuzz.inputs.spaces import BoxSpace
+from lmfuzz.plugins.timeout import ending_late_code
+from lmfuzz.spec import Spec
 from lmfuzz.storage.directory import has_commit, require_empty
 from lmfuzz.storage.record import CampaignRecord
 from lmfuzz.storage.secrets import stand_in
@@ -144,7 +147,7 @@ def _begin(
 
         tell(plan_lines(parts, directory))
         sys.exit(NOTHING)
-    _finish(directory, partial(begin, parts, directory), as_json)
+    _finish(directory, partial(begin, parts, directory), as_json, spec)
 
 
 def _download(seeds: tuple[str, ...]) -> None:
@@ -170,17 +173,21 @@ def resume(directory: Path, as_json: bool, **given: Any) -> None:
     """Resume the campaign in DIRECTORY."""
     from lmfuzz.api.running import go_on
 
-    _finish(directory, partial(go_on, directory, given, {}), as_json)
+    run = partial(go_on, directory, given, {})
+    _finish(directory, run, as_json, CampaignRecord.read(directory).spec)
 
 
-def _finish(directory: Path, run: "Callable[[Note, View], Campaign]", as_json: bool) -> NoReturn:
+def _finish(directory: Path, run: "Callable[[Note, View], Campaign]", as_json: bool, spec: Spec) -> NoReturn:
     """Run a campaign, print its summary, and exit with the code for how it ended."""
     from lmfuzz.api.running import silent
     from lmfuzz.cli.progress import watch
 
     campaign, full = None, None
+    words = "lmfuzz: code in C took longer than --row-timeout, so it is killed; what was found is in"
+    late = ending_late_code(f"{words} {printable(str(directory))}") if spec.row_timeout else nullcontext()
     try:
-        campaign = run(say, silent if verbosity() < 0 else partial(watch, out=sys.stdout))
+        with late:
+            campaign = run(say, silent if verbosity() < 0 else partial(watch, out=sys.stdout))
     except (DiskError, KeyboardInterrupt) as error:
         if isinstance(error, GoneError):
             _report(error)

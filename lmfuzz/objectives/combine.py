@@ -12,6 +12,7 @@ from lmfuzz.errors import INTERRUPTS, Unfit, UsageError, one_line
 from lmfuzz.inputs.spaces import BoxSpace, Space
 from lmfuzz.objectives.detectors import Detector, as_detector, distinct
 from lmfuzz.plugins.modules import blame
+from lmfuzz.plugins.timeout import Timeout, within
 from lmfuzz.protocols import ForTexts, LooksForSecret, LooksForTokens, MissesLonger
 from lmfuzz.types import CRASH, NAME, Array, Batch, Evidence, FloatArray, State, Trace, alike, take, unknown
 
@@ -128,17 +129,19 @@ class ObjectiveSet:
 
     Objectives see only the rows that ran; a row that crashed is NaN in every column but the last. An
     objective that raises, or returns a wrong shape, leaves NaN in its columns for that batch, and the
-    campaign goes on. If two columns have the same name, the later one becomes ``name#2``.
+    campaign goes on. If it takes longer than the timeout, it scores each row alone. If two columns have the
+    same name, the later one becomes ``name#2``.
 
     Attributes:
         objectives: the objectives by name, as they were given.
+        timeout: the seconds that an objective may take for one call; None for no limit.
         errors: objective's name -> traceback -> how often, at most 3 tracebacks each, then OTHERS.
         unscored: objective's name -> rows so far with a column that it could not score; this counts rows that
             crashed and re-runs of findings.
     """
 
-    def __init__(self, objectives: Mapping[str, object]) -> None:
-        self.objectives = objectives
+    def __init__(self, objectives: Mapping[str, object], timeout: float | None = None) -> None:
+        self.objectives, self.timeout = objectives, timeout
         self._parts: list[tuple[Detector, slice]] = []
         names: list[str] = []
         self._crash = Crash()
@@ -163,15 +166,27 @@ class ObjectiveSet:
         margins[:, -1:] = self._crash(batch, trace)
         rows, batch, trace = _ran(batch, trace)
         for part, columns in self._parts if len(batch) else ():
-            with self._noting(part):
-                margins[rows, columns] = part(batch, trace)
-                self._raised.pop(part.name, None)
+            margins[rows, columns] = self._score(part, batch, trace)
         scored = ~np.isnan(margins)
         self._scored += scored.sum(axis=0)
         for part, columns in self._parts:
             self.unscored[part.name] += len(scored) - int(scored[:, columns].all(axis=1).sum())
             self._lost[part.name] += len(batch) - int(scored[rows, columns].all(axis=1).sum())
         self._judged += len(batch)
+        return margins
+
+    def _score(self, part: Detector, batch: Batch, trace: Trace) -> FloatArray:
+        margins = np.full((len(batch), len(part.targets)), np.nan, np.float32)
+        with self._noting(part):
+            try:
+                with within(self.timeout):
+                    margins[:] = part(batch, trace)
+                self._raised.pop(part.name, None)
+            except Timeout:
+                if len(batch) == 1:
+                    raise
+                alone = [slice(row, row + 1) for row in range(len(batch))]
+                return np.concatenate([self._score(part, batch[row], take(trace, row)) for row in alone])
         return margins
 
     def why(self, column: int) -> str:
@@ -207,7 +222,7 @@ class ObjectiveSet:
             return self._crash.evidence(batch, trace, row, 0)
         part, columns = self._part(column)
         found = None
-        with self._noting(part):
+        with self._noting(part), within(self.timeout):
             found = part.evidence(batch, trace, row, column - columns.start)
         words = f"{part.about} (its evidence raised {self._raised.get(part.name)})"
         return found or Evidence(self.targets[column], words)
@@ -226,7 +241,7 @@ class ObjectiveSet:
             raised: list[BaseException] = []
             for tried, rows in enumerate([slice(None), *alone]):
                 if tried < 2 or len(raised) == tried:  # the other rows only if it has scored none
-                    with self._noting(part, (UsageError, *INTERRUPTS)) as errors:
+                    with self._noting(part, (UsageError, *INTERRUPTS)) as errors, within(self.timeout):
                         part(batch[rows], take(trace, rows))
                     raised += errors
             if len(raised) > len(batch):

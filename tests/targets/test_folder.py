@@ -116,7 +116,7 @@ def test_a_template_that_strips_prompts_does_so(tmp_path: Path) -> None:
         ("{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}", "Be brief.",
          "leaves out the system prompt"),
         ("nothing", "", "leaves out the prompt"),
-        ("{{ messages[", "", "cannot be used (use --template raw): TemplateSyntaxError"),
+        ("{{ messages[", "", "cannot be used (correct it, or use --template raw): TemplateSyntaxError"),
     ],
 )  # fmt: skip
 def test_templates_that_cannot_be_used(tmp_path: Path, template: str, system: str, words: str) -> None:

@@ -1,5 +1,9 @@
 """Chat templates that do more than to stand around a prompt, and those that ask for the time."""
 
+import gc
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 
@@ -13,6 +17,7 @@ from lmfuzz.campaign.executor import LocalExecutor
 from lmfuzz.errors import TargetError, UsageError
 from lmfuzz.spec import Spec
 from lmfuzz.storage.record import CampaignRecord
+from lmfuzz.targets import limited
 from lmfuzz.targets.hf import template as module
 from lmfuzz.targets.hf.loader import load
 from lmfuzz.targets.hf.options import HFOptions
@@ -93,6 +98,89 @@ def test_a_template_that_rolls_dice_is_refused(tmp_path: Path) -> None:
     folder = with_content(tmp_path / "model", "{{ range(1000) | random }}{{ m.content }}")
     with pytest.raises(TargetError, match="gives another text each time; use --template raw"):
         load(str(folder), HFOptions())
+
+
+# -- limits -------------------------------------------------------------------------------------
+
+NEVER = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+FILLS = {
+    "product": "{{ 'a' * 10 ** 10 }}",
+    "product of a variable": "{% set n = 10 ** 10 %}{{ m.content * n }}",
+    "ljust": "{{ m.content.ljust(10 ** 10) }}",
+    "format": "{{ '%10000000000d' % 1 }}",
+    "list": "{{ [m.content] * 10 ** 10 }}",
+    "growing list": "{% set n = namespace(x=[1]) %}"
+    "{% for a in range(40) %}{% set n.x = n.x + n.x %}{% endfor %}",
+    "growing text": "{% set n = namespace(x='a') %}"
+    "{% for a in range(40) %}{% set n.x = n.x ~ n.x %}{% endfor %}",
+    "replace": "{{ ('a' * 10 ** 6).replace('a', 'b' * 10 ** 6) }}",
+}
+ENDLESS = {
+    "loops": NEVER,
+    "loops that write": NEVER.replace("{% endfor %}", "{{ a }}{% endfor %}", 1),
+    "power": "{% set n = 10 %}{{ n ** (n ** n) }}",
+}
+
+
+@pytest.mark.parametrize("kind", FILLS)
+def test_a_template_that_fills_the_memory_is_refused(tmp_path: Path, kind: str) -> None:
+    folder = with_content(tmp_path / "model", FILLS[kind] + "{{ m.content }}")
+    with pytest.raises(TargetError) as error:
+        load(str(folder), HFOptions())
+    assert str(error.value) == (
+        f"the chat template of {folder} cannot be used (correct it, or use --template raw): MemoryError: it"
+        " needs more than 500 MB"
+    )
+
+
+def test_a_template_that_writes_too_much_is_refused(tmp_path: Path) -> None:
+    folder = with_content(tmp_path / "model", "{{ m.content }}{{ 'a' * 10 ** 7 }}")
+    with pytest.raises(TargetError, match=r"it writes 100000\d\d characters; at most 1000000 are taken"):
+        load(str(folder), HFOptions())
+
+
+@pytest.mark.parametrize("kind", ENDLESS)
+def test_a_template_that_never_ends_is_refused(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limited, "SECONDS", 0.5)
+    folder = with_content(tmp_path / "model", ENDLESS[kind] + "{{ m.content }}")
+    with ThreadPoolExecutor() as pool, pytest.raises(TargetError) as error:  # in whatever thread
+        pool.submit(load, str(folder), HFOptions()).result()
+    assert str(error.value) == (
+        f"the chat template of {folder} cannot be used (correct it, or use --template raw): TimeoutError: it"
+        " did not end within 0.5 s"
+    )
+
+
+def test_prompts_for_which_the_template_never_ends_are_unscored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limited, "SECONDS", 0.5)
+    never = "{% if 'xx' in m.content %}" + NEVER + "{% endif %}"
+    fills = "{% if 'yy' in m.content %}{{ 'a' * 10 ** 10 ~ m.content }}{% endif %}"
+    target = load_target(
+        Spec(model=str(with_content(tmp_path / "m", never + fills + "{{ m.content }}")), max_new=4)
+    )
+    prompts = [*(f"fine {i}" for i in range(20)), "xx", *(f"good {i}" for i in range(20)), "yy"]
+    batch = target.space.batch([target.space.encode(prompt) for prompt in prompts])
+    started = time.perf_counter()
+    crashes = LocalExecutor(target).run(batch, frozenset({"text"}))["crash"]
+    assert time.perf_counter() - started < 10, "what never ended is not tried again"
+    assert [prompts[i] for i, crash in enumerate(crashes) if crash] == ["xx", "yy"]
+    assert crashes[20] == (
+        "Unfit: the chat template cannot take the prompt: TimeoutError: it did not end within 0.5 s"
+    )
+    assert crashes[-1].endswith("MemoryError: it needs more than 500 MB")
+
+
+def test_the_process_of_a_template_ends_with_it(tmp_path: Path) -> None:
+    tokens = load(str(save(tmp_path / "model", small_lms.CHAT)), HFOptions()).tokens
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    assert (first := set(children.read_text().split()))
+    del tokens
+    gc.collect()
+    assert len(set(children.read_text().split()) & first) < len(first)
 
 
 # -- the time ------------------------------------------------------------------------------------

@@ -1,15 +1,21 @@
 """What a model folder holds besides the model: adapters, other weights, and settings for ``generate``."""
 
 import json
+import math
 import shlex
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from copy import deepcopy
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from lmfuzz.errors import TargetError, explaining, extra, one_line
 from lmfuzz.spec import option_name
@@ -23,6 +29,8 @@ _TOKENIZERS = (
 )  # fmt: skip
 _MARKS = BOM_UTF8, BOM_UTF16_LE, BOM_UTF16_BE
 _HARMLESS = ("masked_bias", "rotary_emb.inv_freq")  # constants that older versions saved
+_LAYERS = 1000  # that a model may have whatever its weights
+_BUFFERS = 2**28  # numbers in buffers, of which the files may say nothing
 _WITHOUT = {  # settings of generate that lmfuzz does not have -> the value that changes nothing
     "repetition_penalty": 1, "encoder_repetition_penalty": 1, "no_repeat_ngram_size": 0,
     "encoder_no_repeat_ngram_size": 0, "bad_words_ids": [], "suppress_tokens": [],
@@ -92,6 +100,117 @@ class Adapter:
         left += [f"{_some(read.unexpected_keys)} not used"] if read.unexpected_keys else []
         note = f"the adapter in {self.place} ({kind}) is merged into the weights of {self.base}"
         return merged, ", ".join([note, *left])
+
+
+@dataclass(frozen=True)
+class Header:
+    """Hold what the files with the weights say of themselves; no weights are read.
+
+    Attributes:
+        files: their names, for errors.
+        shapes: tensor -> its shape; {} if they do not say.
+        size: their bytes.
+    """
+
+    files: str
+    shapes: dict[str, tuple[int, ...]]
+    size: int
+
+    @classmethod
+    def find(cls, source: str, offline: bool, allow_pickle: bool) -> "Header | None":
+        """Return the header of a folder's weights, or of a model of the hub; None if there are none."""
+        for name in ("model.safetensors", "pytorch_model.bin")[: 1 + allow_pickle]:
+            found = [_file(source, name, offline)]
+            if not found[0] and (index := _file(source, f"{name}.index.json", offline)):
+                parts = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+                found = [_file(source, part, offline) for part in parts]
+            if paths := [path for path in found if path]:
+                shapes = dict(pair for path in paths for pair in _shapes(path))
+                files = " to ".join(path.name for path in [paths[0], *paths[1:][-1:]])
+                return cls(files, shapes, sum(path.stat().st_size for path in paths))
+        return None
+
+    def require_layers(self, name: str, config: Any) -> None:
+        """Raise TargetError if a configuration asks for many more layers than there are tensors."""
+        for key, value in _integers(config):
+            if ("layer" in key or key == "num_labels") and value > max(_LAYERS, len(self.shapes)):
+                parts = [part for tensor in self.shapes for part in tensor.split(".")]
+                layers = 1 + max((int(part) for part in parts if part.isdecimal()), default=-1)
+                held = plural(layers, "layer") if layers else plural(len(self.shapes), "tensor")
+                raise TargetError(
+                    f"the config.json of {name} says {key} {value}, but the weights in {self.files} hold"
+                    f" {held}"
+                )
+
+    def require_sizes(self, name: str, config: Any, trust_remote_code: bool) -> None:
+        """Raise TargetError if the model of a configuration is much larger than the weights in the files.
+
+        It is built without memory for its weights. What cannot be built so is left to transformers.
+        """
+        most, made = 4 * len(self.shapes) + _LAYERS, 0
+
+        def count(*_: object) -> None:
+            nonlocal made
+            made += 1
+            if made > most:
+                raise OverflowError
+
+        model, build = None, import_module("transformers").AutoModelForCausalLM.from_config
+        hook = register_module_parameter_registration_hook(count)
+        with suppress(Exception), torch.device("meta"):
+            model = build(deepcopy(config), trust_remote_code=trust_remote_code)
+        hook.remove()
+        fields = dict(_integers(config.to_dict()))
+        if model is not None:
+            wanted, buffers = (sum(t.numel() for t in of) for of in (model.parameters(), model.buffers()))
+            packed = getattr(config, "quantization_config", None) or not self.shapes  # up to 8 in a byte
+            held = 8 * self.size if packed else 2 * sum(map(math.prod, self.shapes.values()))
+            if wanted <= held + _LAYERS**2 and buffers <= held + _BUFFERS:
+                return
+            self._require_same(name, model, fields)
+        elif made <= most:
+            return
+        value, key = max((value, key) for key, value in fields.items())
+        raise TargetError(
+            f"the config.json of {name} asks for a far larger model than {self.files} holds; its largest"
+            f" number is {key} {value}"
+        )
+
+    def _require_same(self, name: str, model: Any, fields: dict[str, int]) -> None:
+        """Raise TargetError if a tensor has another shape in the files, with the field that is to blame."""
+        prefix, wrong = f"{model.base_model_prefix}.", []
+        for key, weights in sorted(model.named_parameters(), key=lambda pair: -pair[1].numel()):
+            for tensor in {key, prefix + key, key.removeprefix(prefix)} & self.shapes.keys():
+                pairs = zip(weights.shape, self.shapes[tensor], strict=False)
+                wrong += [(tensor, want) for want, have in pairs if want != have]
+        sizes = sorted(((value, key) for key, value in fields.items() if value > 1), reverse=True)
+        same = [(tensor, size) for tensor, want in wrong for size in sizes if want == size[0]]
+        same += [(tensor, size) for tensor, want in wrong for size in sizes if not want % size[0]]
+        if same:
+            tensor, (value, key) = same[0]
+            raise TargetError(
+                f"the config.json of {name} says {key} {value}, but {tensor} in {self.files} has the shape"
+                f" {self.shapes[tensor]}"
+            )
+
+
+def _shapes(path: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Yield the names and shapes of the tensors in a file; of a pickle only if it can be mapped."""
+    if path.suffix == ".safetensors":
+        with safe_open(path, "pt") as file:
+            yield from ((key, tuple(file.get_slice(key).get_shape())) for key in file.keys())  # noqa: SIM118
+        return
+    with suppress(Exception):  # what is wrong with it is said when it is read
+        found = torch.load(path, map_location="meta", weights_only=True, mmap=True)
+        yield from ((key, tuple(value.shape)) for key, value in found.items() if isinstance(value, Tensor))
+
+
+def _integers(config: Any) -> Iterator[tuple[str, int]]:
+    """Yield the integers of a configuration and of those within it, by name."""
+    for key, value in config.items() if isinstance(config, dict) else ():
+        if type(value) is int:
+            yield key, value
+        yield from _integers(value)
 
 
 def _file(source: str, name: str, offline: bool) -> Path | None:

@@ -1,5 +1,6 @@
 """Hugging Face folders and hub names to a model and its tokenizer; a sentence for every error."""
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from torch import nn
 
 from lmfuzz.errors import TargetError, UsageError, one_line
 from lmfuzz.inputs.tokenizer import Tokens
-from lmfuzz.targets.hf.contents import Adapter, require_files, require_texts, require_weights
+from lmfuzz.targets.hf.contents import Adapter, Header, require_files, require_texts, require_weights
 from lmfuzz.targets.hf.options import HFOptions
 from lmfuzz.targets.hf.template import Template, in_template
 from lmfuzz.targets.twins.kernels import quiet
@@ -86,11 +87,14 @@ def _loaded(
     transformers = import_module("transformers")
     device = _device(how.device)
     more: dict[str, Any] = {"trust_remote_code": how.trust_remote_code, "local_files_only": offline}
+    header, local = None, Path(source).is_dir()
     with _explaining(name, "configuration"):
+        if local and (header := Header.find(source, offline, allow_pickle)):
+            header.require_layers(name, json.loads((Path(source) / "config.json").read_bytes()))
         config = transformers.AutoConfig.from_pretrained(source, **more)
     _require_decoder(name, config)
     own = adapter if adapter and adapter.has_tokenizer else None
-    if Path(source).is_dir():
+    if local:
         require_files(Path(source), allow_pickle, tokenizer=not own)
     with _explaining(name, "tokenizer"):
         place, alone = (own.place, own.offline) if own else (source, offline)
@@ -105,6 +109,9 @@ def _loaded(
         "adapter_kwargs": {"subfolder": "none", "local_files_only": offline},
     }  # fmt: skip
     with _explaining(name, "model"):
+        if header := header or Header.find(source, offline, allow_pickle):
+            header.require_layers(name, config.to_dict())
+            header.require_sizes(name, config, how.trust_remote_code)
         model, info = transformers.AutoModelForCausalLM.from_pretrained(source, **more)
     notes = require_weights(name, model, info)
     if adapter is not None:

@@ -10,14 +10,18 @@ from typing import Any
 from lmfuzz.errors import TargetError, UsageError, explaining
 from lmfuzz.inputs.tokenizer import Tokens, common
 from lmfuzz.targets.hf.options import HFOptions
+from lmfuzz.targets.limited import Limited
 
 _MARKS = ("lmfuzz's place", "a prompt")  # that begin and end differently, in whatever case
 _BLANK = "  a  prompt  "
 _TWICE = 8  # times that the same prompts must become the same
+_LONGEST = 1_000_000  # characters that a template may write
 
 
 class Template:
     """Render prompts as the chat template of a tokenizer does, as if all were written at one time.
+
+    Templates are programs that come with a model: they run in a process of limited time and memory.
 
     Args:
         tokenizer: The tokenizer of transformers that has the template.
@@ -33,13 +37,23 @@ class Template:
             self._time = datetime.fromisoformat(how.clock)
         self.clock = self._time.isoformat() if "strftime_now" in str(tokenizer.chat_template) else ""
         self._turns = [{"role": "system", "content": how.system}] if how.system else []
+        self._limited = Limited(self._rendered)
 
     def __call__(self, prompts: Sequence[str]) -> list[str]:
-        """Return the whole text that each prompt becomes; whatever the template raises is raised."""
-        chats = [[*self._turns, {"role": "user", "content": prompt}] for prompt in prompts]
+        """Return the whole text that each prompt becomes.
+
+        Raises:
+            Failure: The template raises, does not end, or fills the memory; the message says what and why.
+        """
+        return self._limited(prompts)
+
+    def _rendered(self, prompt: str) -> str:
+        chat = [*self._turns, {"role": "user", "content": prompt}]
         with _at(self._time):
-            found = self._tokenizer.apply_chat_template(chats, tokenize=False, add_generation_prompt=True)
-        return list(found)
+            found = self._tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        if len(found) > _LONGEST:
+            raise ValueError(f"it writes {len(found)} characters; at most {_LONGEST} are taken")
+        return str(found)
 
 
 @contextmanager
@@ -69,7 +83,7 @@ def in_template(json: str, tokenizer: Any, name: str, how: HFOptions) -> Tokens:
     if not tokenizer.chat_template:
         raise UsageError(f"the tokenizer of {name} has no chat template; use --template raw")
     template = Template(tokenizer, how)
-    remedy = "leave out --system, or use --template raw" if how.system else "use --template raw"
+    remedy = f"{'leave out --system' if how.system else 'correct it'}, or use --template raw"
     with explaining(f"the chat template of {name} cannot be used ({remedy})"):
         several = [template([*_MARKS, _BLANK]) for _ in range(_TWICE)]
     *whole, spaced = several[0]
