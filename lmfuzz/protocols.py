@@ -1,8 +1,7 @@
 """Contracts between the parts of a campaign.
 
 What only some targets can do is a protocol of its own, asked for with ``isinstance``. If only some objects of
-a class can do it, the class does not define the method: each object has it as an attribute, or None, which
-``isinstance`` takes as not having it.
+a class can do it, the method is an attribute of each object, or None, which ``isinstance`` takes as lacking.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -70,7 +69,7 @@ class Target(PlainTarget, Protocol):
 class Decodes(Protocol):
     """Write as the decoding options say. A target of one's own has ``set_decoding`` instead.
 
-    That is called once with max_new, temperature, seed, stop, top_k and top_p, by name, before anything else.
+    That is called first, with max_new, temperature, seed, stop, top_k and top_p, by name.
     """
 
     @property
@@ -128,10 +127,7 @@ class Differentiable(Protocol):
     """Say which change of a row would change its label."""
 
     def margin_gradients(self, batch: Batch, labels: IntArray) -> tuple[FloatArray, FloatArray]:
-        """Return log p[label] - the largest other log p (B,) and its gradient (B, *shape).
-
-        For a pair, both are sums over the two models.
-        """
+        """Return log p[label] - the largest other log p (B,), its gradient (B, *shape); for a pair, sums."""
 
 
 Gradients = Callable[[Batch, IntArray], tuple[FloatArray, FloatArray]]  # such a method
@@ -212,10 +208,10 @@ class Operator(Protocol):
 
 @runtime_checkable
 class HasNotes(Protocol):
-    """Say, as an operator on texts, what of it a model cannot use."""
+    """Say, as an operator or an objective on texts, what of it a model cannot use or show."""
 
-    def notes(self, space: TextSpace) -> list[str]:
-        """Return lines for a person."""
+    def notes(self, space: TextSpace, steps: int | None = None) -> list[str]:
+        """Return lines for a person; an output has at most ``steps`` symbols, None if that is not known."""
 
 
 class Feature(Protocol):
@@ -290,14 +286,6 @@ class LooksForSecret(Protocol):
 
 
 @runtime_checkable
-class MissesLonger(Protocol):
-    """Look for what may be longer than an output."""
-
-    def unseen(self, steps: int) -> str:
-        """Return what outputs of ``steps`` characters are too short to show, in a sentence, or ''."""
-
-
-@runtime_checkable
 class LooksForTokens(Protocol):
     """Look, as an objective, for as many successive ``tokens``."""
 
@@ -352,7 +340,7 @@ class SearchTraits:
         needs: channels that ``tell`` must be given.
         per_seed: whether it searches for each seed by itself; it is then a search.seed_outcomes.TracksSeeds.
         each: how many rows it asks for at once when it is run for each seed by itself.
-        covers_hits: whether states of rows that hit count as new; in TensorFuzz they do not.
+        covers_hits: whether states of rows that hit count as new.
     """
 
     needs: frozenset[str] = frozenset()
@@ -404,11 +392,9 @@ class Archive(Protocol):
 
 
 class Findings(Protocol):
-    """Keep what misbehaved."""
+    """Keep what misbehaved; ``rare`` (B,) marks the rows last considered that hit nothing common."""
 
-    @property
-    def rare(self) -> BoolArray:
-        """Return which rows (B,) last considered hit, but nothing that is common by now."""
+    rare: BoolArray
 
     def consider(self, batch: Batch, trace: Trace, margins: FloatArray, execution: int) -> list[Finding]:
         """Confirm the hits of a batch with margins (B, N), and return those that are kept."""

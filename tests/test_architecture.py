@@ -134,7 +134,7 @@ def test_the_package_is_small() -> None:
     # in every way and run by states or caches 720, import of checkpoints 380, what else folders hold
     # 210, seeds of all formats 290, chat templates and every character that a tokenizer reads 190. And 300
     # for runs and files that go wrong: a sentence and the right exit code instead of a traceback.
-    assert sum(map(code, FILES)) <= 14_700
+    assert sum(map(code, FILES)) <= 15_600
 
 
 @pytest.mark.parametrize(

@@ -77,10 +77,7 @@ def build(spec: Spec, own: Own = NO_OBJECTS, record: CampaignRecord | None = Non
     if lacking or judges is None:
         judges = choose.objectives(spec, target.space, own, lacking)
     judges.must_fit(target.space, target.info.told, spec.max_new)
-    space, notes = choose.restrict(target.space, spec), list(target.info.notes)
-    if lacking:
-        about = "the model's alphabet cannot write; look for others with --objective"
-        notes.append(f"left out {plural(len(lacking), 'word')} of the default list, which {about}")
+    space, notes = choose.restrict(target.space, spec), [*target.info.notes, *_left_out(lacking)]
     corpus = Corpus(space)
     if record is None:
         check_decoding(target, spec)
@@ -93,10 +90,9 @@ def build(spec: Spec, own: Own = NO_OBJECTS, record: CampaignRecord | None = Non
     operators = choose.operators(spec, target, record.operators if record else None)
     if isinstance(space, TextSpace):  # mutations may draw every symbol that the seeds have
         space = space.drawing(np.concatenate([start.row(i) for i in range(len(start))]))
-        if space.tokens is None and isinstance(target, Decodes):
-            notes += judges.unseen(spec.max_new)
-        for operator in operators.values():
-            notes += operator.notes(space) if isinstance(operator, HasNotes) else []
+        steps = spec.max_new if isinstance(target, Decodes) else None
+        for part in (*judges.objectives.values(), *operators.values()):
+            notes += part.notes(space, steps) if isinstance(part, HasNotes) else []
     evaluator, streams = Evaluator(target, judges, spec.row_timeout), Streams(spec.seed)
     evaluator.executor.fixed = feature.needs - STEPS
     bound = choose.bound(spec, space, start)
@@ -107,21 +103,22 @@ def build(spec: Spec, own: Own = NO_OBJECTS, record: CampaignRecord | None = Non
     if isinstance(target, Differentiable):
         context = replace(context, gradients=evaluator.executor.gradients)
     search = choose.search(spec, context)
-    wanted = {
-        "the objectives need": evaluator.channels,
-        "the feature needs": feature.needs,
-        "the search needs": traits_of(search).needs,
-    }
+    traits = traits_of(search)
+    wanted = {"the objectives need": evaluator.channels, "the feature needs": feature.needs}
+    wanted["the search needs"] = traits.needs
     check_channels(target, wanted)
     wants = frozenset({"origin"}).union(*wanted.values())
-    notes += judges.leave_ungraded(target.channels)
-    notes += known.notes(spec.baseline)
+    notes += [*judges.leave_ungraded(target.channels), *known.notes(spec.baseline)]
     shrink = Shrinker(evaluator, space, start, spec.batch, spec.edits) if spec.shrink else None
-    per_seed, covering = outcomes_of(search) is not None, traits_of(search).covers_hits
-    findings = Findings(
-        evaluator, start, spec.confirm, spec.keep, per_seed, shrink, known, covering and not per_seed
-    )
+    per_seed = outcomes_of(search) is not None
+    covering = traits.covers_hits and not per_seed
+    findings = Findings(evaluator, start, spec.confirm, spec.keep, per_seed, shrink, known, covering)
     return Parts(spec, evaluator, judges, feature, context, search, findings, wants, tuple(notes), streams)
+
+
+def _left_out(words: list[str]) -> list[str]:
+    why = "which the model's alphabet cannot write; look for others with --objective"
+    return [f"left out {plural(len(words), 'word')} of the default list, {why}"] if words else []
 
 
 def shrinker(record: CampaignRecord, own: Own = NO_OBJECTS) -> Shrinker:

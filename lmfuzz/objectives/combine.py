@@ -13,7 +13,7 @@ from lmfuzz.inputs.spaces import BoxSpace, Space
 from lmfuzz.objectives.detectors import Detector, as_detector, distinct
 from lmfuzz.plugins.modules import blame
 from lmfuzz.plugins.timeout import Timeout, within
-from lmfuzz.protocols import ForTexts, LooksForSecret, LooksForTokens, MissesLonger
+from lmfuzz.protocols import ForTexts, LooksForSecret, LooksForTokens
 from lmfuzz.types import CRASH, NAME, Array, Batch, Evidence, FloatArray, State, Trace, alike, take, unknown
 
 TOLERATED = 0.1  # the share of the rows that an objective may leave unscored
@@ -271,11 +271,6 @@ class ObjectiveSet:
                 why += " --objective nonfinite or a detector of your own"
             if why:
                 raise UsageError(f"{name} {why}")
-
-    def unseen(self, steps: int) -> list[str]:
-        """Return what outputs of ``steps`` characters are too short to show, a sentence per objective."""
-        parts = [part for part in self.objectives.values() if isinstance(part, MissesLonger)]
-        return [said for part in parts if (said := part.unseen(steps))]
 
     @property
     def noise_needs(self) -> frozenset[str]:

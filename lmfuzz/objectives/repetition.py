@@ -7,6 +7,7 @@ from operator import eq
 
 import numpy as np
 
+from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.plugins.bounds import Several, Whole
 from lmfuzz.protocols import ForTexts
 from lmfuzz.text import plural
@@ -74,12 +75,12 @@ class Repetition(ForTexts):
             margins = np.maximum(margins, ((equal + 0.5) / self.needed - 1).max(axis=1))
         return margins.astype(np.float32)[:, None]
 
-    def unseen(self, steps: int) -> str:
-        """Return which loops are too long to be seen in outputs of ``steps`` characters, or ''."""
-        if steps >= self.rounds * self.period:
-            return ""
+    def notes(self, space: TextSpace, steps: int | None = None) -> list[str]:
+        """Return which loops are too long to be seen in outputs of ``steps`` characters."""
+        if steps is None or space.tokens is not None or steps >= self.rounds * self.period:
+            return []
         seen = f"in outputs of {plural(steps, 'character')} only loops of up to {steps // self.rounds} show"
-        return f"{seen}; --max-new {self.rounds * self.period} looks for all up to {self.period}"
+        return [f"{seen}; --max-new {self.rounds * self.period} looks for all up to {self.period}"]
 
     def evidence(self, batch: Batch, trace: Trace, row: int, column: int) -> Evidence:
         """Return the repeated word, else the loop; raise ValueError if there is neither."""

@@ -88,7 +88,7 @@ class Dictionary(ForTexts):
         at = places(np.maximum(rows.lengths - over, 0) + 1, context.rng)
         return put(rows, at, over, Piece(words.data, np.zeros_like(at), words.lengths), context)
 
-    def notes(self, space: TextSpace) -> list[str]:
+    def notes(self, space: TextSpace, steps: int | None = None) -> list[str]:
         """Return a line about the entries that are skipped, if there are any."""
         skipped = len(self.entries) - len(self._encoded(space))
         where = f" {self.file}" if self.file else ""

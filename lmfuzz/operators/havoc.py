@@ -61,7 +61,7 @@ class Havoc(ForTexts):
         back = np.argsort(order)
         return rows.changed(work.data[back], work.lengths[back])
 
-    def notes(self, space: TextSpace) -> list[str]:
+    def notes(self, space: TextSpace, steps: int | None = None) -> list[str]:
         """Return what the dictionary's notes are."""
         last = self._operators[-1]
         return last.notes(space) if isinstance(last, Dictionary) else []

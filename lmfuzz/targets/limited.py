@@ -2,8 +2,8 @@
 
 import gc
 import os
-import resource
 import signal
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -39,6 +39,8 @@ class Limited:
             Exception: It raised an error of this name and message.
             TimeoutError: It took more than SECONDS for one of the texts.
         """
+        if sys.platform == "win32":  # it cannot copy a process, so there is no limit
+            return [self._function(text) for text in texts]
         with self._lock:
             endless = TimeoutError(f"it did not end within {SECONDS:g} s")
             if not self._bad.isdisjoint(texts):
@@ -101,6 +103,8 @@ def _serve(function: Callable[[str], str], pipe: Connection, place: memoryview) 
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGPROF):
             signal.signal(number, signal.SIG_DFL)
         if _SIZE.exists():
+            import resource  # only here: Windows has none
+
             most = resource.getpagesize() * int(_SIZE.read_text().split()[0]) + MEMORY
             resource.setrlimit(resource.RLIMIT_AS, (most, most))
         while True:

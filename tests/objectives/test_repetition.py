@@ -6,6 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from lmfuzz.inputs.spaces import TextSpace
 from lmfuzz.objectives.repetition import Repetition, canonical_period
 from lmfuzz.types import Batch
 
@@ -141,9 +142,11 @@ def test_quotes_separate_no_words():
 
 
 def test_loops_that_outputs_are_too_short_for_are_named():
-    assert Repetition().unseen(192) == ""
+    letters, tokens = TextSpace(("a", "b")), TextSpace(("a", "b"), tokens=((0,), (1,)))
+    for space, steps in ((letters, 192), (letters, None), (tokens, 50)):
+        assert Repetition().notes(space, steps) == []
     told = "in outputs of 50 characters only loops of up to 16 show; --max-new 192 looks for all up to 64"
-    assert Repetition().unseen(50) == told
+    assert Repetition().notes(letters, 50) == [told]
 
 
 def test_the_span_is_where_the_repetition_stands():
