@@ -118,7 +118,7 @@ class Spec(BaseModel):
     confirm: int = _setting(3, FIND, "N", ge=1, le=1000)
     """The number of times to run a hit again to confirm it."""
     keep: int = _setting(3, FIND, "N", ge=1)
-    """The maximum number of findings to keep in each bucket, that is, of the same behaviour."""
+    """The maximum number of findings to keep of each variant of a bucket; of a bucket, ten times as many."""
     shrink: bool = _setting(False, FIND)
     """Shrink every finding to a minimal input as soon as it is found."""
     allow_unscored: bool = _setting(False, FIND)

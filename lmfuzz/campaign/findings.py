@@ -27,7 +27,7 @@ class Findings:
         evaluator: what runs and judges rows.
         seeds: the rows that all others descend from.
         runs: how often a hit is run again to confirm it.
-        keep: the maximum number of findings per variant, and a tenth of that per bucket.
+        keep: the maximum number of findings per variant; a bucket keeps VARIANTS times as many.
         per_seed: whether each seed has buckets of its own.
         shrink: what shrinks a finding when it is kept.
         known: the behaviour that is known already, whose hits are only counted.

@@ -15,7 +15,7 @@ from lmfuzz.types import Array, Batch, Evidence, FloatArray, IntArray, Trace
 
 QUOTES = "'\"\u2018\u2019\u201c\u201d\u201e\u00ab\u00bb`"  # with the apostrophe; they separate no words
 WORD = re.compile(rf"[\w{QUOTES}]+")
-BLANKS = np.array([ord(c) for c in map(chr, range(0x3001)) if c.isspace()])
+BLANK = np.array([chr(code).isspace() for code in range(0x3002)])  # of characters; no blank is above these
 
 
 class _Folding(dict[int, str | None]):
@@ -64,6 +64,7 @@ class Repetition(ForTexts):
         self.times, self.period, self.rounds, self.blanks = times, period, rounds, blanks
         periods = np.arange(1, period + 1)
         self.needed = np.maximum(rounds * periods, minimum) - periods  # equal characters, by period
+        self._loops: dict[str, int] = {}  # the texts last judged that go round a loop -> its period
 
     def __call__(self, batch: Batch, trace: Trace) -> FloatArray:
         """Return margins float32 (B, 1)."""
@@ -72,6 +73,9 @@ class Repetition(ForTexts):
         margins = (runs - 0.5) / (self.times - 1) - 1
         if self.period:
             equal = equal_runs(_codes(texts), self.period, self.blanks)
+            # The shortest is not a multiple of another: needed only grows.
+            rows, periods = np.nonzero(equal >= self.needed)
+            self._loops = dict(zip(texts[rows[::-1]], (periods[::-1] + 1).tolist(), strict=True))
             margins = np.maximum(margins, ((equal + 0.5) / self.needed - 1).max(axis=1))
         return margins.astype(np.float32)[:, None]
 
@@ -102,12 +106,10 @@ class Repetition(ForTexts):
         return Evidence("word", words, span if len(lowered) == len(text) else None, f"'{word}'")
 
     def _loop(self, text: str) -> Evidence | None:
-        codes = _codes(np.array([text], dtype=object))
-        equal = equal_runs(codes, self.period, self.blanks)[0] if self.period else []
-        hits = np.flatnonzero(equal >= self.needed)
-        if not len(hits):
+        if text not in self._loops:
+            self(Batch.of([]), {"text": np.array([text], dtype=object)})
+        if (period := self._loops.get(text)) is None:
             return None
-        period = int(hits[0]) + 1  # the shortest, so not a multiple of another: needed only grows
         start, length = _stretch(text, period, self.blanks)
         block = text[start : start + period]
         # A loop of one word belongs to that word's bucket, even if it was cut off early.
@@ -148,7 +150,8 @@ def equal_runs(codes: IntArray, period: int, blanks: bool = True) -> IntArray:
     cells, longest = starts // (width + 1), np.zeros(period * rows, np.int64)
     if not blanks and len(starts):
         places = (cells % rows) * (width + 1) + starts % (width + 1)
-        written = np.cumsum(np.pad(~np.isin(codes, BLANKS), [(0, 0), (1, 0)]))  # up to each place
+        written = ~BLANK[codes.clip(0, len(BLANK) - 1)]
+        written = np.cumsum(np.pad(written, [(0, 0), (1, 0)]))  # up to each place
         sizes = sizes * (written[places + sizes] > written[places])
     np.maximum.at(longest, cells, sizes)
     return longest.reshape(period, rows).T
