@@ -157,8 +157,8 @@ def nearest(target: Target, seeds: list[str], executions: int) -> float:
 def measure(keys: list[str], options: Options) -> dict[str, Measured]:
     """Campaigns on modules and on folders of the same weights, in turns."""
     bundled = load_target(Spec())
-    seeds = window_prompts(bundled.space, 64, 40)
-    executions, turns = (200, 1) if options.quick else (4000, 5)
+    seeds = window_prompts(bundled.space, 8 if options.quick else 64, 40)
+    executions, turns = (64, 1) if options.quick else (4000, 5)
     found: dict[str, Measured] = {}
     makers: dict[str, Callable[[], nn.Module]] = {"module_known": Network, "module_state": Scaled}
     for key, maker in makers.items():
@@ -173,7 +173,7 @@ def measure(keys: list[str], options: Options) -> dict[str, Measured]:
             seeds_here = ["".join(c for c in seed if c in LETTERS) for seed in seeds]
             found["module_causal"] = raced(own(module), folder, seeds_here, executions // 4, turns)
     if "module_gap" in keys:
-        budget = 1000 if options.quick else 20_000
+        budget = 300 if options.quick else 20_000
         gaps = [nearest(target, seeds, budget) for target in (bundled, own(Scaled()))]
         line = f"mean best gap of ten words: folder {gaps[0]:.2f}, module {gaps[1]:.2f} nats"
         found["module_gap"] = Measured(gaps[1] - gaps[0], (noted(line),))
