@@ -59,7 +59,7 @@ def _report(directory: Path, file: Path) -> float:
 
 
 def _campaign(directory: Path, quick: bool) -> None:
-    brief = {"budget": "600x", "max_new": 20, "objectives": ["regex:pattern=the"]}
+    brief = {"budget": "600x", "max_new": 20, "count": 16, "objectives": ["regex:pattern=the"]}
     campaign = Campaign.begin(build(Spec(**(brief if quick else {"budget": SHORT, "max_new": 200}))))  # type: ignore[arg-type]
     with campaign.create(directory) as store:
         campaign.run(store, Eye(lambda _: None))
