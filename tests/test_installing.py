@@ -91,6 +91,7 @@ def without(modules: Sequence[str], *commands: list[str]) -> list[Result]:
     return [Result(*one) for one in json.loads(done.stdout)]
 
 
+IMAGE = "images need Pillow: pip install 'lmfuzz[image]'"
 FORMAT = "the objective format needs jsonschema and regex: pip install 'lmfuzz[format]'"
 
 
@@ -100,10 +101,8 @@ FORMAT = "the objective format needs jsonschema and regex: pip install 'lmfuzz[f
         (
             ["PIL", "pyarrow", "h5py", "regex"],
             {
-                "image nan models:mnist/unsafe --count 2 --budget 9x": "images need Pillow: pip install"
-                " 'lmfuzz[image]'",
-                "image nan models:mnist/unsafe --budget 9x --seeds rows.npy": "images need Pillow: pip install"
-                " 'lmfuzz[image]'",
+                "image nan models:mnist/unsafe --count 2 --budget 9x": IMAGE,
+                "image nan models:mnist/unsafe --budget 9x --seeds rows.npy": IMAGE,
                 "fuzz --seeds any.parquet": "Parquet and Arrow files need pyarrow: pip install"
                 " 'lmfuzz[datasets]'",
                 "import any.h5 -o new": "files of Keras need h5py: pip install 'lmfuzz[keras]'",
@@ -118,9 +117,7 @@ def test_what_lacks_an_extra_names_it(sh: Shell, modules: list[str], sentences: 
         Path(name).write_text("true", encoding="utf-8")
     Path("any.parquet").touch()
     Path("rows.npy").write_bytes(b"never read")
-    for done, sentence in zip(
-        without(modules, *map(str.split, sentences)), sentences.values(), strict=True
-    ):
+    for done, sentence in zip(without(modules, *map(str.split, sentences)), sentences.values(), strict=True):
         assert (done.code, done.out) == (2, "")
         assert done.err.splitlines()[-1].endswith(sentence)
         assert "Traceback" not in done.err

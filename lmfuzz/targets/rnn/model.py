@@ -2,8 +2,8 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
 import torch
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor, nn
 
 State = tuple[Tensor, Tensor] | Tensor  # LSTM: (hidden, cell), others: hidden; each (layers, B, hidden)
