@@ -1,9 +1,11 @@
 """What an installation brings: few packages, extras that say their names, and a lock with hashes."""
 
 import ast
+import json
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,13 +14,13 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import lmfuzz
-from helpers.shell import Shell
+from helpers.shell import Result, Shell
 
 ROOT = Path(__file__).parents[1]
 WITH_TRANSFORMERS = {"tokenizers", "safetensors", "huggingface_hub"}
 MODULES = {"PIL": "pillow", "jsonschema_specifications": "jsonschema", "referencing": "jsonschema"}
 EXTRAS = ("PIL", "jsonschema", "regex", "h5py", "peft", "torchao", "pyarrow")  # modules of theirs
-IMAGE = ["image", "nan", "models:mnist/unsafe", "--count", "2", "--budget", "9x"]
+COMPILER = "torch._dynamo"  # seconds to import, and nothing compiles
 
 
 @pytest.fixture
@@ -63,67 +65,73 @@ def test_the_lock_pins_all_that_is_declared_with_hashes(declared: dict[str, list
     assert not pins.keys() & {"scikit-learn", "opencv-python-headless", "joblib"}
 
 
-def without(modules: tuple[str, ...], *arguments: str) -> subprocess.CompletedProcess[str]:
-    """The command line where some modules are not installed."""
-    script = (
-        f"import sys\nsys.modules.update(dict.fromkeys({modules}))\nimport lmfuzz.cli.main as m\nm.main()"
+ALL_OF_THEM = """
+import contextlib, io, json, sys
+hidden, commands = json.loads(sys.argv[1])
+sys.modules.update(dict.fromkeys(hidden))
+import lmfuzz.cli.main as m
+said = []
+for sys.argv[1:] in commands:
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        try:
+            m.main()
+        except SystemExit as done:
+            said.append((int(done.code or 0), out.getvalue(), err.getvalue()))
+print(json.dumps(said))
+"""
+
+
+def without(modules: Sequence[str], *commands: list[str]) -> list[Result]:
+    """The command line where some modules are not installed, in a process of its own."""
+    given = json.dumps([modules, commands])
+    done = subprocess.run(
+        [sys.executable, "-c", ALL_OF_THEM, given], capture_output=True, text=True, check=False
     )
-    command = [sys.executable, "-c", script, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return [Result(*one) for one in json.loads(done.stdout)]
+
+
+IMAGE = "images need Pillow: pip install 'lmfuzz[image]'"
+FORMAT = "the objective format needs jsonschema and regex: pip install 'lmfuzz[format]'"
 
 
 @pytest.mark.parametrize(
-    ("module", "arguments", "sentence"),
+    ("modules", "sentences"),
     [
-        ("PIL", IMAGE, "images need Pillow: pip install 'lmfuzz[image]'"),
         (
-            "pyarrow",
-            ["fuzz", "--seeds", "any.parquet"],
-            "Parquet and Arrow files need pyarrow: pip install 'lmfuzz[datasets]'",
+            ["PIL", "pyarrow", "h5py", "regex"],
+            {
+                "image nan models:mnist/unsafe --count 2 --budget 9x": IMAGE,
+                "image nan models:mnist/unsafe --budget 9x --seeds rows.npy": IMAGE,
+                "fuzz --seeds any.parquet": "Parquet and Arrow files need pyarrow: pip install"
+                " 'lmfuzz[datasets]'",
+                "import any.h5 -o new": "files of Keras need h5py: pip install 'lmfuzz[keras]'",
+                "fuzz --objective format:pattern=a+": FORMAT,
+            },
         ),
-        (
-            "regex",
-            ["fuzz", "--objective", "format:pattern=a+"],
-            "the objective format needs jsonschema and regex: pip install 'lmfuzz[format]'",
-        ),
-        (
-            "h5py",
-            ["import", "any.h5", "-o", "new"],
-            "files of Keras need h5py: pip install 'lmfuzz[keras]'",
-        ),
-        (
-            "jsonschema",
-            ["fuzz", "--objective", "format:schema=any.json"],
-            "the objective format needs jsonschema and regex: pip install 'lmfuzz[format]'",
-        ),
+        (["jsonschema"], {"fuzz --objective format:schema=any.json": FORMAT}),
     ],
 )
-def test_what_lacks_an_extra_names_it(sh: Shell, module: str, arguments: list[str], sentence: str) -> None:
+def test_what_lacks_an_extra_names_it(sh: Shell, modules: list[str], sentences: dict[str, str]) -> None:
     for name in ("any.json", "any.h5"):
         Path(name).write_text("true", encoding="utf-8")
     Path("any.parquet").touch()
-    done = without((module,), *arguments)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.splitlines()[-1].endswith(sentence)
-    assert "Traceback" not in done.stderr
-
-
-def test_rows_of_numbers_that_are_images_need_pillow_from_the_start(sh: Shell) -> None:
-    (Path("rows.npy")).write_bytes(b"never read")
-    done = without(("PIL",), *IMAGE, "--seeds", "rows.npy")
-    assert done.returncode == 2
-    assert "images need Pillow" in done.stderr
+    Path("rows.npy").write_bytes(b"never read")
+    for done, sentence in zip(without(modules, *map(str.split, sentences)), sentences.values(), strict=True):
+        assert (done.code, done.out) == (2, "")
+        assert done.err.splitlines()[-1].endswith(sentence)
+        assert "Traceback" not in done.err
 
 
 def test_an_audit_needs_no_extra(sh: Shell) -> None:
-    for arguments in (
+    commands = (
         ["fuzz", "--count", "5", "--budget", "300x", "-o", "audit"],
         ["show", "audit"],
         ["report", "audit", "-o", "audit.html"],
         ["list"],
-    ):
-        done = without(EXTRAS, *arguments)
-        assert done.returncode in (0, 1), done.stderr
+    )
+    for done in without((*EXTRAS, COMPILER), *commands):
+        assert done.code in (0, 1), done.err
     assert Path("audit.html").exists()
 
 

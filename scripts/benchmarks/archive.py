@@ -134,10 +134,10 @@ def shares(
 
 def measure(keys: list[str], options: Options) -> dict[str, Measured]:
     """``archive_share_100k``: points of real hidden states, queries by the next ones."""
-    size, chunk, chunks, tail = (2_048, 2, 2, 512) if options.quick else (100_000, 16, 8, TAIL)
+    size, chunk, chunks, tail = (1_024, 2, 2, 256) if options.quick else (100_000, 16, 8, TAIL)
     rng, target = np.random.default_rng(0), bundled()
-    campaign = Campaign.begin(build(Spec()))
-    stream = states(campaign, (512 if options.quick else 18_432), rng)
+    campaign = Campaign.begin(build(Spec(count=16 if options.quick else Spec().count)))
+    stream = states(campaign, (256 if options.quick else 18_432), rng)
     # At the calibrated radius such states fill some thousand places: a radius that half of them pass.
     probe = rng.integers(size, len(stream), size=256)
     radius = float(np.sqrt(np.median(distances(stream[:size], stream[probe]))))

@@ -156,30 +156,31 @@ def nearest(target: Target, seeds: list[str], executions: int) -> float:
 
 def measure(keys: list[str], options: Options) -> dict[str, Measured]:
     """Campaigns on modules and on folders of the same weights, in turns."""
-    bundled = load_target(Spec())
-    seeds = window_prompts(bundled.space, 64, 40)
-    executions, turns = (200, 1) if options.quick else (4000, 5)
+    spec = Spec(max_new=8) if options.quick else Spec()
+    bundled = load_target(spec)
+    seeds = window_prompts(bundled.space, 8 if options.quick else 64, 40)
+    executions, turns = (64, 1) if options.quick else (4000, 5)
     found: dict[str, Measured] = {}
     makers: dict[str, Callable[[], nn.Module]] = {"module_known": Network, "module_state": Scaled}
     for key, maker in makers.items():
         if key in keys:
-            found[key] = raced(own(maker()), bundled, seeds, executions, turns)
+            found[key] = raced(own(maker(), spec), bundled, seeds, executions, turns)
     if "module_causal" in keys:
         with tempfile.TemporaryDirectory(prefix="lmfuzz-bench-") as place:
             module, file = GPT(1, 16, 2) if options.quick else GPT(), Path(place) / "ckpt.pt"
             torch.save({"model": module.state_dict(), "model_args": module.arguments}, file)
             make(file, Path(place) / "folder", alphabet=LETTERS)
-            folder = load_target(Spec(model=str(Path(place) / "folder"), threads=1))
+            folder = load_target(spec.model_copy(update={"model": str(Path(place) / "folder"), "threads": 1}))
             seeds_here = ["".join(c for c in seed if c in LETTERS) for seed in seeds]
-            found["module_causal"] = raced(own(module), folder, seeds_here, executions // 4, turns)
+            found["module_causal"] = raced(own(module, spec), folder, seeds_here, executions // 4, turns)
     if "module_gap" in keys:
-        budget = 1000 if options.quick else 20_000
-        gaps = [nearest(target, seeds, budget) for target in (bundled, own(Scaled()))]
+        budget = 300 if options.quick else 20_000
+        gaps = [nearest(target, seeds, budget) for target in (bundled, own(Scaled(), spec))]
         line = f"mean best gap of ten words: folder {gaps[0]:.2f}, module {gaps[1]:.2f} nats"
         found["module_gap"] = Measured(gaps[1] - gaps[0], (noted(line),))
     return found
 
 
-def own(module: nn.Module) -> Target:
+def own(module: nn.Module, spec: Spec) -> Target:
     """The module as a target."""
-    return given(Given(module), "the module", Spec())
+    return given(Given(module), "the module", spec)

@@ -64,8 +64,8 @@ def measure_shrink(keys: list[str], options: Options) -> dict[str, Measured]:
 
 
 def _campaign(directory: Path, seed: int, quick: bool) -> None:
-    more = {"objectives": ["regex:pattern=the"]} if quick else {}
-    spec = Spec(budget="2000x" if quick else "60000x", seed=seed, **more)  # type: ignore[arg-type]
+    more = {"objectives": ["regex:pattern=the"], "count": 16} if quick else {}
+    spec = Spec(budget="800x" if quick else "60000x", seed=seed, **more)  # type: ignore[arg-type]
     campaign = Campaign.begin(build(spec))
     with campaign.create(directory) as store:
         campaign.run(store, Eye(lambda step: None))

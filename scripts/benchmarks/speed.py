@@ -132,7 +132,7 @@ class Stopwatch:
 
 def sliced(search: str, quick: bool) -> list[Slice]:
     """A campaign of the default objectives with one search, in slices."""
-    prompts = window_prompts(bundled().space, 64 if quick else 256, PROMPT)
+    prompts = window_prompts(bundled().space, 16 if quick else 256, PROMPT)
     # A commit comes every 3 seconds: slices of 120 steps hold one or more each.
     steps, slices, warm_up = (2, 2, 1) if quick else (120, 10, 40)
     with assembled(prompts, search=search) as (campaign, store):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from helpers.shell import MODEL, SEEDS
+from helpers.shell import Shell
 from lmfuzz.analysis.sweep import Cell, Failure, Plan, Sweep, cells, read
 from lmfuzz.errors import UsageError
 from lmfuzz.storage.record import CampaignRecord
@@ -33,10 +33,7 @@ search = "random"
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "seeds.txt").write_text(SEEDS)
-    (tmp_path / "model.py").write_text(MODEL)
+def folder(tmp_path: Path, sh: Shell) -> Path:
     (tmp_path / "sweep.toml").write_text(FILE)
     return tmp_path
 
@@ -138,10 +135,6 @@ def test_what_a_campaign_takes_a_sweep_takes(folder: Path) -> None:
     assert len(names) == len(texts)
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*arguments), capture_output=True, text=True)
-
-
 def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "lmfuzz", "sweep", "sweep.toml", *arguments]
 
@@ -151,22 +144,22 @@ def state(directory: Path) -> tuple[str, int]:
     return record.reason, record.executions
 
 
-def test_a_sweep_runs_every_campaign_once_and_compares(folder: Path) -> None:
-    done = run("--jobs", "2")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.count("lmfuzz: begins: ") == 4
-    assert "4 of 4 done: " in done.stdout
-    assert "warning: 2 trials per setting; below 20" in done.stdout
+def test_a_sweep_runs_every_campaign_once_and_compares(folder: Path, sh: Shell) -> None:
+    done = sh("sweep", "sweep.toml", "--jobs", "2")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.count("lmfuzz: begins: ") == 4
+    assert "4 of 4 done: " in done.out
+    assert "warning: 2 trials per setting; below 20" in done.out
     directories = list((folder / "runs/sweep/campaigns").iterdir())
     assert [state(directory)[0] for directory in directories] == ["executions"] * 4
     for name in ("results.csv", "buckets.csv", "results.md", "results.html"):
         assert "random" in (folder / "runs/sweep" / name).read_text()
     before = {path: path.stat().st_mtime_ns for path in folder.glob("runs/sweep/campaigns/*/*")}
-    again = run()
-    assert again.returncode == 0
-    assert "lmfuzz: begins" not in again.stdout
-    assert "lmfuzz: goes on" not in again.stdout
-    assert "4 campaigns, 4 of them done" in again.stdout
+    again = sh("sweep", "sweep.toml")
+    assert again.code == 0
+    assert "lmfuzz: begins" not in again.out
+    assert "lmfuzz: goes on" not in again.out
+    assert "4 campaigns, 4 of them done" in again.out
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
@@ -191,7 +184,7 @@ def committed(directory: Path) -> int:
         return 0
 
 
-def test_killed_in_the_middle_none_is_lost_and_none_runs_twice(folder: Path) -> None:
+def test_killed_in_the_middle_none_is_lost_and_none_runs_twice(folder: Path, sh: Shell) -> None:
     """First the sweep alone is killed, and its campaign goes on; then the sweep and its campaign."""
     (folder / "sweep.toml").write_text(FILE.replace("1500x", "15000x").replace("trials = 2", "trials = 1"))
     campaigns, logs = folder / "runs/sweep/campaigns", folder / "runs/sweep/logs"
@@ -208,10 +201,10 @@ def test_killed_in_the_middle_none_is_lost_and_none_runs_twice(folder: Path) -> 
         second.kill()
         os.kill(int((two / "lock").read_text()), signal.SIGKILL)
     so_far = committed(two)
-    third = run("--jobs", "2")
-    assert (third.returncode, third.stderr) == (0, "")
-    assert "2 campaigns, 1 of them done" in third.stdout
-    assert "goes on: search=walk" in third.stdout
+    third = sh("sweep", "sweep.toml", "--jobs", "2")
+    assert (third.code, third.err) == (0, "")
+    assert "2 campaigns, 1 of them done" in third.out
+    assert "goes on: search=walk" in third.out
     assert contents([one]) == before
     assert committed(two) >= max(so_far, 15000)
     assert len(list(campaigns.iterdir())) == 2
@@ -252,7 +245,7 @@ def test_a_campaign_is_no_place_for_a_sweep(folder: Path) -> None:
     assert [path.name for path in Path("c").iterdir()] == ["campaign.db"]
 
 
-def test_what_was_killed_before_its_first_commit_begins_anew(folder: Path) -> None:
+def test_what_was_killed_before_its_first_commit_begins_anew(folder: Path, sh: Shell) -> None:
     (cell,) = cells(Plan(campaign={"model": "model.py:easy", "budget": "1500x"}, grid={"seed": [0]}), "x")
     with Sweep([cell], folder / "runs/sweep") as sweep:
         directory = sweep.directory(cell)
@@ -262,11 +255,11 @@ def test_what_was_killed_before_its_first_commit_begins_anew(folder: Path) -> No
     (folder / "sweep.toml").write_text(
         '[campaign]\nmodel = "model.py:easy"\nbudget = "1500x"\n[grid]\nseed = [0]\n'
     )
-    assert run().returncode == 0
+    assert sh("sweep", "sweep.toml").code == 0
     assert state(directory)[0] == "executions"
 
 
-def test_an_interrupted_sweep_ends_its_campaigns_in_order(folder: Path) -> None:
+def test_an_interrupted_sweep_ends_its_campaigns_in_order(folder: Path, sh: Shell) -> None:
     (folder / "sweep.toml").write_text(FILE.replace("1500x", "5m"))
     with subprocess.Popen(
         command("--jobs", "1"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -274,8 +267,8 @@ def test_an_interrupted_sweep_ends_its_campaigns_in_order(folder: Path) -> None:
         waited_for(one, "begins")
         (directory,) = wait_for(lambda: [*folder.glob("runs/sweep/campaigns/*/campaign.db")])
         wait_for(lambda: committed(directory.parent))
-        refused = run()
-        assert (refused.returncode, refused.stderr) == (
+        refused = sh("sweep", "sweep.toml")
+        assert (refused.code, refused.err) == (
             2,
             f"lmfuzz: runs/sweep is in use by another lmfuzz (process {one.pid})\n",
         )
@@ -287,37 +280,37 @@ def test_an_interrupted_sweep_ends_its_campaigns_in_order(folder: Path) -> None:
     assert state(directory.parent)[0] == "interrupted"
 
 
-def test_campaigns_that_fail_are_all_named_and_the_others_run(folder: Path) -> None:
+def test_campaigns_that_fail_are_all_named_and_the_others_run(folder: Path, sh: Shell) -> None:
     text = '[campaign]\nseeds = ["seeds.txt"]\nbudget = "1500x"\nobjectives = ["repetition"]\n'
     (folder / "sweep.toml").write_text(
         text + '[grid]\nseed = [0]\nmodel = ["model.py:fails", "model.py:nothing", "model.py:easy"]\n'
     )
-    done = run("--jobs", "1")
-    assert done.returncode == 3
-    failed, other = done.stderr.splitlines()
+    done = sh("sweep", "sweep.toml", "--jobs", "1")
+    assert done.code == 3
+    failed, other = done.err.splitlines()
     assert failed.startswith("lmfuzz: model=model.py:fails seed=0: ")
     assert "no weights here" in failed
     assert other.startswith("lmfuzz: model=model.py:nothing seed=0: ")
-    assert "1 of 3 done: model=model.py:easy seed=0" in done.stdout
-    assert "2 of 3 campaigns are not at their end" in done.stdout
-    assert "warning: 2 campaigns failed: model=model.py:fails seed=0, model=model.py:nothing" in done.stdout
+    assert "1 of 3 done: model=model.py:easy seed=0" in done.out
+    assert "2 of 3 campaigns are not at their end" in done.out
+    assert "warning: 2 campaigns failed: model=model.py:fails seed=0, model=model.py:nothing" in done.out
 
 
-def test_a_campaign_that_cannot_be_read_stops_no_other(folder: Path) -> None:
+def test_a_campaign_that_cannot_be_read_stops_no_other(folder: Path, sh: Shell) -> None:
     (folder / "sweep.toml").write_text(FILE.replace("trials = 2", "trials = 1"))
     found = cells(read(Path("sweep.toml")), "sweep.toml")
     with Sweep(found, Path("runs/sweep")) as sweep:
         one, other = (sweep.directory(cell) / "campaign.db" for cell in found)
     one.parent.mkdir()
     one.write_bytes(b"no database" * 999)
-    done = run("--jobs", "2")
-    assert done.returncode == 2
-    assert done.stderr.startswith(f"lmfuzz: search=random seed=0: {one} is damaged, or is not a campaign")
-    assert done.stderr.count("\n") == 1
-    assert done.stdout.count("lmfuzz: failed: search=random seed=0: ") == 1
-    assert "1 of 2 done: search=walk seed=0" in done.stdout
-    assert "1 of 2 campaigns are not at their end, and not in here" in done.stdout
-    assert "warning: 1 campaign failed: search=random seed=0" in done.stdout
+    done = sh("sweep", "sweep.toml", "--jobs", "2")
+    assert done.code == 2
+    assert done.err.startswith(f"lmfuzz: search=random seed=0: {one} is damaged, or is not a campaign")
+    assert done.err.count("\n") == 1
+    assert done.out.count("lmfuzz: failed: search=random seed=0: ") == 1
+    assert "1 of 2 done: search=walk seed=0" in done.out
+    assert "1 of 2 campaigns are not at their end, and not in here" in done.out
+    assert "warning: 1 campaign failed: search=random seed=0" in done.out
     assert "1 campaign failed: ` search=random seed=0 `" in Path("runs/sweep/results.md").read_text()
     assert one.read_bytes() == b"no database" * 999
     with closing(sqlite3.connect(other)) as db, db:

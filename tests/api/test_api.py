@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -376,14 +377,14 @@ EXAMPLES = Path(__file__).parents[2] / "corpora" / "examples"
         ("write_a_detector.py", "talks_of_the_sea"),
     ],
 )
-def test_the_examples_run(name: str, said: str, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, EXAMPLES / name], cwd=tmp_path, capture_output=True, text=True, check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert said in done.stdout
-    assert done.stderr == ""
+def test_the_examples_run(
+    name: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+    out, err = capsys.readouterr()
+    assert said in out
+    assert err == ""
 
 
 def test_seeds_come_from_files_of_all_formats_and_from_the_model(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from lmfuzz.types import Batch
 from quality.plant import FOLDER, LOOP, LOOP_KEY, PHRASE, PHRASE_KEY, WORDS
 
 SEEDS = range(10)
+FEWER = range(5)  # random spends its whole budget
 
 
 def a_toy() -> tuple[Quarry, int]:
@@ -34,8 +35,8 @@ def test_directed_finds_every_planted_bug_with_every_seed(quarry):
 @pytest.mark.parametrize("quarry", [a_toy, an_lstm])
 def test_random_does_not(quarry):
     prey, executions = quarry()
-    found = [hunt(prey, "random", seed, executions) for seed in SEEDS]
-    assert sum(bugs == set(prey.bugs) for bugs in found) <= 1
+    found = [hunt(prey, "random", seed, executions) for seed in FEWER]
+    assert sum(bugs == set(prey.bugs) for bugs in found) == 0
 
 
 def test_the_planted_bugs_are_there_and_nowhere_else():

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor, nn
 
@@ -37,7 +38,8 @@ class CharRNN(nn.Module):
         super().__init__()
         self.config = config
         symbols = len(config.alphabet)
-        self.embedding = nn.Embedding(symbols, config.embedding)
+        empty = torch.empty(symbols, config.embedding)  # drawing on "meta" would import torch's compiler
+        self.embedding = nn.Embedding(symbols, config.embedding, _weight=empty if empty.is_meta else None)
         between = dropout if config.layers > 1 else 0.0
         self.rnn = CELLS[config.cell](
             config.embedding, config.hidden, config.layers, batch_first=True, dropout=between
