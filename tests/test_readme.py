@@ -123,7 +123,7 @@ def test_the_python_example_runs(checkout: Path) -> None:
     block = re.search(r"```python\n(import lmfuzz\n.*?)```", README, re.DOTALL)
     assert block is not None
     code = block[1].replace("20000x", "200x").replace("40000x", "400x")
-    alphabet = "abcdefghijklmnopqrstuvwxyzG "
+    alphabet = " Gabcdefghijklmnopqrstuvwxyz"
     lmfuzz.fuzz("lmfuzz.targets.toy:toy", budget="200x", output="runs/first", progress=False)
     names = {"model": Letters(len(alphabet)), "alphabet": alphabet}
     quick = {"stop_after": 1, "max_new": 8, "progress": False}
