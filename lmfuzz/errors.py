@@ -58,6 +58,22 @@ def one_line(error: BaseException) -> str:
 
 
 @contextmanager
+def quiet() -> Iterator[None]:
+    """Silence logs and warnings: torchao's about kernels of other machines, torch's about its own use."""
+    import logging  # only here, as is the next: a command line that asks for help needs neither
+    import warnings
+
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.WARNING))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+@contextmanager
 def explaining(start: str, kind: type[Exception] = TargetError) -> Iterator[None]:
     """Turn what a model or library raises within the block into one line that begins with ``start``."""
     try:

@@ -143,4 +143,9 @@ def named(objectives: Iterable[tuple[str, object]]) -> dict[str, object]:
 
 
 def _words(value: Any) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else tuple(value)
+    if isinstance(value, str):
+        return (value,)
+    words = tuple(value) if isinstance(value, Iterable) else (value,)
+    if not all(isinstance(word, str) for word in words):
+        raise UsageError(f"needs, targets and grades of an objective must be texts, not {value!r}")
+    return words

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from lmfuzz.errors import TargetError, explaining
+from lmfuzz.errors import TargetError, explaining, quiet
 from lmfuzz.inputs.spaces import BoxSpace
 from lmfuzz.protocols import Gradients, TargetInfo
 from lmfuzz.targets.hooks import Peaks, per_row, submodules, watching
@@ -282,9 +282,7 @@ def load_file(path: Path, *, trust: bool = False) -> nn.Module:
     harm = harm or ("is TorchScript that reads or writes files" if any(map(_FILES.search, codes)) else "")
     if harm and not trust:
         raise TargetError(f"{path} {harm}; if you trust its maker, pass --trust-remote-code")
-    with explaining(f"{path} cannot be loaded"):
+    with quiet(), explaining(f"{path} cannot be loaded"):
         if program:
             return Exported(torch.export.load(io.BytesIO(path.read_bytes())))
-        with warnings.catch_warnings():  # deprecated, but in use
-            warnings.filterwarnings("ignore", "`torch.jit.load` is deprecated", DeprecationWarning)
-            return torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
+        return torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import lmfuzz
 from benchmarks.figures import Options, Wrong
-from lmfuzz.errors import UsageError
+from lmfuzz.errors import UsageError, quiet
 from lmfuzz.inputs.bundled import resource
 from lmfuzz.inputs.seeds import BUNDLED
 from lmfuzz.spec import Spec
@@ -21,7 +21,6 @@ from lmfuzz.targets.hf.loader import load
 from lmfuzz.targets.hf.options import HFOptions
 from lmfuzz.targets.hf.target import CausalLM
 from lmfuzz.targets.sampling import Decoding
-from lmfuzz.targets.twins.kernels import quiet
 
 CHAT = Path(lmfuzz.__file__).parent / "models" / "chat"  # the bundled one, where it is there
 VOCABULARY = 1024  # tokens, those of a tokenizer that learnt from the bundled seed prompts

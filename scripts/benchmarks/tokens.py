@@ -13,8 +13,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from benchmarks.figures import Measured, Options, percent, spread
 from lmfuzz.analysis.token_scan import FIXED, Scan
+from lmfuzz.errors import quiet
 from lmfuzz.spec import Spec
-from lmfuzz.targets.twins.kernels import quiet
 
 VOCABULARY, LAYERS, WIDTH = 32_000, 4, 128
 TURNS = 2

@@ -380,3 +380,10 @@ def test_an_objective_that_scores_some_of_the_first_rows_is_only_noted():
     panel = ObjectiveSet({"fussy": fussy})
     panel.check(*shown("a", "b", "c", "d"))
     assert sum(panel.errors["fussy"].values()) == 4
+
+
+@pytest.mark.parametrize("wrong", [{"needs": 5}, {"targets": (1, 2)}, {"grades": ([None],)}])
+def test_what_a_detector_says_of_itself_must_be_texts(wrong):
+    detector = type("Odd", (), {"__call__": lambda self, batch, trace: np.zeros(len(batch)), **wrong})
+    with pytest.raises(UsageError, match="must be texts, not "):
+        ObjectiveSet({"odd": detector()})

@@ -550,6 +550,16 @@ def test_damage_of_any_kind_is_a_target_error(tmp_path, program):
     assert damaged >= 20
 
 
+def test_what_torch_says_of_a_damaged_program_is_not_printed(tmp_path, caplog):
+    path = exported(small(), tmp_path / "model.pt2", 2)
+    content = path.read_bytes()
+    path.write_bytes(content[:2756] + content[:400] + content[2756:])
+    caplog.clear()  # of what was said when it was made
+    with pytest.raises(TargetError, match=r"model\.pt2 cannot be loaded"):
+        load_file(path, trust=True)
+    assert not caplog.records
+
+
 def test_a_campaign_from_before_programs_needed_trust_goes_on_with_it(sh: Shell) -> None:
     exported(small(), Path("model.pt2"), 2, min=1, max=1024)
     brief = ("--shape", "4", "5", "1", "--count", "2", "--budget", "20x", "-o", "c")

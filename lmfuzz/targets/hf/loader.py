@@ -12,12 +12,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from lmfuzz.errors import TargetError, UsageError, one_line
+from lmfuzz.errors import TargetError, UsageError, one_line, quiet
 from lmfuzz.inputs.tokenizer import Tokens
 from lmfuzz.targets.hf.contents import Adapter, Header, require_files, require_texts, require_weights
 from lmfuzz.targets.hf.options import HFOptions
 from lmfuzz.targets.hf.template import Template, in_template
-from lmfuzz.targets.twins.kernels import quiet
 from lmfuzz.text import WIDTH, cut, escape
 
 LARGE = 50_000_000  # parameters from which on several threads are worth it

@@ -5,10 +5,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from lmfuzz.errors import TargetError
+from lmfuzz.errors import TargetError, quiet
 from lmfuzz.targets.hf.decoding import MOST_TOKENS, out_of_memory
 from lmfuzz.targets.hf.forward import Reader
-from lmfuzz.targets.twins.kernels import quiet
 from lmfuzz.types import FloatArray, IntArray
 
 REPEATS = 16  # of a token in its prompt

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lmfuzz.errors import quiet
 from lmfuzz.inputs.tokenizer import Tokens
 from lmfuzz.targets.hf.forward import Reader
-from lmfuzz.targets.twins.kernels import quiet
 from lmfuzz.types import FloatArray, IntArray
 
 SHARE = 0.02  # of the ordinary tokens that the indicator makes suspicious, as in the paper

@@ -11,9 +11,8 @@ from tokenizers import Tokenizer, decoders, models
 from torch import Tensor
 
 from lmfuzz import files
-from lmfuzz.errors import UsageError, explaining
+from lmfuzz.errors import UsageError, explaining, quiet
 from lmfuzz.targets.importing.state_dict import require_fit
-from lmfuzz.targets.twins.kernels import quiet
 from lmfuzz.text import plural
 
 EMBEDDING = "transformer.wte.weight"

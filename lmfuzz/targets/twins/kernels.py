@@ -1,9 +1,6 @@
 """Quantized kernels instead of a module's float layers: torch's dynamic ones, or torchao's."""
 
-import logging
-import warnings
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -11,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lmfuzz.errors import UsageError, explaining, extra
+from lmfuzz.errors import UsageError, explaining, extra, quiet
 from lmfuzz.targets.twins.layers import is_linear, is_turned
 from lmfuzz.targets.twins.recipes import GROUP
 
@@ -87,19 +84,6 @@ def pack_torchao(module: nn.Module, scheme: str, spared: Collection[str]) -> tup
             config = kind(set_inductor_config=False)
         ao.quantize_(module, config, filter_fn=lambda _, name: name in packed)
     return _keep_state(module, packed, turned), uneven
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence logs and warnings: torchao's about kernels of other machines, torch's about its own use."""
-    before = logging.root.manager.disable
-    logging.disable(max(before, logging.WARNING))
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
 
 
 def _inputs(layer: nn.Module) -> int:
