@@ -149,7 +149,9 @@ class Spec(BaseModel):
     """The seed of all random choices of the search."""
     batch: int = _setting(64, RUN, "N", ge=1, le=65536)
     """The number of inputs that the model runs at once."""
-    row_timeout: float | None = _setting(None, RUN, "SECONDS", unset="no limit", gt=0, allow_inf_nan=False)
+    row_timeout: float | None = _setting(
+        None, RUN, "SECONDS", unset="no limit", gt=0, le=1e6, allow_inf_nan=False
+    )
     """The time in seconds that the model or an objective may take for an input. A batch that takes longer is
     split until the inputs to blame stand alone: with the model they are crashes, with an objective unscored.
     """

@@ -195,7 +195,7 @@ def bucket_lines(findings: dict[str, dict[str, Any]], seeds: int, nothing: str =
 
 def variants_of(record: CampaignRecord, bucket: str) -> dict[str, int]:
     """Return the hits of each variant of a bucket, the most frequent first; none if it has one alone."""
-    counts = record.variants.get(bucket, {})
+    counts = {conceal(one, record.secret): n for one, n in record.variants.get(bucket, {}).items()}
     return {} if counts.keys() <= {""} else dict(sorted(counts.items(), key=lambda one: (-one[1], one[0])))
 
 

@@ -72,7 +72,8 @@ class Verdict:
 
     def in_any(self, known: Known) -> bool:
         """Return whether it fails in one of these buckets."""
-        return self.state == FAILS and known.covers(self.now)
+        now = self.now
+        return self.state == FAILS and known.covers(now.bucket, now.evidence.variant)
 
     @property
     def fixed(self) -> bool:

@@ -264,7 +264,8 @@ class Campaign:
     @property
     def new(self) -> list[Finding]:
         """The findings in buckets that are not known; some of the others were found before a resume."""
-        return [finding for finding in self.kept if not self.findings.known.covers(finding)]
+        known = self.findings.known
+        return [one for one in self.kept if not known.covers(one.bucket, one.evidence.variant)]
 
     @property
     def unjudged(self) -> str:

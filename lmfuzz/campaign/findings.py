@@ -69,7 +69,7 @@ class Findings:
         for row, column in np.argwhere(margins > 0).tolist():
             evidence = objectives.evidence(batch, trace, row, column)
             bucket = f"{objectives.targets[column]}: {evidence.signature}"
-            if self.known.covers_one(bucket, evidence.variant):
+            if self.known.covers(bucket, evidence.variant):
                 self.known_hits[bucket if bucket in self.known else f"{bucket}/{evidence.variant}"] += 1
                 common[row] = True
                 continue

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from sqlite3 import DatabaseError
 from typing import NoReturn
@@ -23,7 +24,7 @@ Exit codes:
   4    the disk is full, or the directory is gone; findings that could not be written are on stderr
   70   a bug in lmfuzz; its traceback is on stderr
   130  interrupted
-  137  killed: code in C took longer than --row-timeout; what was found is on disk
+  137  killed: what ran ignored --row-timeout; what was found is on disk
 """
 
 _FULL = {"SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE", "SQLITE_IOERR_TRUNCATE"}
@@ -59,8 +60,9 @@ def fail(words: str, code: int, *more: str) -> NoReturn:
         sys.stdout.flush()
     except OSError:
         discard()
-    for line in (words, *more):
-        click.echo(f"lmfuzz: {printable(line)}", err=True)
+    with suppress(OSError):  # what cannot be said must not change the exit code
+        for line in (words, *more):
+            click.echo(f"lmfuzz: {printable(line)}", err=True)
     sys.exit(code)
 
 

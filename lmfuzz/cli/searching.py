@@ -118,7 +118,8 @@ def _begin(
     output, as_json, name = given.pop("output"), given.pop("as_json"), given.pop("preset")
     for file in filter(None, [name and preset(name), config]):
         defaults = {**defaults, **specs.load(file)}
-    dry_run = given.pop("dry_run")
+    if (dry_run := given.pop("dry_run")) and as_json:
+        raise UsageError("--dry-run prints no JSON; leave out --json")
     if given.pop("download", False):
         _download(given["seeds"])
     if "recipe" in given:
@@ -183,7 +184,7 @@ def _finish(directory: Path, run: "Callable[[Note, View], Campaign]", as_json: b
     from lmfuzz.cli.progress import watch
 
     campaign, full = None, None
-    words = "lmfuzz: code in C took longer than --row-timeout, so it is killed; what was found is in"
+    words = "lmfuzz: what ran ignored --row-timeout, so it is killed; what was found is in"
     late = ending_late_code(f"{words} {printable(str(directory))}") if spec.row_timeout else nullcontext()
     try:
         with late:

@@ -77,7 +77,8 @@ def campaign(
     record = CampaignRecord.read(directory, with_secrets)
     known, recorded = known_to(record, baseline, ignore), Recorded.of(record)
     hits = {**record.known, **{name: count for name, count in record.hits.items() if name in known}}
-    new = {n: finding for n, finding in recorded.findings.items() if not known.covers(finding)}
+    found = recorded.findings.items()
+    new = {n: one for n, one in found if not known.covers(one.bucket, one.evidence.variant)}
     recorded = replace(recorded, findings=new)
     cases = [recorded_case(n, finding) for n, finding in recorded.findings.items()]
     about, model = list(summary_lines(summary(record))), recorded.spec.model or BUNDLED

@@ -84,9 +84,9 @@ def read(
     rows: dict[str, None] = {}
     dropped = left_out = repeated = parts = lacking = 0
     for place, text, part in prompts(sources or [bundled], field):
+        if not (sources or space.knows(text)):
+            text = "".join(_folded(character, space) for character in text)
         drops = unknown == "drop" and not space.knows(text)
-        text = text if sources or space.knows(text) else "".join(_folded(c, space) for c in text)
-        drops = drops and not space.knows(text)
         kept = "".join(c for c in text if space.knows(c)) if drops else text
         wrong = complaint(kept, space)
         if wrong and sources and not (kept != text and len(kept) < space.min_length):
@@ -167,6 +167,8 @@ def _rows(path: str, space: BoxSpace) -> FloatArray:
     if rows.shape[1:] != space.shape or not len(rows) or rows.dtype.kind not in "fiu":
         found, right = f"{rows.dtype} {rows.shape}", f"numbers {('N', *space.shape)}"
         raise UsageError(f"{path} holds {found}; seeds must be {right}")
+    if not np.isfinite(rows).all():
+        raise UsageError(f"{path} holds NaN or infinity; seeds must be finite numbers")
     if not space.legal(space.batch(rows)).all() and not space.step:
         raise UsageError(f"{path} has values that are not from {space.low:g} to {space.high:g}")
     return np.asarray(rows, np.float32)

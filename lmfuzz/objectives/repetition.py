@@ -58,9 +58,13 @@ class Repetition(ForTexts):
     targets = ("repetition",)
 
     def __init__(
-        self, times: Several = 4, period: Whole = 64, minimum: int = 20, rounds: Several = 3,
+        self,
+        times: Several = 4,
+        period: Whole = 64,
+        minimum: int = 20,
+        rounds: Several = 3,
         blanks: bool = False,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.times, self.period, self.rounds, self.blanks = times, period, rounds, blanks
         periods = np.arange(1, period + 1)
         self.needed = np.maximum(rounds * periods, minimum) - periods  # equal characters, by period

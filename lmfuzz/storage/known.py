@@ -11,7 +11,6 @@ from lmfuzz.errors import UsageError
 from lmfuzz.inputs.reading import read_text
 from lmfuzz.storage.record import CampaignRecord
 from lmfuzz.text import as_utf8, bucket_title, plural
-from lmfuzz.types import Finding
 
 Buckets = Mapping[str, Mapping[str, int]]  # objective target -> signature -> how many inputs fell into it
 FORMAT = 1  # of a baseline file
@@ -48,6 +47,8 @@ class Known:
         return bool(self._names or self.patterns)
 
     def __contains__(self, bucket: str) -> bool:
+        if not self:  # and nothing is to be remembered of the names of all hits
+            return False
         if bucket not in self._seen:
             name = _plain(bucket)
             above = (name[:end] for end in range(len(name)) if name[end] == "/")
@@ -55,11 +56,7 @@ class Known:
             self._seen[bucket] = listed or any(matches(pattern, bucket) for pattern in self.patterns)
         return self._seen[bucket]
 
-    def covers(self, finding: Finding) -> bool:
-        """Return whether a finding is known: its bucket, or its variant of that."""
-        return self.covers_one(finding.bucket, finding.evidence.variant)
-
-    def covers_one(self, bucket: str, variant: str) -> bool:
+    def covers(self, bucket: str, variant: str) -> bool:
         """Return whether a variant of a bucket is known; baselines of 0.3.0 have one text for both."""
         names = [f"{bucket}/{variant}", f"{bucket} {variant}"] if variant else [bucket]
         return any(name in self for name in names)

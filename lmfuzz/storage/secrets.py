@@ -6,6 +6,7 @@ What an objective looks for, such as the secret of ``echo``, is shown: a finding
 import re
 from dataclasses import replace
 
+from lmfuzz.text import plural
 from lmfuzz.types import Evidence, Finding
 
 _LEAST = 8  # characters of a system prompt that is looked for in other texts; a shorter one may be any word
@@ -14,7 +15,7 @@ _STAND_IN = re.compile(r"\[system prompt, (\d+) characters?\]")
 
 def stand_in(secret: str) -> str:
     """Return ``[system prompt, N characters]``."""
-    return f"[system prompt, {len(secret)} character{'' if len(secret) == 1 else 's'}]" if secret else ""
+    return f"[system prompt, {plural(len(secret), 'character')}]" if secret else ""
 
 
 def stands_for(text: str) -> int:
@@ -38,5 +39,6 @@ def concealed(finding: Finding, secret: str) -> Finding:
         finding = replace(finding, minimal=small)
     old, output = finding.evidence, conceal(finding.output, secret)
     span = old.span if output == finding.output else None
-    evidence = Evidence(conceal(old.signature, secret), conceal(old.words, secret), span)
+    signature, words, variant = (conceal(text, secret) for text in (old.signature, old.words, old.variant))
+    evidence = Evidence(signature, words, span, variant)
     return replace(finding, prompt=conceal(finding.prompt, secret), output=output, evidence=evidence)

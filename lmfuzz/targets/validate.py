@@ -75,7 +75,8 @@ def fingerprint(module: nn.Module, key: str) -> str:
     for name, part in module.named_modules():
         kind = getattr(part, "original_name", type(part).__name__)  # its class before TorchScript
         compiled = isinstance(part, torch.jit.ScriptModule | torch.fx.GraphModule)
-        code = re.sub(r"___torch_mangle_\d+\.", "", str(getattr(part, "code", ""))) if compiled else ""
+        with explaining("the code of the model cannot be read"):
+            code = re.sub(r"___torch_mangle_\d+\.", "", str(getattr(part, "code", ""))) if compiled else ""
         digest.update(repr((name, kind, code)).encode())
     for name, value in sorted(module.state_dict().items()):
         digest.update(name.encode())

@@ -63,3 +63,7 @@ def test_a_dry_run_refuses_what_a_run_would_refuse(sh: Shell) -> None:
     assert "raises on every row" in sh("fuzz", "model.py:dead", "--dry-run").err
     sh.fuzz("-o", "c", budget="100x")
     assert "already holds a campaign" in sh.refused("fuzz", "-o", "c", "--dry-run")
+
+
+def test_a_dry_run_prints_no_json(sh: Shell) -> None:
+    assert "leave out --json" in sh.refused("fuzz", "--dry-run", "--json")

@@ -37,6 +37,7 @@ def test_a_terminal_that_lacks_a_character_gets_an_escape() -> None:
         ("show c >&-", 0, ""),
         ("replay c >&-", 0, ""),
         ("show none >&-", 2, "lmfuzz: there is no directory none\n"),
+        ("show none 2> /dev/full", 2, ""),
         ("fuzz lmfuzz.targets.toy:toy --seeds text:hello --budget 1000x -o d >&- <&-", 0, ""),
         ("fuzz lmfuzz.targets.toy:toy --seeds text:hello --budget 1000x -o e >&- 2>&-", 0, ""),
         ("resume c --budget 2000x >&-", 0, ""),

@@ -48,6 +48,14 @@ def test_only_the_length_of_a_system_prompt_is_written(sh: Shell) -> None:
     assert SYSTEM in Path("c/campaign.toml").read_text()
 
 
+def test_variants_are_kept_and_hold_no_system_prompt():
+    said = f"it said {SYSTEM}"
+    finding = Finding("a", 1.0, Evidence(said, said, None, said), None, "", "", -1, -1, 0, 1, 1)
+    shown = f"it said {STANDS}"
+    assert concealed(finding, SYSTEM).evidence == Evidence(shown, shown, None, shown)
+    assert concealed(finding, "something else").evidence == finding.evidence
+
+
 def test_exported_tests_take_the_system_prompt_from_the_environment(
     sh: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:

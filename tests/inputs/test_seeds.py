@@ -193,6 +193,14 @@ def test_damaged_arrays_are_refused(tmp_path: Path) -> None:
             read_box([str(path)], box, None, 0)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("step", [0.0, 1 / 255])
+def test_seeds_of_numbers_must_be_finite(tmp_path: Path, value: float, step: float) -> None:
+    np.save(path := tmp_path / "rows.npy", np.array([[0.5, value, 0.5]], np.float32))
+    with pytest.raises(UsageError, match="must be finite numbers"):
+        read_box([str(path)], BoxSpace((3,), step=step), None, 0)
+
+
 def pickled(array: np.ndarray, folder: Path) -> bytes:
     np.save(folder / "objects.npy", array, allow_pickle=True)
     return (folder / "objects.npy").read_bytes()

@@ -215,7 +215,7 @@ def test_code_in_c_that_never_returns_is_killed_and_findings_are_kept(sh: Shell)
     )  # fmt: skip
     assert found.returncode == -9, "137 to a shell"
     assert found.stderr == (
-        "lmfuzz: code in C took longer than --row-timeout, so it is killed; what was found is in c\n"
+        "lmfuzz: what ran ignored --row-timeout, so it is killed; what was found is in c\n"
     )
     assert CampaignRecord.read(Path("c")).executions > 0
     assert sh("show", "c").code == 0

@@ -150,6 +150,13 @@ def test_several_ends_of_text(folder: Path) -> None:
 # -- what is wrong --
 
 
+@pytest.mark.parametrize("wrong", ["x", [[1]], {"a": 1}, [5, "y"]])
+def test_an_end_of_text_that_is_no_token_is_refused(folder: Path, wrong: object) -> None:
+    edit(folder, "generation_config.json", eos_token_id=wrong)
+    with pytest.raises(TargetError, match="eos_token_id"):
+        load(str(folder), HFOptions())
+
+
 def test_folders_that_lack_something(folder: Path, tmp_path: Path) -> None:
     weights = folder / "model.safetensors"
     weights.rename(tmp_path / "weights")

@@ -161,8 +161,11 @@ def _folder(name: str, model: Any, tokens: Tokens, tokenizer: Any) -> CausalFold
     ends: list[int] = []
     for source in (getattr(model, "generation_config", None), model.config, tokenizer):
         ids = getattr(source, "eos_token_id", None)
-        ends += ids if isinstance(ids, list | tuple) else [ids] if ids is not None else []
-    ends = [token for token in dict.fromkeys(map(int, ends)) if 0 <= token < rows]
+        ids = ids if isinstance(ids, list | tuple) else [ids] if ids is not None else []
+        if wrong := [one for one in ids if type(one) is not int]:
+            raise TargetError(f"eos_token_id of {name} must be the number of a token, not {wrong[0]!r}")
+        ends += ids
+    ends = [token for token in dict.fromkeys(ends) if 0 <= token < rows]
     if not ends:
         notes.append("the model has no end of text: every output goes on to --max-new")
     if tokenizer.pad_token_id is None:

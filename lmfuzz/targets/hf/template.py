@@ -43,7 +43,7 @@ class Template:
         """Return the whole text that each prompt becomes.
 
         Raises:
-            Failure: The template raises, does not end, or fills the memory; the message says what and why.
+            Exception: The template raises, does not end, or fills the memory; the message says what and why.
         """
         return self._limited(prompts)
 
