@@ -2,7 +2,6 @@
 
 import os
 import sys
-from contextlib import suppress
 from pathlib import Path
 from sqlite3 import DatabaseError
 from typing import NoReturn
@@ -60,15 +59,17 @@ def fail(words: str, code: int, *more: str) -> NoReturn:
         sys.stdout.flush()
     except OSError:
         discard()
-    with suppress(OSError):  # what cannot be said must not change the exit code
+    try:
         for line in (words, *more):
             click.echo(f"lmfuzz: {printable(line)}", err=True)
+    except OSError:  # what cannot be said must not change the exit code
+        discard(2)
     sys.exit(code)
 
 
-def discard() -> None:
-    """Discard what is left for stdout: flushing it at exit would fail again."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+def discard(stream: int = 1) -> None:
+    """Discard what is left for a stream, stdout or stderr: flushing it at exit would fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
 
 
 def replace_closed_streams() -> None:
